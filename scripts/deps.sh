@@ -1,0 +1,26 @@
+#!/bin/bash
+# Installs what a build needs and a fresh Debian lacks (as root, with apt), or names it in one sentence.
+set -euo pipefail
+
+missing=()
+command -v cc >/dev/null || missing+=(gcc libc6-dev)
+command -v make >/dev/null || missing+=(make)
+command -v pkg-config >/dev/null || missing+=(pkg-config)
+if ! command -v pkg-config >/dev/null || ! pkg-config --exists sqlite3; then
+    missing+=(libsqlite3-dev)
+fi
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
+    export DEBIAN_FRONTEND=noninteractive
+    echo "Installing ${missing[*]}."
+    { apt-get update && apt-get install --yes --no-install-recommends "${missing[@]}"; } </dev/null ||
+        echo "apt-get could not install ${missing[*]}." >&2
+fi
+if ! command -v cc >/dev/null; then
+    echo "A C compiler is missing: install the packages ${missing[*]}." >&2
+    exit 1
+fi
+if ! command -v pkg-config >/dev/null || ! pkg-config --exists sqlite3; then
+    echo "SQLite's headers are missing (libsqlite3-dev, pkg-config): the build compiles its own SQLite." >&2
+fi

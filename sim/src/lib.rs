@@ -1,0 +1,1 @@
+//! Deterministic simulation of whole nodes: a simulated disk, network and clock around the code of the library.

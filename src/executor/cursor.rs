@@ -1,0 +1,248 @@
+//! A running query: whole frames of rows, one after the other. Rows of a reading statement leave as they come; those of
+//! a writing one (RETURNING) are collected up to a bound, and the last frame waits for its entry in any case.
+//! spec: client-protocol 4.5, 8.4.
+
+use std::collections::VecDeque;
+
+use crate::protocol::request::Value;
+use crate::protocol::rows::{Marker, RowsWriter};
+use crate::types::config;
+
+use super::failure::{self, Failure};
+use super::run::{Request, Rest, bind_all};
+use super::session::{Open, Session};
+use super::sqlite::{SqliteError, Statement, Step};
+
+/// A query in progress. Dropped before its end it gives its statement up.
+#[derive(Debug)]
+pub struct Cursor<'a> {
+    session: &'a mut Session,
+    request: Request,
+    /// None once it is given back.
+    statement: Option<Statement>,
+    id: Option<u32>,
+    values: Vec<Value>,
+    state: State,
+    /// Frames made and not yet handed out.
+    frames: VecDeque<Batch>,
+    collected_bytes: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Unstarted,
+    Running,
+    Ended,
+}
+
+/// A whole message with rows.
+#[derive(Debug)]
+pub struct Batch {
+    /// Header and body.
+    pub message: Vec<u8>,
+    /// Whether it is the last.
+    pub last: bool,
+}
+
+impl<'a> Cursor<'a> {
+    pub(super) fn new(
+        session: &'a mut Session,
+        request: Request,
+        statement: Statement,
+        id: Option<u32>,
+        values: Vec<Value>,
+    ) -> Cursor<'a> {
+        Cursor {
+            session,
+            request,
+            statement: Some(statement),
+            id,
+            values,
+            state: State::Unstarted,
+            frames: VecDeque::new(),
+            collected_bytes: 0,
+        }
+    }
+
+    /// The next frame; None after the last.
+    ///
+    /// # Errors
+    /// SQLite's and leadership's; the query is over then.
+    pub async fn next_batch(&mut self) -> Result<Option<Batch>, Failure> {
+        while self.frames.is_empty() && self.state != State::Ended {
+            if let Err(failure) = self.advance().await {
+                self.frames.clear();
+                self.give_up();
+                return Err(failure);
+            }
+        }
+        Ok(self.frames.pop_front())
+    }
+
+    /// Makes at least one frame ready.
+    async fn advance(&mut self) -> Result<(), Failure> {
+        let Some(statement) = self.statement.as_ref() else {
+            self.state = State::Ended;
+            return Ok(());
+        };
+        let read_only = statement.read_only();
+        if self.state == State::Unstarted {
+            self.session.prepare_to_run(&mut self.request, read_only).await?;
+        }
+        let mut made = self.fill().await?;
+        if self.session.wants_turn(&made.rest)? && self.state == State::Unstarted {
+            self.session.take_turn(&mut self.request).await?;
+            made = self.fill().await?;
+        }
+        self.state = State::Running;
+        let collects = !read_only;
+        match made.rest {
+            Rest::Row => {
+                self.collected_bytes += made.message.len();
+                self.frames.push_back(Batch { message: made.message, last: false });
+                if collects && self.collected_bytes < config::RETURNING_COLLECTED_MAX_BYTES {
+                    return Box::pin(self.advance()).await;
+                }
+                if collects && let Some(turn) = self.session.open.as_ref().and_then(|open| open.turn.as_ref())
+                {
+                    turn.set_held_by_client(true);
+                }
+                // What was read may stem from a proposal that is not applied yet.
+                self.session.settle(&mut self.request).await
+            }
+            Rest::Done => {
+                self.session.collect(&mut self.request)?;
+                self.state = State::Ended;
+                self.give_back();
+                self.session.settle(&mut self.request).await?;
+                self.frames.push_back(Batch { message: made.message, last: true });
+                Ok(())
+            }
+            Rest::Failed(error) => {
+                self.session.collect(&mut self.request)?;
+                self.state = State::Ended;
+                self.give_back();
+                let failure = self.rows_failed(error);
+                self.session.conclude(&mut self.request, Err(failure)).await
+            }
+        }
+    }
+
+    /// Rows cut off by a lost leadership: the client cannot know which version it has seen.
+    fn rows_failed(&self, error: SqliteError) -> Failure {
+        let interrupted = u64::try_from(error.code) == Ok(failure::INTERRUPT);
+        let lost = self.session.executor.store().epoch() != self.request.epoch;
+        if interrupted && lost {
+            return Failure::leadership_lost();
+        }
+        self.session.failed(&self.request, error)
+    }
+
+    /// Steps until a frame is full or the statement rests.
+    async fn fill(&mut self) -> Result<Made, Failure> {
+        let Some(mut statement) = self.statement.take() else {
+            return Err(Failure::no_statement());
+        };
+        let first = self.state == State::Unstarted;
+        let values = &self.values;
+        let made = self
+            .session
+            .in_sqlite(&self.request, |open| fill_frame(open, &mut statement, first.then_some(values)))
+            .await;
+        self.statement = Some(statement);
+        made
+    }
+
+    fn give_back(&mut self) {
+        if let (Some(statement), Some(id)) = (self.statement.take(), self.id) {
+            self.session.put_statement(id, statement);
+        }
+    }
+
+    /// Resets a statement that has rows left; a change that it made is not kept.
+    fn give_up(&mut self) {
+        let Some(statement) = self.statement.as_mut() else { return };
+        let serial = self.session.executor.serial;
+        let _serial = super::limits::serial_guard(serial);
+        if let Some(open) = self.session.open.as_mut() {
+            open.view.set_refuse_commit(open.connection.autocommit());
+            // The commit is refused on purpose.
+            let _ = statement.reset();
+            open.view.set_refuse_commit(false);
+            statement.clear_bindings();
+        }
+        self.state = State::Ended;
+        self.give_back();
+        // Whatever came to be committed all the same is proposed; nobody waits for it.
+        let _ = self.session.collect(&mut self.request);
+    }
+}
+
+impl Drop for Cursor<'_> {
+    fn drop(&mut self) {
+        self.give_up();
+    }
+}
+
+struct Made {
+    message: Vec<u8>,
+    rest: Rest,
+}
+
+fn fill_frame(open: &mut Open, statement: &mut Statement, values: Option<&Vec<Value>>) -> Made {
+    if let Some(values) = values
+        && let Err(error) = bind_all(statement, values)
+    {
+        return Made { message: Vec::new(), rest: Rest::Failed(error) };
+    }
+    let mut rows: Option<RowsWriter> = None;
+    loop {
+        match statement.step() {
+            Ok(Step::Row) => {
+                let writer = rows.get_or_insert_with(|| writer(statement));
+                push_row(writer, statement);
+                if writer.len() >= config::ROWS_FRAME_BYTES {
+                    return made(rows.take().and_then(|writer| writer.finish(Marker::Part)), Rest::Row);
+                }
+            }
+            Ok(Step::Done) => {
+                let message = rows.unwrap_or_else(|| writer(statement)).finish(Marker::Done);
+                // The error of the step again.
+                let _ = statement.reset();
+                statement.clear_bindings();
+                return made(message, Rest::Done);
+            }
+            Err(error) => {
+                open.view.set_refuse_commit(open.connection.autocommit());
+                // The error of the step again.
+                let _ = statement.reset();
+                open.view.set_refuse_commit(false);
+                statement.clear_bindings();
+                return Made { message: Vec::new(), rest: Rest::Failed(error) };
+            }
+        }
+    }
+}
+
+/// A frame, unless a header cannot tell its length.
+fn made(message: Option<Vec<u8>>, rest: Rest) -> Made {
+    match message {
+        Some(message) => Made { message, rest },
+        None => {
+            let error = SqliteError { code: failure::TOO_BIG, message: b"string or blob too big".to_vec() };
+            Made { message: Vec::new(), rest: Rest::Failed(error) }
+        }
+    }
+}
+
+fn writer(statement: &Statement) -> RowsWriter {
+    RowsWriter::new((0..statement.column_count()).map(|column| statement.column_name(column)))
+}
+
+fn push_row(writer: &mut RowsWriter, statement: &Statement) {
+    let columns = statement.column_count();
+    writer.begin_row(columns);
+    for column in 0..columns {
+        writer.push(column, statement.column_decltype(column), &statement.value(column));
+    }
+}

@@ -1,0 +1,331 @@
+//! One SQLite connection.
+
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use libsqlite3_sys as sqlite;
+
+use super::statement::Statement;
+use crate::pages::{NameError, check_name};
+use crate::vfs::{Vfs, View};
+
+/// Virtual machine instructions between two looks at the interrupt flag.
+const PROGRESS_INSTRUCTIONS: c_int = 1000;
+
+/// What SQLite answered: extended code and message.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("SQLite error {code}: {}", String::from_utf8_lossy(message))]
+pub struct SqliteError {
+    /// Extended result code.
+    pub code: i32,
+    /// Message, bytes as SQLite gave them.
+    pub message: Vec<u8>,
+}
+
+/// Why there is no connection.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// A refused name; clients get SQLITE_CANTOPEN.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// SQLite refused.
+    #[error(transparent)]
+    Sqlite(#[from] SqliteError),
+}
+
+/// `sqlite3_txn_state` of the main database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransactionState {
+    /// No snapshot is held.
+    None,
+    /// A snapshot is held.
+    Read,
+    /// RESERVED is held.
+    Write,
+}
+
+/// Stops whatever the connection runs.
+#[derive(Clone, Debug, Default)]
+pub struct InterruptHandle {
+    flag: Arc<AtomicBool>,
+}
+
+impl InterruptHandle {
+    /// Makes running and later statements fail with SQLITE_INTERRUPT until `clear`.
+    pub fn interrupt(&self) {
+        self.flag.store(true, Ordering::Release);
+    }
+
+    /// Lets statements run again.
+    pub fn clear(&self) {
+        self.flag.store(false, Ordering::Release);
+    }
+
+    /// Whether statements are being stopped.
+    #[must_use]
+    pub fn is_interrupted(&self) -> bool {
+        self.flag.load(Ordering::Acquire)
+    }
+}
+
+/// The open connection, shared with its statements; closed when the last of them has gone.
+#[derive(Debug)]
+pub(super) struct Handle {
+    raw: NonNull<sqlite::sqlite3>,
+    interrupt: InterruptHandle,
+    /// Keeps the VFS registered.
+    _vfs: Arc<Vfs>,
+}
+
+// SAFETY: opened with SQLITE_OPEN_FULLMUTEX; in SQLite's single-thread mode the caller's one permit orders all calls.
+unsafe impl Send for Handle {}
+// SAFETY: as above.
+unsafe impl Sync for Handle {}
+
+impl Handle {
+    pub(super) fn raw(&self) -> *mut sqlite::sqlite3 {
+        self.raw.as_ptr()
+    }
+
+    /// The connection's last error, which this code belongs to.
+    pub(super) fn error(&self, code: c_int) -> SqliteError {
+        // SAFETY: an open connection.
+        let text = unsafe { sqlite::sqlite3_errmsg(self.raw()) };
+        SqliteError { code, message: copy_text(text) }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // SAFETY: open, and no statement is left: each held this handle.
+        unsafe { sqlite::sqlite3_close(self.raw()) };
+    }
+}
+
+fn copy_text(text: *const c_char) -> Vec<u8> {
+    if text.is_null() {
+        return Vec::new();
+    }
+    // SAFETY: not null; SQLite's texts are C strings that live until its next call.
+    unsafe { CStr::from_ptr(text) }.to_bytes().to_vec()
+}
+
+/// A connection to one replicated database. It closes when it and its statements are dropped.
+#[derive(Debug)]
+pub struct Connection {
+    handle: Arc<Handle>,
+    view: Arc<View>,
+    /// Not `Sync`: one task at a time.
+    _one_task: std::marker::PhantomData<std::cell::Cell<()>>,
+}
+
+impl Connection {
+    /// Opens a database of this VFS, never as a URI, with the settings of state-machine 4.8 and the restrictions of
+    /// 4.3 (column 1.18.6). Creates the database if there is none.
+    ///
+    /// # Errors
+    /// A refused name; SQLite refuses.
+    pub fn open(vfs: &Arc<Vfs>, database: &[u8]) -> Result<Connection, OpenError> {
+        Connection::open_with(vfs, database, &InterruptHandle::default())
+    }
+
+    /// As `open`; statements are stopped through `interrupt`.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub fn open_with(
+        vfs: &Arc<Vfs>,
+        database: &[u8],
+        interrupt: &InterruptHandle,
+    ) -> Result<Connection, OpenError> {
+        check_name(database)?;
+        let name = CString::new(database).map_err(|_| NameError::Nul)?;
+        let flags =
+            sqlite::SQLITE_OPEN_READWRITE | sqlite::SQLITE_OPEN_CREATE | sqlite::SQLITE_OPEN_FULLMUTEX;
+        let mut raw = ptr::null_mut();
+        // SAFETY: both names are C strings; `raw` is a place for the connection.
+        let code =
+            unsafe { sqlite::sqlite3_open_v2(name.as_ptr(), &raw mut raw, flags, vfs.name().as_ptr()) };
+        let Some(raw) = NonNull::new(raw) else {
+            return Err(SqliteError { code, message: b"out of memory".to_vec() }.into());
+        };
+        let handle = Arc::new(Handle { raw, interrupt: interrupt.clone(), _vfs: Arc::clone(vfs) });
+        if code != sqlite::SQLITE_OK {
+            return Err(handle.error(code).into());
+        }
+        // SAFETY: an open connection that nobody else uses.
+        let Some(view) = (unsafe { Vfs::view_of(handle.raw()) }) else {
+            let message = b"unable to open database file".to_vec();
+            return Err(SqliteError { code: sqlite::SQLITE_CANTOPEN, message }.into());
+        };
+        let connection = Connection { handle, view, _one_task: std::marker::PhantomData };
+        connection.configure()?;
+        Ok(connection)
+    }
+
+    fn configure(&self) -> Result<(), SqliteError> {
+        let raw = self.handle.raw();
+        // SAFETY: an open connection.
+        unsafe { sqlite::sqlite3_extended_result_codes(raw, 1) };
+        let no_answer = ptr::null_mut::<c_int>();
+        // SAFETY: this option takes an int and a place for an int or null.
+        let code = unsafe {
+            sqlite::sqlite3_db_config(raw, sqlite::SQLITE_DBCONFIG_ENABLE_FKEY, 1 as c_int, no_answer)
+        };
+        if code != sqlite::SQLITE_OK {
+            return Err(self.handle.error(code));
+        }
+        self.execute(b"PRAGMA synchronous=OFF")?;
+        self.execute(b"PRAGMA journal_mode=MEMORY")?;
+        self.view.clear_seen();
+        // SAFETY: the function has the wanted type and needs no data.
+        let code = unsafe { sqlite::sqlite3_set_authorizer(raw, Some(authorize), ptr::null_mut()) };
+        if code != sqlite::SQLITE_OK {
+            return Err(self.handle.error(code));
+        }
+        let flag = Arc::as_ptr(&self.handle.interrupt.flag).cast_mut().cast();
+        // SAFETY: the flag lives as long as the handle, which closes the connection before it goes.
+        unsafe { sqlite::sqlite3_progress_handler(raw, PROGRESS_INSTRUCTIONS, Some(progress), flag) };
+        Ok(())
+    }
+
+    /// What is shared with the open file.
+    #[must_use]
+    pub fn view(&self) -> &Arc<View> {
+        &self.view
+    }
+
+    /// Stops statements from elsewhere.
+    #[must_use]
+    pub fn interrupt_handle(&self) -> InterruptHandle {
+        self.handle.interrupt.clone()
+    }
+
+    /// Prepares the first statement of a text. `None`: only blanks and comments. The offset is that of what follows.
+    ///
+    /// # Errors
+    /// SQLite refuses; SQLITE_TOOBIG for a text of 2 GiB.
+    pub fn prepare(&self, sql: &[u8]) -> Result<(Option<Statement>, usize), SqliteError> {
+        let Ok(length) = c_int::try_from(sql.len()) else {
+            let message = b"string or blob too big".to_vec();
+            return Err(SqliteError { code: sqlite::SQLITE_TOOBIG, message });
+        };
+        let mut raw = ptr::null_mut();
+        let mut tail = ptr::null();
+        // SAFETY: an open connection, `length` bytes of text, two places to be set.
+        let code = unsafe {
+            sqlite::sqlite3_prepare_v2(
+                self.handle.raw(),
+                sql.as_ptr().cast(),
+                length,
+                &raw mut raw,
+                &raw mut tail,
+            )
+        };
+        if code != sqlite::SQLITE_OK {
+            return Err(self.handle.error(code));
+        }
+        let start = sql.as_ptr().addr();
+        let mut offset = tail.addr().checked_sub(start).map_or(sql.len(), |offset| offset.min(sql.len()));
+        // SQLite reads nothing after a NUL.
+        if sql.get(offset) == Some(&0) {
+            offset = sql.len();
+        }
+        let statement = NonNull::new(raw).map(|raw| Statement::new(raw, Arc::clone(&self.handle)));
+        Ok((statement, offset))
+    }
+
+    /// Runs all statements of a text and drops their rows.
+    ///
+    /// # Errors
+    /// The first error; what came before it stays.
+    pub fn execute(&self, sql: &[u8]) -> Result<(), SqliteError> {
+        let mut rest = sql;
+        while !rest.is_empty() {
+            let (statement, offset) = self.prepare(rest)?;
+            if let Some(mut statement) = statement {
+                while statement.step()? == super::Step::Row {}
+            }
+            rest = rest.get(offset..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Whether no explicit transaction is open.
+    #[must_use]
+    pub fn autocommit(&self) -> bool {
+        // SAFETY: an open connection.
+        unsafe { sqlite::sqlite3_get_autocommit(self.handle.raw()) != 0 }
+    }
+
+    /// Transaction state of the main database; temporary tables do not count.
+    #[must_use]
+    pub fn transaction_state(&self) -> TransactionState {
+        // SAFETY: an open connection, a C string.
+        match unsafe { sqlite::sqlite3_txn_state(self.handle.raw(), c"main".as_ptr()) } {
+            sqlite::SQLITE_TXN_WRITE => TransactionState::Write,
+            sqlite::SQLITE_TXN_READ => TransactionState::Read,
+            _ => TransactionState::None,
+        }
+    }
+
+    /// Rowid of the last inserted row.
+    #[must_use]
+    pub fn last_insert_rowid(&self) -> i64 {
+        // SAFETY: an open connection.
+        unsafe { sqlite::sqlite3_last_insert_rowid(self.handle.raw()) }
+    }
+
+    /// Rows changed by the last statement.
+    #[must_use]
+    pub fn changes(&self) -> i32 {
+        // SAFETY: an open connection.
+        unsafe { sqlite::sqlite3_changes(self.handle.raw()) }
+    }
+
+    /// Extended code and message of the last call.
+    #[must_use]
+    pub fn last_error(&self) -> SqliteError {
+        // SAFETY: an open connection.
+        let code = unsafe { sqlite::sqlite3_extended_errcode(self.handle.raw()) };
+        self.handle.error(code)
+    }
+}
+
+/// spec: state-machine 4.3, column 1.18.6.
+fn is_denied(action: c_int, first: Option<&[u8]>, second: Option<&[u8]>) -> bool {
+    let one_of = |name: &[u8], names: &[&[u8]]| names.iter().any(|known| known.eq_ignore_ascii_case(name));
+    match (action, first) {
+        (sqlite::SQLITE_ATTACH, Some(file)) => !file.is_empty(),
+        (sqlite::SQLITE_ATTACH, None) => true,
+        (sqlite::SQLITE_PRAGMA, Some(name)) => {
+            one_of(name, &[b"wal_checkpoint", b"busy_timeout", b"locking_mode", b"read_uncommitted"])
+                || (second.is_some()
+                    && one_of(name, &[b"journal_mode", b"page_size", b"wal_autocheckpoint", b"synchronous"]))
+        }
+        _ => false,
+    }
+}
+
+unsafe extern "C" fn authorize(
+    _data: *mut c_void,
+    action: c_int,
+    first: *const c_char,
+    second: *const c_char,
+    _database: *const c_char,
+    _trigger: *const c_char,
+) -> c_int {
+    // SAFETY: null or a C string, by SQLite's contract.
+    let first = (!first.is_null()).then(|| unsafe { CStr::from_ptr(first) }.to_bytes());
+    // SAFETY: as above.
+    let second = (!second.is_null()).then(|| unsafe { CStr::from_ptr(second) }.to_bytes());
+    if is_denied(action, first, second) { sqlite::SQLITE_DENY } else { sqlite::SQLITE_OK }
+}
+
+unsafe extern "C" fn progress(flag: *mut c_void) -> c_int {
+    // SAFETY: the handle's flag, which outlives the connection.
+    let flag = unsafe { &*flag.cast::<AtomicBool>() };
+    c_int::from(flag.load(Ordering::Acquire))
+}

@@ -1,0 +1,198 @@
+//! One prepared statement. It keeps its connection open.
+
+use std::ffi::{CStr, c_int};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use libsqlite3_sys as sqlite;
+
+use super::connection::{Handle, SqliteError};
+
+/// A value of SQLite: a parameter to bind, or a column that lives until the next call on the statement.
+pub use crate::protocol::rows::ColumnValue as Value;
+
+/// What a step came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A row can be read.
+    Row,
+    /// The statement is finished.
+    Done,
+}
+
+/// A prepared statement; dropping it finalises it.
+#[derive(Debug)]
+pub struct Statement {
+    raw: NonNull<sqlite::sqlite3_stmt>,
+    handle: Arc<Handle>,
+    has_row: bool,
+    /// Not `Sync`: one task at a time.
+    _one_task: std::marker::PhantomData<std::cell::Cell<()>>,
+}
+
+// SAFETY: as the connection, which it keeps open.
+unsafe impl Send for Statement {}
+
+impl Statement {
+    pub(super) fn new(raw: NonNull<sqlite::sqlite3_stmt>, handle: Arc<Handle>) -> Statement {
+        Statement { raw, handle, has_row: false, _one_task: std::marker::PhantomData }
+    }
+
+    fn raw(&self) -> *mut sqlite::sqlite3_stmt {
+        self.raw.as_ptr()
+    }
+
+    fn checked(&self, code: c_int) -> Result<(), SqliteError> {
+        if code == sqlite::SQLITE_OK { Ok(()) } else { Err(self.handle.error(code)) }
+    }
+
+    /// SQLite's guess that it writes nothing.
+    #[must_use]
+    pub fn read_only(&self) -> bool {
+        // SAFETY: a live statement.
+        unsafe { sqlite::sqlite3_stmt_readonly(self.raw()) != 0 }
+    }
+
+    /// Highest parameter number.
+    #[must_use]
+    pub fn parameter_count(&self) -> usize {
+        // SAFETY: a live statement.
+        usize::try_from(unsafe { sqlite::sqlite3_bind_parameter_count(self.raw()) }).unwrap_or(0)
+    }
+
+    /// Binds parameter `index`, from 1 on; bytes are copied.
+    ///
+    /// # Errors
+    /// SQLITE_RANGE, SQLITE_TOOBIG, SQLITE_MISUSE while it runs.
+    pub fn bind(&mut self, index: usize, value: Value<'_>) -> Result<(), SqliteError> {
+        let index = c_int::try_from(index).unwrap_or(0);
+        let raw = self.raw();
+        let transient = sqlite::SQLITE_TRANSIENT();
+        let code = match value {
+            // SAFETY: a live statement.
+            Value::Null => unsafe { sqlite::sqlite3_bind_null(raw, index) },
+            // SAFETY: a live statement.
+            Value::Integer(value) => unsafe { sqlite::sqlite3_bind_int64(raw, index, value) },
+            // SAFETY: a live statement.
+            Value::Float(value) => unsafe { sqlite::sqlite3_bind_double(raw, index, value) },
+            // SAFETY: a live statement; SQLite copies these bytes.
+            Value::Text(bytes) => unsafe {
+                let (start, length) = (bytes.as_ptr().cast(), bytes.len() as u64);
+                sqlite::sqlite3_bind_text64(raw, index, start, length, transient, sqlite::SQLITE_UTF8 as u8)
+            },
+            // A null pointer would bind NULL: an empty slice has a dangling one, which is not read.
+            // SAFETY: a live statement; SQLite copies these bytes.
+            Value::Blob(bytes) => unsafe {
+                let (start, length) = (bytes.as_ptr().cast(), bytes.len() as u64);
+                sqlite::sqlite3_bind_blob64(raw, index, start, length, transient)
+            },
+        };
+        self.checked(code)
+    }
+
+    /// Makes every parameter NULL.
+    pub fn clear_bindings(&mut self) {
+        // SAFETY: a live statement.
+        unsafe { sqlite::sqlite3_clear_bindings(self.raw()) };
+    }
+
+    /// Runs to the next row or to the end.
+    ///
+    /// # Errors
+    /// What SQLite answers; the statement is to be reset.
+    pub fn step(&mut self) -> Result<Step, SqliteError> {
+        // SAFETY: a live statement.
+        let code = unsafe { sqlite::sqlite3_step(self.raw()) };
+        self.has_row = code == sqlite::SQLITE_ROW;
+        match code {
+            sqlite::SQLITE_ROW => Ok(Step::Row),
+            sqlite::SQLITE_DONE => Ok(Step::Done),
+            code => Err(self.handle.error(code)),
+        }
+    }
+
+    /// Makes it ready to run again. After a row this commits what it wrote, unless the view refuses.
+    ///
+    /// # Errors
+    /// The error of the last step again, or that of the commit.
+    pub fn reset(&mut self) -> Result<(), SqliteError> {
+        self.has_row = false;
+        // SAFETY: a live statement.
+        let code = unsafe { sqlite::sqlite3_reset(self.raw()) };
+        self.checked(code)
+    }
+
+    /// Columns of a row; 0 for a statement without rows.
+    #[must_use]
+    pub fn column_count(&self) -> usize {
+        // SAFETY: a live statement.
+        usize::try_from(unsafe { sqlite::sqlite3_column_count(self.raw()) }).unwrap_or(0)
+    }
+
+    /// Name of a column, from 0 on; empty if there is none.
+    #[must_use]
+    pub fn column_name(&self, index: usize) -> &[u8] {
+        let index = c_int::try_from(index).unwrap_or(-1);
+        // SAFETY: a live statement; SQLite checks the index.
+        let name = unsafe { sqlite::sqlite3_column_name(self.raw(), index) };
+        if name.is_null() {
+            return b"";
+        }
+        // SAFETY: a C string that lives until the statement is prepared again or asked again.
+        unsafe { CStr::from_ptr(name) }.to_bytes()
+    }
+
+    /// Declared type of a column, from 0 on.
+    #[must_use]
+    pub fn column_decltype(&self, index: usize) -> Option<&[u8]> {
+        let index = c_int::try_from(index).unwrap_or(-1);
+        // SAFETY: a live statement; SQLite checks the index.
+        let name = unsafe { sqlite::sqlite3_column_decltype(self.raw(), index) };
+        // SAFETY: not null, a C string as above.
+        (!name.is_null()).then(|| unsafe { CStr::from_ptr(name) }.to_bytes())
+    }
+
+    /// Value of a column of the row, from 0 on; NULL if there is no row or no such column.
+    #[must_use]
+    pub fn value(&self, index: usize) -> Value<'_> {
+        if !self.has_row || index >= self.column_count() {
+            return Value::Null;
+        }
+        let (raw, index) = (self.raw(), index as c_int);
+        // SAFETY: the statement has a row with this column.
+        match unsafe { sqlite::sqlite3_column_type(raw, index) } {
+            // SAFETY: as above.
+            sqlite::SQLITE_INTEGER => Value::Integer(unsafe { sqlite::sqlite3_column_int64(raw, index) }),
+            // SAFETY: as above.
+            sqlite::SQLITE_FLOAT => Value::Float(unsafe { sqlite::sqlite3_column_double(raw, index) }),
+            sqlite::SQLITE_TEXT => {
+                // SAFETY: as above; the text before its length, as SQLite demands.
+                let start = unsafe { sqlite::sqlite3_column_text(raw, index) };
+                Value::Text(self.column_bytes(start, index))
+            }
+            sqlite::SQLITE_BLOB => {
+                // SAFETY: as above.
+                let start = unsafe { sqlite::sqlite3_column_blob(raw, index) };
+                Value::Blob(self.column_bytes(start.cast(), index))
+            }
+            _ => Value::Null,
+        }
+    }
+
+    fn column_bytes(&self, start: *const u8, index: c_int) -> &[u8] {
+        // SAFETY: the statement has a row with this column.
+        let length = usize::try_from(unsafe { sqlite::sqlite3_column_bytes(self.raw(), index) }).unwrap_or(0);
+        if start.is_null() || length == 0 {
+            return b"";
+        }
+        // SAFETY: SQLite's bytes of this column; they live until the next step, reset or drop, which need `&mut self`.
+        unsafe { std::slice::from_raw_parts(start, length) }
+    }
+}
+
+impl Drop for Statement {
+    fn drop(&mut self) {
+        // SAFETY: a live statement, finalised once; its connection is still open.
+        unsafe { sqlite::sqlite3_finalize(self.raw()) };
+    }
+}

@@ -1,0 +1,1 @@
+//! The exported C functions: handles, strings, codes, panic guard; no logic.

@@ -1,0 +1,226 @@
+//! What each request gets. spec: client-protocol 5, 6, 8, 12, 13.
+
+use std::io;
+use std::sync::atomic::Ordering;
+
+use tokio::io::AsyncWrite;
+
+use crate::executor::Failure;
+use crate::executor::session::{Executed, Tail};
+use crate::protocol::failure::{DATABASE_NOT_FOUND, PARSE, UNRECOGNIZED_CLUSTER_FORMAT};
+use crate::protocol::request::{DecodeError, Parameters, Request, Value};
+use crate::protocol::response;
+use crate::types::Role;
+use crate::types::config::PAGE_SIZE;
+
+use super::connection::{Connection, Next, Version};
+use super::reader::Frame;
+
+/// Milliseconds in WELCOME. spec: client-protocol 6.
+const HEARTBEAT_TIMEOUT_MS: u64 = 15000;
+
+type Reply = Result<Vec<u8>, Failure>;
+
+impl<W: AsyncWrite + Send + Unpin> Connection<W> {
+    /// Answers one request.
+    pub(super) async fn answer(&mut self, frame: Frame) -> io::Result<Next> {
+        let request = match Request::decode(frame.header.kind, frame.header.schema, &frame.body) {
+            Ok(request) => request,
+            Err(DecodeError::Close(..)) => return Ok(Next::Close),
+            Err(DecodeError::Failure { code, message }) => {
+                self.send(&response::failure(code, message.as_bytes())).await?;
+                return Ok(Next::Request);
+            }
+        };
+        drop(frame);
+        let reply = match request {
+            Request::Query { db, stmt, parameters } => {
+                return self.query(db.into(), Text::Prepared(stmt), parameters).await;
+            }
+            Request::QuerySql { db, sql, parameters } => {
+                return self.query(db, Text::Sql(sql), parameters).await;
+            }
+            Request::Dump { name } => return self.dump(&name).await,
+            Request::Connect { .. } => return Ok(Next::Close),
+            request => self.simple(request).await,
+        };
+        let message = reply.unwrap_or_else(|failure| response::failure(failure.code, &failure.message));
+        self.send(&message).await?;
+        Ok(Next::Request)
+    }
+
+    async fn simple(&mut self, request: Request) -> Reply {
+        match request {
+            Request::Leader => Ok(self.leader()),
+            Request::Client { .. } => Ok(response::welcome(HEARTBEAT_TIMEOUT_MS)),
+            Request::Interrupt { .. } => Ok(response::empty()),
+            Request::Open { name, .. } => {
+                self.session.open(&name).await?;
+                Ok(response::db(0))
+            }
+            Request::Prepare { db, sql, schema } => {
+                self.session.check(db)?;
+                let tail = if schema == 0 { Tail::Refuse } else { Tail::Report };
+                let prepared = self.session.prepare(&sql, tail).await?;
+                Ok(response::stmt(schema, prepared.id, prepared.parameters, prepared.tail_offset))
+            }
+            Request::Exec { db, stmt, parameters } => {
+                self.session.check(u64::from(db))?;
+                let values = values(&parameters)?;
+                Ok(result(self.session.exec(stmt, &values).await?))
+            }
+            Request::ExecSql { db, sql, parameters } => {
+                self.session.check(db)?;
+                let values = values(&parameters)?;
+                Ok(result(self.session.exec_sql(&sql, &values).await?))
+            }
+            Request::Finalize { db, stmt } => {
+                if db != 0 {
+                    return Err(Failure::no_database());
+                }
+                self.session.finalize(stmt)?;
+                Ok(response::empty())
+            }
+            Request::Cluster { format } => self.cluster(format),
+            Request::Describe { format: 0 } => Ok(response::metadata(
+                self.gateway.failure_domain.load(Ordering::Relaxed),
+                self.gateway.weight.load(Ordering::Relaxed),
+            )),
+            Request::Describe { .. } => Err(Failure::new(15, "bad format version")),
+            Request::Weight { weight } => {
+                self.gateway.weight.store(weight, Ordering::Relaxed);
+                Ok(response::empty())
+            }
+            Request::Add { .. }
+            | Request::Assign { .. }
+            | Request::Promote { .. }
+            | Request::Remove { .. }
+            | Request::Transfer { .. } => super::membership::answer(&self.gateway.engine, &request),
+            Request::Query { .. }
+            | Request::QuerySql { .. }
+            | Request::Dump { .. }
+            | Request::Connect { .. } => Err(Failure::new(PARSE, "unrecognized request type")),
+        }
+    }
+}
+
+/// The statement of a query.
+enum Text {
+    Prepared(u32),
+    Sql(bytes::Bytes),
+}
+
+impl<W: AsyncWrite + Send + Unpin> Connection<W> {
+    /// Sends a query's rows frame by frame. After an INTERRUPT nothing more is sent: its own EMPTY follows.
+    async fn query(&mut self, db: u64, text: Text, parameters: Parameters) -> io::Result<Next> {
+        let failure = match self.rows(db, text, parameters).await {
+            Ok(()) => return Ok(Next::Request),
+            Err(Stopped::Socket(error)) => return Err(error),
+            Err(Stopped::Failure(_)) if self.progress.is_interrupted() => return Ok(Next::Request),
+            Err(Stopped::Failure(failure)) => failure,
+        };
+        self.send(&response::failure(failure.code, &failure.message)).await?;
+        Ok(Next::Request)
+    }
+
+    async fn rows(&mut self, db: u64, text: Text, parameters: Parameters) -> Result<(), Stopped> {
+        self.session.check(db)?;
+        let values = values(&parameters)?;
+        let mut cursor = match text {
+            Text::Prepared(id) => self.session.query(id, values).await?,
+            Text::Sql(sql) => self.session.query_sql(&sql, values).await?,
+        };
+        while let Some(batch) = cursor.next_batch().await? {
+            if self.progress.is_interrupted() {
+                return Ok(());
+            }
+            tokio::io::AsyncWriteExt::write_all(&mut self.write, &batch.message).await?;
+        }
+        Ok(())
+    }
+
+    fn leader(&self) -> Vec<u8> {
+        let status = self.gateway.engine.status();
+        let status = status.borrow();
+        let is_voter = self
+            .gateway
+            .engine
+            .configuration()
+            .configuration
+            .get(self.gateway.engine.id())
+            .is_some_and(|server| server.role == Role::Voter);
+        let known = if is_voter || self.version == Version::Legacy { status.leader.clone() } else { None };
+        let (id, address) = known.map_or((0, Vec::new()), |(id, address)| (id.0, address));
+        match self.version {
+            Version::One => response::server(id, &address),
+            Version::Legacy => response::server_legacy(&address),
+        }
+    }
+
+    fn cluster(&self, format: u64) -> Reply {
+        if format > 1 {
+            return Err(Failure::new(PARSE, UNRECOGNIZED_CLUSTER_FORMAT));
+        }
+        let configuration = self.gateway.engine.configuration().configuration;
+        Ok(response::servers(&configuration, format))
+    }
+
+    /// The database and an empty WAL; pages go out as they are, one frame header before them. spec: client-protocol 13.
+    async fn dump(&mut self, name: &[u8]) -> io::Result<Next> {
+        let Some(database) = self.gateway.executor.store().get(name) else {
+            self.send(&response::failure(DATABASE_NOT_FOUND, b"database does not exists")).await?;
+            return Ok(Next::Request);
+        };
+        let root = database.committed().root;
+        let size = u64::from(root.page_count()) * PAGE_SIZE as u64;
+        let wal_name = [name, b"-wal"].concat();
+        let Some(parts) = response::files(name, size, &wal_name) else {
+            self.send(&response::failure(1, b"data is too big")).await?;
+            return Ok(Next::Request);
+        };
+        self.send(&parts.before).await?;
+        let mut chunk = Vec::with_capacity(DUMP_CHUNK_PAGES * PAGE_SIZE);
+        for number in 1..=root.page_count() {
+            match root.get(crate::types::PageNumber(number)) {
+                Some(page) => page.with(|bytes| chunk.extend_from_slice(bytes)),
+                None => chunk.resize(chunk.len() + PAGE_SIZE, 0),
+            }
+            if chunk.len() >= DUMP_CHUNK_PAGES * PAGE_SIZE {
+                self.send(&chunk).await?;
+                chunk.clear();
+            }
+        }
+        chunk.extend_from_slice(&parts.after);
+        self.send(&chunk).await?;
+        Ok(Next::Request)
+    }
+}
+
+/// Pages of a DUMP written to the socket at once.
+const DUMP_CHUNK_PAGES: usize = 64;
+
+/// Why rows stopped.
+enum Stopped {
+    Socket(io::Error),
+    Failure(Failure),
+}
+
+impl From<io::Error> for Stopped {
+    fn from(error: io::Error) -> Stopped {
+        Stopped::Socket(error)
+    }
+}
+
+impl From<Failure> for Stopped {
+    fn from(failure: Failure) -> Stopped {
+        Stopped::Failure(failure)
+    }
+}
+
+fn values(parameters: &Parameters) -> Result<Vec<Value>, Failure> {
+    parameters.decode().map_err(|_| Failure::bind())
+}
+
+fn result(executed: Executed) -> Vec<u8> {
+    response::result(executed.last_insert_id, executed.rows_affected)
+}

@@ -1,0 +1,150 @@
+//! Takes frames off a client's socket. Memory follows the bytes received, never a length announced.
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use crate::protocol::header::{HEADER_BYTES, MessageHeader};
+use crate::types::config;
+
+/// One whole request.
+#[derive(Debug)]
+pub struct Frame {
+    /// Its header.
+    pub header: MessageHeader,
+    /// Its body.
+    pub body: Bytes,
+}
+
+/// Why there is no further frame.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The socket failed.
+    #[error("reading from the client: {0}")]
+    Io(#[from] std::io::Error),
+    /// A message without a body. spec: client-protocol 3.2.
+    #[error("message of type {0} has no body")]
+    Empty(u8),
+    /// A body beyond the bound.
+    #[error("message of type {kind} announces {bytes} bytes, at most {max} are taken")]
+    TooLarge {
+        /// Type of the message.
+        kind: u8,
+        /// Bytes announced.
+        bytes: u64,
+        /// Bytes taken at most.
+        max: u64,
+    },
+}
+
+/// Buffers what was received and not yet used.
+#[derive(Debug)]
+pub struct FrameReader<S> {
+    stream: S,
+    received: BytesMut,
+}
+
+impl<S: AsyncRead + Unpin> FrameReader<S> {
+    /// A reader at the start of the stream.
+    pub fn new(stream: S) -> FrameReader<S> {
+        FrameReader { stream, received: BytesMut::new() }
+    }
+
+    /// The first word of the stream; None if the stream ends before it.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub async fn handshake(&mut self) -> Result<Option<u64>, ReadError> {
+        if !self.fill(8).await? {
+            return Ok(None);
+        }
+        Ok(Some(self.received.get_u64_le()))
+    }
+
+    /// The next request; None at the end of the stream, also in the middle of a request.
+    ///
+    /// # Errors
+    /// The socket's; a length that is not taken.
+    pub async fn frame(&mut self) -> Result<Option<Frame>, ReadError> {
+        if !self.fill(HEADER_BYTES).await? {
+            return Ok(None);
+        }
+        let header = MessageHeader::read(&self.received.split_to(HEADER_BYTES));
+        let bytes = header.body_bytes();
+        if bytes == 0 {
+            return Err(ReadError::Empty(header.kind));
+        }
+        if bytes > config::MESSAGE_BODY_MAX_BYTES {
+            return Err(ReadError::TooLarge {
+                kind: header.kind,
+                bytes,
+                max: config::MESSAGE_BODY_MAX_BYTES,
+            });
+        }
+        let Ok(length) = usize::try_from(bytes) else {
+            return Err(ReadError::TooLarge {
+                kind: header.kind,
+                bytes,
+                max: config::MESSAGE_BODY_MAX_BYTES,
+            });
+        };
+        if !self.fill(length).await? {
+            return Ok(None);
+        }
+        Ok(Some(Frame { header, body: self.received.split_to(length).freeze() }))
+    }
+
+    /// The stream and what was received beyond the last frame.
+    pub fn into_parts(self) -> (S, Bytes) {
+        (self.stream, self.received.freeze())
+    }
+
+    /// Waits until `length` bytes are buffered; false if the stream ends before.
+    async fn fill(&mut self, length: usize) -> Result<bool, ReadError> {
+        while self.received.len() < length {
+            let missing = length - self.received.len();
+            self.received.reserve(missing.min(config::READ_CHUNK_BYTES));
+            if self.stream.read_buf(&mut self.received).await? == 0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // checklist client-protocol: H5 one byte at a time
+    #[tokio::test]
+    async fn a_stream_that_dribbles_is_put_together() {
+        let (client, server) = tokio::io::duplex(1);
+        let mut reader = FrameReader::new(server);
+        let bytes = [1u8, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 7, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0];
+        let writing = tokio::spawn(async move {
+            let mut client = client;
+            for byte in bytes {
+                tokio::io::AsyncWriteExt::write_all(&mut client, &[byte]).await.unwrap();
+            }
+        });
+
+        assert_eq!(reader.handshake().await.unwrap(), Some(1));
+        let frame = reader.frame().await.unwrap().unwrap();
+
+        assert_eq!((frame.header.kind, &frame.body[..]), (7, &[9, 0, 0, 0, 0, 0, 0, 0][..]));
+        assert!(reader.frame().await.unwrap().is_none());
+        writing.await.unwrap();
+    }
+
+    // checklist client-protocol: X1 `words` 0 -> closed; X17 2 GiB header does not stop other connections
+    #[tokio::test]
+    async fn lengths_that_are_not_taken_are_errors_without_memory() {
+        for words in [[0u8, 0, 0, 0], [0, 0, 0, 0x10], [0xff, 0xff, 0xff, 0xff]] {
+            let bytes = [words, [0, 0, 0, 0]].concat();
+            let mut reader = FrameReader::new(&bytes[..]);
+
+            assert!(reader.frame().await.is_err());
+            assert!(reader.received.capacity() < 2 * config::READ_CHUNK_BYTES);
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! A node without its threads: everything between the listener and the log, on runtimes, clock and disk that are handed
+//! in. The same code runs in production (`running`) and on one thread in a simulation.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+
+use crate::executor::{Executor, ExecutorParts};
+use crate::gateway::{Gateway, GatewayParts, PeerConnection, PeerSink};
+use crate::pages::PageStore;
+use crate::raft::engine::{Engine, EngineError, EngineOptions};
+use crate::raft::proposer::EpochHooks;
+use crate::types::tasks::{SqlSection, Tasks};
+use crate::vfs::{PanicReport, Vfs, VfsError, VfsOptions};
+
+/// Settings that a host may change while the node runs.
+#[derive(Debug)]
+pub struct LiveSettings {
+    /// Reported by DESCRIBE.
+    pub failure_domain: Arc<AtomicU64>,
+    /// Reported by DESCRIBE, set by WEIGHT.
+    pub weight: Arc<AtomicU64>,
+    /// How long writers wait for a client's open transaction.
+    pub busy_timeout_ms: Arc<AtomicU32>,
+    /// Whether the next snapshot is compressed.
+    pub snapshot_compression: Arc<AtomicBool>,
+}
+
+impl Default for LiveSettings {
+    fn default() -> LiveSettings {
+        LiveSettings {
+            failure_domain: Arc::default(),
+            weight: Arc::default(),
+            busy_timeout_ms: Arc::default(),
+            snapshot_compression: Arc::new(AtomicBool::new(true)),
+        }
+    }
+}
+
+/// What a core is made of.
+pub struct CoreParts {
+    /// Databases, empty; the engine fills them from snapshot and log.
+    pub store: Arc<PageStore>,
+    /// Everything that raft needs.
+    pub engine: EngineOptions,
+    /// Where connections run.
+    pub sql_tasks: Tasks,
+    /// How SQL runs inside a task.
+    pub sql: SqlSection,
+    /// Statements inside SQLite at once.
+    pub sql_threads: usize,
+    /// Settings that the host may change.
+    pub live: Arc<LiveSettings>,
+    /// Hears of a panic inside a callback of SQLite, which is final for the node.
+    pub on_panic: PanicReport,
+}
+
+/// Why a core did not start.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CoreError {
+    /// Consensus.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// SQLite.
+    #[error(transparent)]
+    Vfs(#[from] VfsError),
+}
+
+/// A running node.
+#[derive(Debug)]
+pub struct Core {
+    engine: Engine,
+    gateway: Arc<Gateway>,
+    executor: Arc<Executor>,
+    sql_tasks: Tasks,
+    stop: CancellationToken,
+}
+
+/// The page store as raft sees it.
+#[derive(Debug)]
+pub struct StoreEpochs(pub Arc<PageStore>);
+
+impl EpochHooks for StoreEpochs {
+    fn epoch(&self) -> u64 {
+        self.0.epoch()
+    }
+
+    fn end_epoch(&self, refused_from: Option<u64>) {
+        self.0.end_epoch(refused_from);
+    }
+}
+
+/// Drops raft connections: there is nobody to talk to yet.
+#[derive(Debug)]
+struct NoPeers;
+
+impl PeerSink for NoPeers {
+    fn accept(&self, peer: PeerConnection) {
+        tracing::debug!(id = peer.id.0, "raft connection closed");
+    }
+}
+
+impl Core {
+    /// Starts consensus and what stands on it; a single voter leads when this returns.
+    ///
+    /// # Errors
+    /// Those of consensus and of SQLite.
+    pub async fn start(parts: CoreParts) -> Result<Core, CoreError> {
+        let vfs = Vfs::register(Arc::clone(&parts.store), VfsOptions::default(), parts.on_panic)?;
+        let engine = Engine::start(parts.engine).await?;
+        let executor = Executor::new(ExecutorParts {
+            store: parts.store,
+            vfs,
+            engine: engine.clone(),
+            sql_threads: parts.sql_threads,
+            busy_timeout_ms: Arc::clone(&parts.live.busy_timeout_ms),
+            sql: parts.sql,
+        });
+        let stop = CancellationToken::new();
+        let gateway = Gateway::new(GatewayParts {
+            executor: Arc::clone(&executor),
+            engine: engine.clone(),
+            failure_domain: Arc::clone(&parts.live.failure_domain),
+            weight: Arc::clone(&parts.live.weight),
+            peers: Arc::new(NoPeers),
+            tasks: parts.sql_tasks.clone(),
+            stop: stop.clone(),
+        });
+        Ok(Core { engine, gateway, executor, sql_tasks: parts.sql_tasks, stop })
+    }
+
+    /// Serves one client.
+    pub fn serve<R, W>(&self, read: R, write: W)
+    where
+        R: AsyncRead + Send + Unpin + 'static,
+        W: AsyncWrite + Send + Unpin + 'static,
+    {
+        self.gateway.serve(read, write);
+    }
+
+    /// Serves clients from another task.
+    #[must_use]
+    pub fn gateway(&self) -> &Arc<Gateway> {
+        &self.gateway
+    }
+
+    /// Runs SQL.
+    #[must_use]
+    pub fn executor(&self) -> &Arc<Executor> {
+        &self.executor
+    }
+
+    /// Consensus.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Where connections run.
+    #[must_use]
+    pub fn sql_tasks(&self) -> &Tasks {
+        &self.sql_tasks
+    }
+
+    /// Cancelled when the node stops.
+    #[must_use]
+    pub fn stopping(&self) -> &CancellationToken {
+        &self.stop
+    }
+
+    /// Ends all connections, then consensus.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.sql_tasks.finished().await;
+        self.engine.shutdown().await;
+    }
+}
+
+#[cfg(test)]
+#[path = "core_tests.rs"]
+mod tests;

@@ -1,0 +1,309 @@
+//! A whole node, SQL included, on one thread with a paused clock, driven through the bytes of the client protocol.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+use super::*;
+use crate::protocol::request::{Parameters, Request, Value};
+use crate::raft::snapshot::SnapshotPolicy;
+use crate::raft::testing::{InlinePool, TestDisk};
+use crate::state_machine::databases::Databases;
+use crate::types::NodeId;
+use crate::types::random::RandomSource;
+use crate::vfs::empty_page;
+
+async fn start(disk: &TestDisk, seed: u64) -> Core {
+    let store = PageStore::new();
+    let tasks = Tasks::new(tokio::runtime::Handle::current());
+    let engine = EngineOptions {
+        id: NodeId(1),
+        address: b"127.0.0.1:9001".to_vec(),
+        heartbeat_interval: Duration::from_millis(500),
+        election_timeout: Duration::from_millis(3000),
+        snapshot_policy: SnapshotPolicy { threshold_entries: 64, trailing_entries: 16 },
+        consensus: tasks,
+        pool: Arc::new(InlinePool),
+        random: Arc::new(RandomSource::from_seed(seed)),
+        log: disk.sender(),
+        loaded: disk.loaded(),
+        snapshots: Arc::new(disk.clone()),
+        machine: Box::new(Databases::new(Arc::clone(&store), empty_page())),
+        hooks: Arc::new(StoreEpochs(Arc::clone(&store))),
+    };
+    let parts = CoreParts {
+        store,
+        engine,
+        sql_tasks: Tasks::new(tokio::runtime::Handle::current()),
+        sql: SqlSection::Inline,
+        sql_threads: 4,
+        live: Arc::new(LiveSettings::default()),
+        on_panic: Box::new(|text| panic!("{text}")),
+    };
+    Core::start(parts).await.unwrap()
+}
+
+/// A client at the other end of a stream in memory.
+struct Client(DuplexStream);
+
+impl Client {
+    async fn connect(core: &Core) -> Client {
+        let (client, server) = tokio::io::duplex(1 << 20);
+        let (read, write) = tokio::io::split(server);
+        core.serve(read, write);
+        let mut client = Client(client);
+        client.0.write_all(&1u64.to_le_bytes()).await.unwrap();
+        client
+    }
+
+    async fn open(core: &Core, name: &str) -> Client {
+        let mut client = Client::connect(core).await;
+        let open =
+            Request::Open { name: Bytes::copy_from_slice(name.as_bytes()), flags: 0, vfs: Bytes::new() };
+        assert_eq!(client.call(open).await.0, 4);
+        client
+    }
+
+    async fn send(&mut self, request: Request) {
+        self.0.write_all(&request.encode().unwrap()).await.unwrap();
+    }
+
+    async fn receive(&mut self) -> (u8, Vec<u8>) {
+        let mut header = [0; 8];
+        self.0.read_exact(&mut header).await.unwrap();
+        let words = u32::from_le_bytes([header[0], header[1], header[2], header[3]]);
+        let mut body = vec![0; words as usize * 8];
+        self.0.read_exact(&mut body).await.unwrap();
+        (header[4], body)
+    }
+
+    async fn call(&mut self, request: Request) -> (u8, Vec<u8>) {
+        self.send(request).await;
+        self.receive().await
+    }
+
+    /// (kind 6, id, affected) or (kind 0, code, text).
+    async fn exec_with(&mut self, sql: &str, values: &[Value]) -> Result<(u64, u64), (u64, String)> {
+        let sql = Bytes::copy_from_slice(sql.as_bytes());
+        let (kind, body) =
+            self.call(Request::ExecSql { db: 0, sql, parameters: Parameters::encode(values) }).await;
+        match kind {
+            6 => Ok((word(&body, 0), word(&body, 1))),
+            _ => Err(failure(kind, &body)),
+        }
+    }
+
+    async fn exec(&mut self, sql: &str) -> Result<(u64, u64), (u64, String)> {
+        self.exec_with(sql, &[]).await
+    }
+
+    /// Bodies of all ROWS messages.
+    async fn query(&mut self, sql: &str) -> Result<Vec<Vec<u8>>, (u64, String)> {
+        let sql = Bytes::copy_from_slice(sql.as_bytes());
+        self.send(Request::QuerySql { db: 0, sql, parameters: Parameters::default() }).await;
+        let mut bodies = Vec::new();
+        loop {
+            let (kind, body) = self.receive().await;
+            if kind != 7 {
+                return Err(failure(kind, &body));
+            }
+            let last = body.last() == Some(&0xff);
+            bodies.push(body);
+            if last {
+                return Ok(bodies);
+            }
+        }
+    }
+
+    /// The one integer of a query with one column of a one-word name and one row.
+    async fn number(&mut self, sql: &str) -> u64 {
+        let bodies = self.query(sql).await.unwrap();
+        word(&bodies[0], 3)
+    }
+}
+
+fn word(body: &[u8], position: usize) -> u64 {
+    u64::from_le_bytes(body[position * 8..position * 8 + 8].try_into().unwrap())
+}
+
+fn failure(kind: u8, body: &[u8]) -> (u64, String) {
+    assert_eq!(kind, 0, "{body:?}");
+    let end = body[8..].iter().position(|byte| *byte == 0).unwrap();
+    (word(body, 0), String::from_utf8(body[8..8 + end].to_vec()).unwrap())
+}
+
+fn err<T>(code: u64, text: &str) -> Result<T, (u64, String)> {
+    Err((code, text.to_owned()))
+}
+
+// checklist client-protocol: E1 RESULT values after CREATE, INSERT, UPDATE, DELETE; E3 empty EXEC_SQL on a new
+// connection -> (0, 0); E10 2067
+#[tokio::test(start_paused = true)]
+async fn sql_is_written_and_read_and_survives_a_restart() {
+    let disk = TestDisk::bootstrapped();
+    let core = start(&disk, 1).await;
+    let mut client = Client::open(&core, "test.db").await;
+
+    assert_eq!(client.exec("").await, Ok((0, 0)));
+    assert_eq!(client.exec("CREATE TABLE t(id INTEGER PRIMARY KEY, s TEXT UNIQUE)").await, Ok((0, 0)));
+    assert_eq!(client.exec("INSERT INTO t(s) VALUES('a'),('b')").await, Ok((2, 2)));
+    assert_eq!(client.exec("UPDATE t SET s = s || 'x'").await, Ok((2, 2)));
+    assert_eq!(client.exec("DELETE FROM t WHERE id = 1").await, Ok((2, 1)));
+    assert_eq!(
+        client.exec("INSERT INTO t(s) VALUES('bx')").await,
+        err(2067, "UNIQUE constraint failed: t.s")
+    );
+    assert_eq!(client.number("SELECT count(*) AS n FROM t").await, 1);
+
+    core.stop().await;
+    let core = start(&disk, 2).await;
+    let mut client = Client::open(&core, "test.db").await;
+    assert_eq!(client.number("SELECT id AS n FROM t").await, 2);
+    core.stop().await;
+}
+
+// checklist client-protocol: E8 missing parameters are NULL; X10 excess parameter in EXEC_SQL; X11 parameters run on
+#[tokio::test(start_paused = true)]
+async fn parameters_run_on_from_statement_to_statement() {
+    let core = start(&TestDisk::bootstrapped(), 1).await;
+    let mut client = Client::open(&core, "test.db").await;
+    client.exec("CREATE TABLE t(a, b)").await.unwrap();
+    let numbers: Vec<Value> = (1..=3).map(Value::Integer).collect();
+
+    assert!(
+        client.exec_with("INSERT INTO t VALUES(?, ?); INSERT INTO t VALUES(?, ?)", &numbers).await.is_ok()
+    );
+    assert_eq!(client.number("SELECT sum(a) AS n FROM t").await, 4);
+    assert_eq!(client.number("SELECT count(*) AS n FROM t WHERE b IS NULL").await, 1);
+    assert_eq!(client.exec_with("DELETE FROM t WHERE a = ?", &numbers).await, err(1, "bind parameters"));
+    assert_eq!(client.number("SELECT count(*) AS n FROM t").await, 2);
+    core.stop().await;
+}
+
+// checklist client-protocol: T1 commit, rollback, isolation; T2 disconnect rolls back and frees the lock;
+// T3 second writer -> 5 `database is locked`; T4 BEGIN twice, COMMIT/ROLLBACK without; T5 stale snapshot -> 517
+#[tokio::test(start_paused = true)]
+async fn transactions_exclude_each_other_and_end_with_their_connection() {
+    let core = start(&TestDisk::bootstrapped(), 1).await;
+    let mut one = Client::open(&core, "test.db").await;
+    let mut two = Client::open(&core, "test.db").await;
+    one.exec("CREATE TABLE t(n)").await.unwrap();
+
+    one.exec("BEGIN").await.unwrap();
+    assert_eq!(one.exec("BEGIN").await, err(1, "cannot start a transaction within a transaction"));
+    one.exec("INSERT INTO t VALUES(1)").await.unwrap();
+    assert_eq!(one.number("SELECT count(*) AS n FROM t").await, 1);
+    assert_eq!(two.number("SELECT count(*) AS n FROM t").await, 0);
+    assert_eq!(two.exec("INSERT INTO t VALUES(2)").await, err(5, "database is locked"));
+    one.exec("COMMIT").await.unwrap();
+    assert_eq!(one.exec("COMMIT").await, err(1, "cannot commit - no transaction is active"));
+    assert_eq!(one.exec("ROLLBACK").await, err(1, "cannot rollback - no transaction is active"));
+    assert_eq!(two.number("SELECT count(*) AS n FROM t").await, 1);
+
+    two.exec("BEGIN").await.unwrap();
+    two.number("SELECT count(*) AS n FROM t").await;
+    one.exec("INSERT INTO t VALUES(3)").await.unwrap();
+    assert_eq!(two.exec("INSERT INTO t VALUES(4)").await, err(517, "database is locked"));
+    two.exec("ROLLBACK").await.unwrap();
+
+    one.exec("BEGIN IMMEDIATE").await.unwrap();
+    one.exec("INSERT INTO t VALUES(5)").await.unwrap();
+    drop(one);
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    two.exec("INSERT INTO t VALUES(6)").await.unwrap();
+    assert_eq!(two.number("SELECT sum(n) AS n FROM t").await, 10);
+    core.stop().await;
+}
+
+// checklist client-protocol: E9 row through EXEC_SQL -> 1; X9 RETURNING through EXEC_SQL: failure, no change, node
+// usable; Q9 RETURNING through QUERY_SQL: rows and commit; Q8 writing statement through QUERY_SQL -> zero columns
+#[tokio::test(start_paused = true)]
+async fn rows_where_none_are_expected_take_their_statement_back() {
+    let core = start(&TestDisk::bootstrapped(), 1).await;
+    let mut client = Client::open(&core, "test.db").await;
+    let mut other = Client::open(&core, "test.db").await;
+    let rows = "rows yielded when none expected for EXEC request";
+    assert_eq!(client.query("CREATE TABLE t(n)").await.unwrap()[0].len(), 16);
+
+    assert_eq!(client.exec("SELECT 1").await, err(1, rows));
+    assert_eq!(client.exec("INSERT INTO t VALUES(1) RETURNING n").await, err(1, rows));
+    assert_eq!(client.number("SELECT count(*) AS n FROM t").await, 0);
+    client.exec("BEGIN; INSERT INTO t VALUES(2)").await.unwrap();
+    assert_eq!(client.exec("INSERT INTO t VALUES(3) RETURNING n").await, err(1, rows));
+    client.exec("COMMIT").await.unwrap();
+    assert_eq!(client.number("INSERT INTO t VALUES(4) RETURNING n").await, 4);
+
+    assert_eq!(other.number("SELECT sum(n) AS n FROM t").await, 6);
+    core.stop().await;
+}
+
+// checklist client-protocol: X2 failing query: clean FAILURE; X3 failing statement without columns: its own code (2067);
+// P3 empty -> 0; P5 nonempty statement tail; S1 ATTACH refused; S2 journal_mode and wal_checkpoint refused
+#[tokio::test(start_paused = true)]
+async fn failures_carry_their_own_code_and_text() {
+    let core = start(&TestDisk::bootstrapped(), 1).await;
+    let mut client = Client::open(&core, "test.db").await;
+    client.exec("CREATE TABLE t(n UNIQUE); INSERT INTO t VALUES(1)").await.unwrap();
+
+    assert_eq!(client.query("SELECT abs(-9223372036854775807 - 1) AS foo").await, err(1, "integer overflow"));
+    assert_eq!(client.query("INSERT INTO t VALUES(1)").await, err(2067, "UNIQUE constraint failed: t.n"));
+    assert_eq!(client.query("-- nothing").await, err(0, "empty statement"));
+    assert_eq!(client.query("SELECT 1; SELECT 2").await, err(1, "nonempty statement tail"));
+    assert_eq!(client.exec("FOO").await, err(1, "near \"FOO\": syntax error"));
+    assert_eq!(client.exec("ATTACH 'x' AS x").await.unwrap_err().0, 23);
+    assert_eq!(client.exec("PRAGMA wal_checkpoint").await.unwrap_err().0, 23);
+    assert_eq!(client.exec("PRAGMA journal_mode=delete").await.unwrap_err().0, 23);
+    assert_eq!(client.exec("INSERT INTO t VALUES(2)").await, Ok((2, 1)));
+    core.stop().await;
+}
+
+// checklist client-protocol: X14 four pipelined requests, answers in order; Q6 INTERRUPT in a stream -> one EMPTY
+#[tokio::test(start_paused = true)]
+async fn pipelined_requests_are_answered_in_order() {
+    let core = start(&TestDisk::bootstrapped(), 1).await;
+    let mut client = Client::open(&core, "test.db").await;
+    for request in [
+        Request::Leader,
+        Request::Describe { format: 1 },
+        Request::Weight { weight: 7 },
+        Request::Describe { format: 0 },
+        Request::Interrupt { db: 0 },
+    ] {
+        client.send(request).await;
+    }
+    let mut kinds = Vec::new();
+    for _ in 0..5 {
+        kinds.push(client.receive().await.0);
+    }
+    assert_eq!(kinds, [1, 0, 8, 10, 8]);
+    core.stop().await;
+}
+
+// checklist client-protocol: K19 eight connections x 30 autocommit inserts: all succeed
+#[tokio::test(start_paused = true)]
+async fn writers_share_syncs_and_never_collide() {
+    let disk = TestDisk::bootstrapped();
+    let core = start(&disk, 1).await;
+    let mut first = Client::open(&core, "test.db").await;
+    first.exec("CREATE TABLE t(id INTEGER PRIMARY KEY, who, n)").await.unwrap();
+    let mut tasks = Vec::new();
+    for who in 0..8 {
+        let mut client = Client::open(&core, "test.db").await;
+        tasks.push(tokio::spawn(async move {
+            for n in 0..30 {
+                client.exec(&format!("INSERT INTO t(who, n) VALUES({who}, {n})")).await.unwrap();
+            }
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+
+    assert_eq!(first.number("SELECT count(*) AS n FROM (SELECT DISTINCT who, n FROM t)").await, 240);
+    core.stop().await;
+    let core = start(&disk, 9).await;
+    let mut again = Client::open(&core, "test.db").await;
+    assert_eq!(again.number("SELECT count(*) AS n FROM (SELECT DISTINCT who, n FROM t)").await, 240);
+    core.stop().await;
+}

@@ -1,0 +1,266 @@
+//! A running node: lock, bootstrap, load, threads, listener; and its orderly end. spec: c-api 3.8, 3.9, 3.11.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use tokio::net::{TcpListener, UnixListener};
+
+use super::core::{Core, CoreParts, LiveSettings, StoreEpochs};
+use super::run_parts::RunParts;
+use super::threads::{LogThread, Threads};
+use crate::gateway::Gateway;
+use crate::pages::PageStore;
+use crate::raft::LogSender;
+use crate::raft::engine::EngineOptions;
+use crate::raft::snapshot::SnapshotPolicy;
+use crate::raft::snapshot_files::SnapshotFiles;
+use crate::state_machine::databases::Databases;
+use crate::storage::bootstrap::bootstrap;
+use crate::storage::directory::{Directory, DirectoryLock};
+use crate::storage::disk::FileDisk;
+use crate::storage::load::{LoadOptions, Loaded, load};
+use crate::storage::log::{LogOptions, LogTrouble, LogWriter};
+use crate::transport::listener::{Listening, is_from_this_process};
+use crate::types::clock::{SystemWallClock, WallClock};
+use crate::types::random::RandomSource;
+use crate::types::tasks::{SqlSection, Tasks};
+use crate::types::{NodeId, config};
+use crate::vfs::empty_page;
+
+/// Id of a node that bootstraps itself beside id 1. spec: c-api 3.7.
+pub const BOOTSTRAP_ID: NodeId = NodeId(0x2dc1_7185_8c31_55be);
+
+/// Why a node did not start: the text that `dqlite_node_errmsg` gives.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct StartError(pub String);
+
+impl StartError {
+    fn raft(error: impl std::fmt::Display) -> StartError {
+        StartError(format!("raft_start(): io: {error}"))
+    }
+}
+
+/// Threads and tasks of a node that was started.
+#[derive(Debug)]
+pub struct Running {
+    core: Option<Core>,
+    log: Option<LogThread>,
+    threads: Option<Threads>,
+}
+
+/// What the directory gave.
+struct Opened {
+    directory: Directory,
+    lock: DirectoryLock,
+    loaded: Loaded,
+}
+
+impl Running {
+    /// Starts a node; returns when it serves clients.
+    ///
+    /// # Errors
+    /// The directory is in use or cannot be loaded, the listener or a thread cannot be had.
+    pub fn start(parts: RunParts) -> Result<Running, StartError> {
+        let opened = open(&parts.directory, parts.id, &parts.address, parts.options.auto_recovery)?;
+        // Before the log is read: whoever connects meanwhile waits.
+        let listening = parts
+            .listener
+            .listen(config::LISTEN_BACKLOG)
+            .map_err(|error| StartError(format!("listen: {error}")))?;
+        let threads = Threads::start().map_err(|error| StartError(format!("threads: {error}")))?;
+        let metadata = opened.loaded.metadata;
+        let next_index = opened.loaded.last_index().next();
+        let options = LogOptions::new(Box::new(|trouble| match trouble {
+            LogTrouble::Failing { error } => tracing::error!(error, "the log cannot be written"),
+            LogTrouble::Recovered => tracing::info!("the log is written again"),
+        }));
+        let writer = LogWriter::new(opened.directory.clone(), opened.lock, metadata, next_index, options);
+        let (sender, log) =
+            LogThread::start(writer, |panic| tracing::error!(panic, "the log thread has stopped"))
+                .map_err(|error| StartError(format!("log thread: {error}")))?;
+        // A request to a thread that has gone is dropped, and with it its completion, which is an error.
+        let send = LogSender::new(move |request| drop(sender.send(request)));
+        let core_parts = core_parts(
+            &threads,
+            EngineParts {
+                id: parts.id,
+                address: parts.address,
+                options: &parts.options,
+                log: send,
+                directory: opened.directory,
+                loaded: opened.loaded,
+                live: &parts.live,
+            },
+        );
+        match start_core(&threads, core_parts) {
+            Ok(core) => {
+                let gateway = Arc::clone(core.gateway());
+                let stop = core.stopping().clone();
+                let accepting = accept(&threads, listening, gateway)?;
+                core.sql_tasks().spawn(async move {
+                    tokio::select! { () = stop.cancelled() => {} () = accepting => {} }
+                });
+                Ok(Running { core: Some(core), log: Some(log), threads: Some(threads) })
+            }
+            Err(error) => {
+                threads.shut_down();
+                log.join();
+                Err(error)
+            }
+        }
+    }
+
+    /// Consensus and what stands on it.
+    #[must_use]
+    pub fn core(&self) -> Option<&Core> {
+        self.core.as_ref()
+    }
+
+    /// Ends connections, consensus, log and threads, in this order; the directory is free afterwards.
+    pub fn stop(&mut self) {
+        if let (Some(core), Some(threads)) = (self.core.take(), self.threads.take()) {
+            let handle = threads.sql().clone();
+            let (sender, receiver) = std::sync::mpsc::channel();
+            handle.spawn(async move {
+                core.stop().await;
+                // The receiver waits for just this.
+                let _ = sender.send(());
+            });
+            // An error means that the task panicked; the threads end all the same.
+            let _ = receiver.recv();
+            threads.shut_down();
+        }
+        if let Some(log) = self.log.take() {
+            log.join();
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn open(path: &Path, id: NodeId, address: &[u8], auto_recovery: bool) -> Result<Opened, StartError> {
+    let directory = Directory::open(Arc::new(FileDisk), path).map_err(StartError::raft)?;
+    let lock = directory.lock().map_err(|error| StartError(error.to_string()))?;
+    directory.clean_up(&lock).map_err(StartError::raft)?;
+    if id == NodeId(1) || id == BOOTSTRAP_ID {
+        // compat: upstream gives no reason.
+        bootstrap(&directory, &lock, id, address).map_err(|_| StartError("raft_bootstrap(): ".to_owned()))?;
+    }
+    let options = LoadOptions { auto_recovery, wall_clock: Arc::new(SystemWallClock) };
+    let loaded = load(&directory, &lock, &options).map_err(StartError::raft)?;
+    Ok(Opened { directory, lock, loaded })
+}
+
+struct EngineParts<'a> {
+    id: NodeId,
+    address: Vec<u8>,
+    options: &'a super::options::Options,
+    log: LogSender,
+    directory: Directory,
+    loaded: Loaded,
+    live: &'a Arc<LiveSettings>,
+}
+
+fn core_parts(threads: &Threads, parts: EngineParts<'_>) -> CoreParts {
+    let store = PageStore::new();
+    let started = Instant::now();
+    let seed = SystemWallClock.since_epoch().as_nanos() as u64 ^ parts.id.0 ^ u64::from(std::process::id());
+    let compress: Arc<AtomicBool> = Arc::clone(&parts.live.snapshot_compression);
+    let wall = SystemWallClock.since_epoch();
+    let timestamp_ms = move || (wall + started.elapsed()).as_millis() as u64;
+    let engine = EngineOptions {
+        id: parts.id,
+        address: parts.address,
+        heartbeat_interval: parts.options.heartbeat_interval,
+        election_timeout: parts.options.election_timeout,
+        snapshot_policy: SnapshotPolicy {
+            threshold_entries: u64::from(parts.options.snapshot_threshold),
+            trailing_entries: u64::from(parts.options.snapshot_trailing),
+        },
+        consensus: Tasks::new(threads.consensus().clone()),
+        pool: Arc::new(threads.pool()),
+        random: Arc::new(RandomSource::from_seed(seed)),
+        log: parts.log,
+        loaded: parts.loaded,
+        snapshots: Arc::new(SnapshotFiles::new(parts.directory, timestamp_ms, compress)),
+        machine: Box::new(Databases::new(Arc::clone(&store), empty_page())),
+        hooks: Arc::new(StoreEpochs(Arc::clone(&store))),
+    };
+    CoreParts {
+        store,
+        engine,
+        sql_tasks: Tasks::new(threads.sql().clone()),
+        sql: SqlSection::BlockInPlace,
+        sql_threads: (parts.options.pool_thread_count as usize).max(1),
+        live: Arc::clone(parts.live),
+        on_panic: Box::new(|text| tracing::error!(panic = text, "a callback of SQLite has panicked")),
+    }
+}
+
+fn start_core(threads: &Threads, parts: CoreParts) -> Result<Core, StartError> {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    threads.consensus().spawn(async move {
+        // The receiver waits for just this.
+        let _ = sender.send(Core::start(parts).await);
+    });
+    match receiver.recv() {
+        Ok(started) => started.map_err(|error| StartError(format!("raft_start(): {error}"))),
+        Err(_) => Err(StartError("raft_start(): the consensus thread has stopped".to_owned())),
+    }
+}
+
+/// Accepts clients for ever.
+fn accept(
+    threads: &Threads,
+    listening: Listening,
+    gateway: Arc<Gateway>,
+) -> Result<std::pin::Pin<Box<dyn Future<Output = ()> + Send>>, StartError> {
+    let _entered = threads.sql().enter();
+    let failed = |error: std::io::Error| StartError(format!("listen: {error}"));
+    Ok(match listening {
+        Listening::Tcp(listener) => {
+            let listener = TcpListener::from_std(listener).map_err(failed)?;
+            Box::pin(async move {
+                loop {
+                    match listener.accept().await {
+                        Ok((stream, _)) => {
+                            // Replies are whole messages: waiting for more gains nothing.
+                            let _ = stream.set_nodelay(true);
+                            let (read, write) = stream.into_split();
+                            gateway.serve(read, write);
+                        }
+                        Err(error) => after_failed_accept(&error).await,
+                    }
+                }
+            })
+        }
+        Listening::Unix(listener) => {
+            let listener = UnixListener::from_std(listener).map_err(failed)?;
+            Box::pin(async move {
+                loop {
+                    match listener.accept().await {
+                        // spec: c-api 3.3: only this process may connect.
+                        Ok((stream, _)) if is_from_this_process(&stream).unwrap_or(false) => {
+                            let (read, write) = stream.into_split();
+                            gateway.serve(read, write);
+                        }
+                        Ok(_) => {}
+                        Err(error) => after_failed_accept(&error).await,
+                    }
+                }
+            })
+        }
+    })
+}
+
+async fn after_failed_accept(error: &std::io::Error) {
+    tracing::warn!(%error, "accept");
+    tokio::time::sleep(config::ACCEPT_RETRY).await;
+}

@@ -1,0 +1,185 @@
+//! A node with its threads, its directory and a socket.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::core::LiveSettings;
+use super::options::Options;
+use super::run_parts::RunParts;
+use super::running::{Running, StartError};
+use crate::protocol::request::{Parameters, Request};
+use crate::transport::dial::IpConnector;
+use crate::transport::listener::BoundSocket;
+use crate::types::NodeId;
+
+fn start(directory: &Path) -> (Result<Running, StartError>, String) {
+    start_as(NodeId(1), directory)
+}
+
+fn start_as(id: NodeId, directory: &Path) -> (Result<Running, StartError>, String) {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let address = format!("127.0.0.1:{port}");
+    let running = Running::start(RunParts {
+        id,
+        address: address.clone().into_bytes(),
+        directory: directory.to_owned(),
+        options: Options::default(),
+        live: Arc::new(LiveSettings::default()),
+        listener: BoundSocket::bind(&address).unwrap(),
+        connector: Arc::new(IpConnector),
+    });
+    (running, address)
+}
+
+fn call(stream: &mut TcpStream, request: &Request) -> (u8, Vec<u8>) {
+    stream.write_all(&request.encode().unwrap()).unwrap();
+    let mut header = [0; 8];
+    stream.read_exact(&mut header).unwrap();
+    let mut body = vec![0; u32::from_le_bytes(header[..4].try_into().unwrap()) as usize * 8];
+    stream.read_exact(&mut body).unwrap();
+    (header[4], body)
+}
+
+fn dial(address: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(&1u64.to_le_bytes()).unwrap();
+    stream
+}
+
+fn connect(address: &str) -> TcpStream {
+    connect_to(address, "test.db")
+}
+
+fn connect_to(address: &str, database: &str) -> TcpStream {
+    let mut stream = dial(address);
+    let name = Bytes::copy_from_slice(database.as_bytes());
+    let (kind, body) = call(&mut stream, &Request::Open { name, flags: 0, vfs: Bytes::new() });
+    assert_eq!(kind, 4, "{}", String::from_utf8_lossy(&body));
+    stream
+}
+
+/// The one integer of `SELECT ... AS n`.
+fn number(stream: &mut TcpStream, sql: &str) -> u64 {
+    let sql = Bytes::copy_from_slice(sql.as_bytes());
+    let (kind, body) = call(stream, &Request::QuerySql { db: 0, sql, parameters: Parameters::default() });
+    assert_eq!(kind, 7, "{}", String::from_utf8_lossy(&body));
+    u64::from_le_bytes(body[24..32].try_into().unwrap())
+}
+
+const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/fixtures");
+
+/// A copy of a directory that upstream wrote.
+fn fixture(version: &str, name: &str) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    let source = format!("{FIXTURES}/datadir-{version}/{name}");
+    let archive = format!("{source}/data.tar.gz");
+    if Path::new(&archive).exists() {
+        let unpacked = std::process::Command::new("tar")
+            .args(["-xzf", &archive, "--strip-components=1", "-C"])
+            .arg(copy.path())
+            .status();
+        assert!(unpacked.unwrap().success());
+        return copy;
+    }
+    for entry in std::fs::read_dir(source).unwrap() {
+        let path = entry.unwrap().path();
+        let to = copy.path().join(path.file_name().unwrap());
+        std::fs::write(to, std::fs::read(path).unwrap()).unwrap();
+    }
+    copy
+}
+
+const VERSIONS: [&str; 3] = ["1.11.1", "1.18.1", "1.18.6"];
+
+// checklist disk-format: all fixtures load; row counts equal `rows.json`; snapshot of 1.11.1 with WAL restored
+#[test]
+fn directories_of_upstream_open_and_hold_their_rows_and_take_more() {
+    for version in VERSIONS {
+        for (name, rows) in
+            [("single", 2), ("unclean", 8), ("recovered", 3), ("snapshot-lz4", 23), ("snapshot-raw", 23)]
+        {
+            let directory = fixture(version, name);
+            for round in 0..2 {
+                let (running, address) = start(directory.path());
+                let mut running = running.unwrap_or_else(|error| panic!("{version} {name}: {error}"));
+                let mut client = connect_to(&address, "test");
+                let count = number(&mut client, "SELECT count(*) AS n FROM kv");
+                assert_eq!(count, rows + round, "{version} {name} round {round}");
+                let sound = "SELECT count(*) AS n FROM pragma_integrity_check WHERE integrity_check = 'ok'";
+                assert_eq!(number(&mut client, sound), 1, "{version} {name}");
+                assert_eq!(exec(&mut client, "INSERT INTO kv VALUES(hex(randomblob(8)), 'more')").0, 6);
+                if name == "single" {
+                    assert_eq!(number(&mut client, "SELECT count(*) AS n FROM kv WHERE v = 'TWO'"), 1);
+                    let mut other = connect_to(&address, "other");
+                    assert_eq!(number(&mut other, "SELECT sum(id * x) AS n FROM n"), 140);
+                }
+                running.stop();
+            }
+        }
+    }
+}
+
+// Directories of a member of a cluster show their log and state without the others.
+#[test]
+fn a_followers_directory_opens_and_shows_its_configuration() {
+    for version in VERSIONS {
+        for name in ["installed", "follower"] {
+            let directory = fixture(version, name);
+            let (running, address) = start_as(NodeId(3), directory.path());
+            let mut running = running.unwrap_or_else(|error| panic!("{version} {name}: {error}"));
+            let mut client = dial(&address);
+
+            let (kind, body) = call(&mut client, &Request::Cluster { format: 1 });
+            assert_eq!((kind, body[0]), (3, 3), "{version} {name}");
+            let (kind, body) = call(&mut client, &Request::Leader);
+            assert_eq!((kind, &body[..]), (1, &[0; 16][..]), "{version} {name}");
+            running.stop();
+        }
+    }
+}
+
+fn exec(stream: &mut TcpStream, sql: &'static str) -> (u8, Vec<u8>) {
+    let sql = Bytes::from_static(sql.as_bytes());
+    call(stream, &Request::ExecSql { db: 0, sql, parameters: Parameters::default() })
+}
+
+// checklist c-api: 40 first start with id 1: files; 46 single voter answers LEADER with itself immediately after start;
+// 42 second node on the same directory: exact lock text; succeeds after the first one's stop
+#[test]
+fn a_node_writes_to_its_directory_and_comes_back_with_everything() {
+    let directory = tempfile::tempdir().unwrap();
+    let (running, address) = start(directory.path());
+    let mut running = running.unwrap();
+    let mut stream = connect(&address);
+    let (kind, body) = call(&mut stream, &Request::Leader);
+    assert_eq!((kind, &body[..8]), (1, &[1, 0, 0, 0, 0, 0, 0, 0][..]));
+    assert_eq!(exec(&mut stream, "CREATE TABLE t(n)").0, 6);
+    for _ in 0..10 {
+        assert_eq!(exec(&mut stream, "INSERT INTO t VALUES(1)").0, 6);
+    }
+    assert_eq!(start(directory.path()).0.unwrap_err().0, "couldn't lock the raft directory");
+
+    running.stop();
+
+    assert_eq!(stream.read(&mut [0; 8]).unwrap_or(0), 0);
+    let mut names: Vec<String> = std::fs::read_dir(directory.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with("open-"))
+        .collect();
+    names.sort();
+    assert_eq!(names, Vec::<String>::new(), "a clean stop leaves no open segment");
+
+    let (running, address) = start(directory.path());
+    let mut running = running.unwrap();
+    let mut stream = connect(&address);
+    let sql = Bytes::from_static(b"SELECT count(*) AS n FROM t");
+    let (kind, body) =
+        call(&mut stream, &Request::QuerySql { db: 0, sql, parameters: Parameters::default() });
+    assert_eq!((kind, body[24]), (7, 10));
+    running.stop();
+}

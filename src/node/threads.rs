@@ -1,0 +1,161 @@
+//! The threads and runtimes of a node: consensus, SQL, log. The only place that makes any. architecture "Threads".
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::oneshot;
+
+use crate::storage::log::{LogRequest, LogWriter, Progress};
+use crate::types::config;
+use crate::types::tasks::BlockingPool;
+
+/// The runtimes of a node. Dropping it does not end them: `shut_down` does.
+#[derive(Debug)]
+pub struct Threads {
+    sql: Option<Runtime>,
+    consensus: Handle,
+    consensus_stop: Option<oneshot::Sender<()>>,
+    consensus_thread: Option<JoinHandle<()>>,
+}
+
+impl Threads {
+    /// Starts the consensus thread and the SQL runtime.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn start() -> io::Result<Threads> {
+        let consensus = Builder::new_current_thread().enable_all().build()?;
+        let handle = consensus.handle().clone();
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::Builder::new().name("dqlite-raft".into()).spawn(move || {
+            // Ends when the sender goes, too.
+            let _ = consensus.block_on(stopped);
+            consensus.shutdown_background();
+        })?;
+        let sql = Builder::new_multi_thread()
+            .worker_threads(config::SQL_WORKER_THREADS)
+            .max_blocking_threads(config::BLOCKING_THREADS_MAX)
+            .thread_name("dqlite-sql")
+            .enable_all()
+            .build()?;
+        Ok(Threads {
+            sql: Some(sql),
+            consensus: handle,
+            consensus_stop: Some(stop),
+            consensus_thread: Some(thread),
+        })
+    }
+
+    /// Where consensus runs.
+    #[must_use]
+    pub fn consensus(&self) -> &Handle {
+        &self.consensus
+    }
+
+    /// Where connections and SQL run.
+    #[must_use]
+    pub fn sql(&self) -> &Handle {
+        // Only `shut_down`, which takes the object, removes the runtime.
+        self.sql.as_ref().map_or(&self.consensus, Runtime::handle)
+    }
+
+    /// A pool for blocking work.
+    #[must_use]
+    pub fn pool(&self) -> Pool {
+        Pool { handle: self.sql().clone() }
+    }
+
+    /// Ends all threads; tasks that are left are dropped, blocking work is waited for.
+    pub fn shut_down(mut self) {
+        drop(self.sql.take());
+        drop(self.consensus_stop.take());
+        if let Some(thread) = self.consensus_thread.take() {
+            // A panic there has been reported where it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Blocking work on the SQL runtime's pool of threads.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    handle: Handle,
+}
+
+impl BlockingPool for Pool {
+    fn run(&self, work: Box<dyn FnOnce() + Send>) {
+        self.handle.spawn_blocking(work);
+    }
+}
+
+/// The log thread: owns the segment and metadata files, takes all that is queued at once.
+#[derive(Debug)]
+pub struct LogThread {
+    thread: JoinHandle<()>,
+}
+
+impl LogThread {
+    /// Starts the thread; it ends when the last sender is gone. `on_panic` hears of a panic, which is final.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn start(
+        writer: LogWriter,
+        on_panic: impl FnOnce(String) + Send + 'static,
+    ) -> io::Result<(Sender<LogRequest>, LogThread)> {
+        let (sender, requests) = channel();
+        let thread = std::thread::Builder::new().name("dqlite-log".into()).spawn(move || {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run_log(writer, &requests))) {
+                on_panic(panic_text(panic.as_ref()));
+            }
+        })?;
+        Ok((sender, LogThread { thread }))
+    }
+
+    /// Waits for the end of the thread.
+    pub fn join(self) {
+        // Its panics were caught inside.
+        let _ = self.thread.join();
+    }
+}
+
+fn run_log(mut writer: LogWriter, requests: &Receiver<LogRequest>) {
+    let mut wait: Option<Duration> = None;
+    loop {
+        let first = match wait {
+            None => {
+                writer.prepare_ahead();
+                requests.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            }
+            Some(duration) => requests.recv_timeout(duration),
+        };
+        let batch: Vec<LogRequest> = match first {
+            Ok(first) => std::iter::once(first).chain(requests.try_iter()).collect(),
+            Err(RecvTimeoutError::Timeout) => Vec::new(),
+            Err(RecvTimeoutError::Disconnected) => break,
+        };
+        wait = match writer.process(batch) {
+            Progress::Idle => None,
+            Progress::RetryAfter(duration) => Some(duration),
+        };
+    }
+    if let Err(error) = writer.close() {
+        tracing::error!(%error, "the log could not be closed cleanly");
+    }
+}
+
+/// The text of a panic.
+#[must_use]
+pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    if let Some(text) = panic.downcast_ref::<&str>() {
+        (*text).to_owned()
+    } else if let Some(text) = panic.downcast_ref::<String>() {
+        text.clone()
+    } else {
+        "panic without a text".to_owned()
+    }
+}

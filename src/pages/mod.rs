@@ -1,0 +1,17 @@
+//! The page store: roots, versions, overlays. Knows nothing of SQLite but the few bytes of page 1 that the log's
+//! rules name. A database has two roots: `committed` (the last applied entry) and `head` (committed plus what was
+//! executed and proposed here). Roots and pages never change once made. spec: state-machine 2.2, 7.2.
+
+mod database;
+mod header;
+mod overlay;
+mod page;
+mod store;
+mod tree;
+
+pub use database::{Appended, Commit, Database, Discarded, Pin, StaleEpoch};
+pub use header::{BadPage, PageOneError};
+pub use overlay::Overlay;
+pub use page::PageRef;
+pub use store::{Attached, NameError, PageStore, ReplaceError, check_name};
+pub use tree::{Pages, Root};

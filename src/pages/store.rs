@@ -1,0 +1,279 @@
+//! All databases of a node by name, and the epoch that they share.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use tokio::sync::watch;
+
+use super::database::Database;
+use super::header::{self, PageOneError};
+use super::page::PageRef;
+use super::tree::Root;
+use crate::types::config::{DATABASE_NAME_MAX_BYTES, PAGE_SIZE};
+
+/// Why a name is no database name. spec: state-machine 1.5.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// No bytes.
+    #[error("empty database name")]
+    Empty,
+    /// Too long.
+    #[error("database name of {0} bytes, at most 504")]
+    Long(usize),
+    /// A byte 0.
+    #[error("database name with a NUL byte")]
+    Nul,
+    /// A name that means something else to SQLite.
+    #[error("database name {0:?} means no file to SQLite")]
+    Special(String),
+    /// A name that ends in `-wal` or `-journal`.
+    #[error("database name {0:?} ends like a WAL or a journal")]
+    Suffix(String),
+}
+
+/// Checks a database name. spec: state-machine 1.5.
+///
+/// # Errors
+/// One for each refused kind of name.
+pub fn check_name(name: &[u8]) -> Result<(), NameError> {
+    let text = || String::from_utf8_lossy(name).into_owned();
+    if name.is_empty() {
+        return Err(NameError::Empty);
+    }
+    if name.len() > DATABASE_NAME_MAX_BYTES {
+        return Err(NameError::Long(name.len()));
+    }
+    if name.contains(&0) {
+        return Err(NameError::Nul);
+    }
+    if name == b":memory:" || name.starts_with(b"file:") {
+        return Err(NameError::Special(text()));
+    }
+    if name.ends_with(b"-wal") || name.ends_with(b"-journal") {
+        return Err(NameError::Suffix(text()));
+    }
+    Ok(())
+}
+
+/// Why a set of databases cannot replace the present one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReplaceError {
+    /// A refused name.
+    #[error("snapshot: {0}")]
+    Name(#[from] NameError),
+    /// One name twice.
+    #[error("snapshot: database {0:?} occurs twice")]
+    Twice(String),
+    /// A database without pages.
+    #[error("snapshot: database {0:?} has no page")]
+    NoPage(String),
+    /// More pages than SQLite can number.
+    #[error("snapshot: database {0:?} has {1} pages")]
+    TooManyPages(String, usize),
+    /// A refused page 1.
+    #[error("snapshot: database {0:?}: {1}")]
+    PageOne(String, PageOneError),
+}
+
+struct Named {
+    database: Arc<Database>,
+    attached: usize,
+}
+
+/// All databases of a node.
+pub struct PageStore {
+    own: Weak<PageStore>,
+    named: Mutex<BTreeMap<Vec<u8>, Named>>,
+    epoch: watch::Sender<u64>,
+}
+
+impl std::fmt::Debug for PageStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PageStore").field("epoch", &self.epoch()).finish_non_exhaustive()
+    }
+}
+
+impl PageStore {
+    /// A store without databases, in epoch 1.
+    #[must_use]
+    pub fn new() -> Arc<PageStore> {
+        Arc::new_cyclic(|own| PageStore {
+            own: own.clone(),
+            named: Mutex::new(BTreeMap::new()),
+            epoch: watch::channel(1).0,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Vec<u8>, Named>> {
+        self.named.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open_locked<'a>(
+        &self,
+        named: &'a mut BTreeMap<Vec<u8>, Named>,
+        name: &[u8],
+        empty_page: &PageRef,
+    ) -> Result<&'a mut Named, NameError> {
+        check_name(name)?;
+        let epoch = self.epoch();
+        Ok(named.entry(name.to_vec()).or_insert_with(|| {
+            let root = Root::from_pages([empty_page.clone()], 1);
+            let database = Database::new(name.to_vec(), self.own.clone(), empty_page.clone(), root, epoch);
+            Named { database, attached: 0 }
+        }))
+    }
+
+    /// The database with this name; if there is none, one whose only page is `empty_page`.
+    ///
+    /// # Errors
+    /// A refused name.
+    pub fn open(&self, name: &[u8], empty_page: &PageRef) -> Result<Arc<Database>, NameError> {
+        let mut named = self.lock();
+        let found = self.open_locked(&mut named, name, empty_page)?;
+        Ok(Arc::clone(&found.database))
+    }
+
+    /// As `open`, for a connection: a deleted database is removed when its last connection is gone.
+    ///
+    /// # Errors
+    /// A refused name.
+    pub fn attach(&self, name: &[u8], empty_page: &PageRef) -> Result<Attached, NameError> {
+        let mut named = self.lock();
+        let found = self.open_locked(&mut named, name, empty_page)?;
+        found.attached += 1;
+        Ok(Attached { database: Arc::clone(&found.database), store: self.own.clone() })
+    }
+
+    /// The database with this name.
+    #[must_use]
+    pub fn get(&self, name: &[u8]) -> Option<Arc<Database>> {
+        self.lock().get(name).map(|found| Arc::clone(&found.database))
+    }
+
+    /// All databases, by name.
+    #[must_use]
+    pub fn databases(&self) -> Vec<Arc<Database>> {
+        self.lock().values().map(|found| Arc::clone(&found.database)).collect()
+    }
+
+    /// Name and committed root of every database, for a snapshot.
+    #[must_use]
+    pub fn pin_committed(&self) -> Vec<(Vec<u8>, Root)> {
+        self.lock().iter().map(|(name, found)| (name.clone(), found.database.committed().root)).collect()
+    }
+
+    /// Makes the set of databases equal to this one, as a snapshot says. The epoch ends; open handles see it.
+    ///
+    /// # Errors
+    /// A name, an image or a page 1 is refused: nothing happens.
+    pub fn replace_all(&self, databases: Vec<(Vec<u8>, Vec<PageRef>)>) -> Result<(), ReplaceError> {
+        let mut roots = BTreeMap::new();
+        for (name, pages) in databases {
+            check_name(&name)?;
+            let text = String::from_utf8_lossy(&name).into_owned();
+            let Some(first) = pages.first().cloned() else {
+                return Err(ReplaceError::NoPage(text));
+            };
+            if u32::try_from(pages.len()).is_err() {
+                return Err(ReplaceError::TooManyPages(text, pages.len()));
+            }
+            first.with(header::check).map_err(|error| ReplaceError::PageOne(text.clone(), error))?;
+            if roots.insert(name, (first, Root::from_pages(pages, 1))).is_some() {
+                return Err(ReplaceError::Twice(text));
+            }
+        }
+        let mut named = self.lock();
+        let epoch = self.epoch() + 1;
+        named.retain(|name, found| {
+            let root = roots.remove(name);
+            found.database.replace(root.as_ref().map(|(_, root)| root), epoch);
+            root.is_some()
+        });
+        for (name, (first, root)) in roots {
+            let database = Database::new(name.clone(), self.own.clone(), first, root, epoch);
+            named.insert(name, Named { database, attached: 0 });
+        }
+        self.epoch.send_replace(epoch);
+        Ok(())
+    }
+
+    /// The epoch: one stretch in which no version disappeared.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        *self.epoch.borrow()
+    }
+
+    /// Reports every change of the epoch: versions disappeared, connections are to be closed.
+    #[must_use]
+    pub fn watch_epoch(&self) -> watch::Receiver<u64> {
+        self.epoch.subscribe()
+    }
+
+    /// Throws every head away (leadership lost, a proposal refused) and starts the next epoch, which it returns. Who
+    /// waits for a version learns that it was surely not appended if its sequence is `refused_from` or later or was
+    /// never assigned.
+    pub fn end_epoch(&self, refused_from: Option<u64>) -> u64 {
+        let named = self.lock();
+        let epoch = self.epoch() + 1;
+        for found in named.values() {
+            found.database.discard(epoch, refused_from);
+        }
+        self.epoch.send_replace(epoch);
+        epoch
+    }
+
+    /// Bytes of the pages of pending proposals of all databases.
+    #[must_use]
+    pub fn in_flight_bytes(&self) -> usize {
+        self.databases().iter().map(|database| database.in_flight_bytes()).sum()
+    }
+
+    /// Pages that only old pins keep alive, in all databases; an upper bound.
+    #[must_use]
+    pub fn pages_kept_by_old_pins(&self) -> u64 {
+        self.databases().iter().map(|database| database.pages_kept_by_old_pins()).sum()
+    }
+
+    /// Bytes of a page of this store.
+    #[must_use]
+    pub const fn page_size_bytes() -> usize {
+        PAGE_SIZE
+    }
+
+    fn detach(&self, database: &Arc<Database>) {
+        let mut named = self.lock();
+        let Some(found) = named.get_mut(database.name()) else {
+            return;
+        };
+        if !Arc::ptr_eq(&found.database, database) {
+            return;
+        }
+        found.attached = found.attached.saturating_sub(1);
+        if found.attached == 0 && database.remove_if_deleted() {
+            named.remove(database.name());
+        }
+    }
+}
+
+/// A connection's hold on a database.
+#[derive(Debug)]
+pub struct Attached {
+    database: Arc<Database>,
+    store: Weak<PageStore>,
+}
+
+impl Attached {
+    /// The database.
+    #[must_use]
+    pub fn database(&self) -> &Arc<Database> {
+        &self.database
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        if let Some(store) = self.store.upgrade() {
+            store.detach(&self.database);
+        }
+    }
+}

@@ -1,0 +1,429 @@
+//! The node's consensus as the other layers see it; openraft stays behind it. Usable from any thread and runtime.
+//! openraft's random numbers follow from the seed of the scope that every task here runs in.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::{ForwardToLeader, LinearizableReadError, RaftError};
+use openraft::raft::VoteRequest;
+use openraft::type_config::alias::WatchReceiverOf;
+use openraft::{Config, Raft, RaftMetrics, ReadPolicy, ServerState, Vote};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use super::log_sender::LogSender;
+use super::log_store::{LogStore, LogView};
+use super::machine::Machine;
+use super::network::Network;
+use super::proposer::{EpochHooks, ProposalQueue, Proposer, Refused};
+use super::snapshot::{SnapshotPolicy, SnapshotStore, Snapshots};
+use super::state_machine::{Applied, StateMachine, loaded_snapshot};
+use super::status::{Leadership, Status, StatusBoard};
+
+use super::types::{EntryError, Runtime, TypeConfig, log_index, raft_index};
+use crate::storage::load::Loaded;
+use crate::types::config::{INSTALL_SNAPSHOT_TIMEOUT, REPLICATION_BATCH_ENTRIES_MAX};
+use crate::types::random::RandomSource;
+use crate::types::tasks::{BlockingPool, Tasks};
+use crate::types::{Configuration, EntryData, LogIndex, NodeId, ProposalToken, Term};
+
+/// What an engine is made of.
+pub struct EngineOptions {
+    /// This node.
+    pub id: NodeId,
+    /// What others dial for this node.
+    pub address: Vec<u8>,
+    /// Interval of heartbeats.
+    pub heartbeat_interval: Duration,
+    /// Longest election timeout; also the leader's lease.
+    pub election_timeout: Duration,
+    /// When snapshots are taken.
+    pub snapshot_policy: SnapshotPolicy,
+    /// The consensus thread.
+    pub consensus: Tasks,
+    /// For snapshot files.
+    pub pool: Arc<dyn BlockingPool>,
+    /// Seeds openraft's timers.
+    pub random: Arc<RandomSource>,
+    /// The log thread.
+    pub log: LogSender,
+    /// What the directory held.
+    pub loaded: Loaded,
+    /// The snapshot files.
+    pub snapshots: Arc<dyn SnapshotStore>,
+    /// The replicated state, empty.
+    pub machine: Box<dyn Machine>,
+    /// The page store's epochs.
+    pub hooks: Arc<dyn EpochHooks>,
+}
+
+/// Why an engine did not start.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EngineError {
+    /// The log cannot be used.
+    #[error("loaded log: {0}")]
+    Log(#[from] EntryError),
+    /// The timers cannot be used.
+    #[error("timers: heartbeat {heartbeat:?}, election timeout {election:?}: {reason}")]
+    Timers {
+        /// Heartbeat interval.
+        heartbeat: Duration,
+        /// Election timeout.
+        election: Duration,
+        /// What openraft says.
+        reason: String,
+    },
+    /// The snapshot could not be restored.
+    #[error("restore: {0}")]
+    Restore(String),
+    /// openraft failed.
+    #[error("consensus: {0}")]
+    Consensus(String),
+}
+
+/// This node cannot answer for the group.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("node {id} is not the leader")]
+pub struct NotLeader {
+    /// This node.
+    pub id: NodeId,
+    /// Who is, if known.
+    pub leader: Option<(NodeId, Vec<u8>)>,
+}
+
+/// The members by the last configuration in the log, committed or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CurrentConfiguration {
+    /// All servers, spares included.
+    pub configuration: Arc<Configuration>,
+    /// Index of its entry.
+    pub index: LogIndex,
+    /// Index up to which entries are known to be committed.
+    pub committed: LogIndex,
+}
+
+/// Consensus of one node.
+#[derive(Clone)]
+pub struct Engine {
+    id: NodeId,
+    raft: Raft<TypeConfig, StateMachine>,
+    consensus: Tasks,
+    random: Arc<RandomSource>,
+    queue: Arc<ProposalQueue>,
+    log: LogView,
+    applied: watch::Receiver<Applied>,
+    status: StatusBoard,
+    snapshots: Snapshots,
+    stopping: CancellationToken,
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn raft_config(options: &EngineOptions) -> Result<Arc<Config>, EngineError> {
+    let election = milliseconds(options.election_timeout);
+    let config = Config {
+        cluster_name: "dqlite".to_owned(),
+        heartbeat_interval: milliseconds(options.heartbeat_interval).max(1),
+        election_timeout_min: election / 2,
+        election_timeout_max: election,
+        heartbeat_min_interval: Some(0),
+        install_snapshot_timeout: milliseconds(INSTALL_SNAPSHOT_TIMEOUT),
+        max_payload_entries: REPLICATION_BATCH_ENTRIES_MAX,
+        // Snapshots and purging are this layer's decision.
+        snapshot_policy: openraft::SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
+        removed_leader_step_down: openraft::StepDownPolicy::Never,
+        quorum_loss_probe_interval: None,
+        enable_pre_vote: Some(true),
+        enable_leader_restore: Some(false),
+        allow_log_reversion: Some(false),
+        broadcast_submitted_on_append: None,
+        ..Config::default()
+    };
+    let config = config.validate().map_err(|error| EngineError::Timers {
+        heartbeat: options.heartbeat_interval,
+        election: options.election_timeout,
+        reason: error.to_string(),
+    })?;
+    Ok(Arc::new(config))
+}
+
+/// Whether this node alone decides.
+fn is_single_voter(configuration: &Configuration, id: NodeId) -> bool {
+    let mut voters = configuration.voters();
+    voters.next().is_some_and(|server| server.id == id) && voters.next().is_none()
+}
+
+impl Engine {
+    /// Starts consensus. When it returns, a node that is the only voter leads and has applied its whole log.
+    ///
+    /// # Errors
+    /// The log or the snapshot cannot be used, or openraft fails.
+    pub async fn start(options: EngineOptions) -> Result<Engine, EngineError> {
+        let seed = options.random.next_u64();
+        let consensus = options.consensus.clone();
+        let started = consensus.spawn(Runtime::scope(seed, Engine::start_here(options)));
+        started.await.map_err(|error| EngineError::Consensus(error.to_string()))?
+    }
+
+    /// On the consensus thread, in a scope.
+    async fn start_here(options: EngineOptions) -> Result<Engine, EngineError> {
+        let config = raft_config(&options)?;
+        let store = LogStore::new(&options.loaded, options.log.clone())?;
+        let log = store.view();
+        let snapshots = Snapshots::new(options.snapshots, options.pool, options.log, options.snapshot_policy);
+        let mut machine = StateMachine::new(options.machine, snapshots.clone());
+        let applied = machine.applied();
+        if let Some(file) = &options.loaded.snapshot {
+            let current = loaded_snapshot(&file.meta, |index| log.term_at(index));
+            machine.restore(current).await.map_err(|error| EngineError::Restore(error.to_string()))?;
+        }
+        drop(options.loaded);
+        let raft = Raft::new(options.id.0, config, Network, store, machine)
+            .await
+            .map_err(|error| EngineError::Consensus(error.to_string()))?;
+        let engine = Engine {
+            id: options.id,
+            raft,
+            consensus: options.consensus,
+            random: options.random,
+            queue: Arc::default(),
+            log,
+            applied,
+            status: StatusBoard::new(),
+            snapshots,
+            stopping: CancellationToken::new(),
+        };
+        engine.start_tasks(options.hooks);
+        if is_single_voter(&engine.configuration().configuration, engine.id) {
+            engine.elect().await?;
+        }
+        Ok(engine)
+    }
+
+    fn spawn_scoped(&self, future: impl Future<Output = ()> + Send + 'static) {
+        // A task that panics is reported by openraft or by the channels it leaves.
+        drop(self.consensus.spawn(Runtime::scope(self.random.next_u64(), future)));
+    }
+
+    fn start_tasks(&self, hooks: Arc<dyn EpochHooks>) {
+        let (leadership_sender, leadership) = watch::channel(Leadership::Other);
+        let proposer = Proposer {
+            raft: self.raft.clone(),
+            queue: self.queue.clone(),
+            hooks,
+            log: self.log.clone(),
+            applied: self.applied.clone(),
+            leadership,
+            status: self.status.clone(),
+        };
+        self.spawn_scoped(proposer.run());
+        self.spawn_scoped(self.clone().watch_raft(leadership_sender));
+        self.spawn_scoped(self.clone().take_snapshots());
+    }
+
+    /// A node alone need not wait for its election timer.
+    async fn elect(&self) -> Result<(), EngineError> {
+        let mut status = self.status.watch();
+        self.raft.trigger().elect(false).await.map_err(|error| EngineError::Consensus(error.to_string()))?;
+        let status = status
+            .wait_for(|status| status.serving.is_some() || status.failed.is_some())
+            .await
+            .map_err(|_| EngineError::Consensus("stopped while starting".to_owned()))?;
+        match &status.failed {
+            Some(reason) => Err(EngineError::Consensus(reason.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Turns openraft's metrics into the status, until openraft ends.
+    async fn watch_raft(self, leadership: watch::Sender<Leadership>) {
+        let mut metrics = self.raft.metrics();
+        loop {
+            let running = self.publish(&metrics, &leadership);
+            if running.is_err() || metrics.changed().await.is_err() {
+                break;
+            }
+        }
+        leadership.send_replace(Leadership::Stopped);
+        self.status.set_serving(None);
+        if !self.stopping.is_cancelled() {
+            let reason = match self.raft.is_initialized().await {
+                Err(fatal) => fatal.to_string(),
+                Ok(_) => "openraft ended without a reason".to_owned(),
+            };
+            error!(reason, "consensus failed");
+            self.status.fail(reason);
+        }
+    }
+
+    fn publish(
+        &self,
+        metrics: &WatchReceiverOf<TypeConfig, RaftMetrics<TypeConfig>>,
+        leadership: &watch::Sender<Leadership>,
+    ) -> Result<(), ()> {
+        let current = metrics.borrow_watched();
+        current.running_state.as_ref().map_err(|_| ())?;
+        let term = Term(current.current_term);
+        let leader = current.current_leader.map(|id| {
+            let node = current.membership_config.membership().get_node(&id);
+            (NodeId(id), node.map(|node| node.address.clone()).unwrap_or_default())
+        });
+        let leads = current.state == ServerState::Leader && current.current_leader == Some(self.id.0);
+        self.status.set_leader(term, leader);
+        let next = if leads { Leadership::Leading(term) } else { Leadership::Other };
+        leadership.send_if_modified(|now| std::mem::replace(now, next.clone()) != next);
+        Ok(())
+    }
+
+    /// Asks openraft for snapshots when they are due and purges what is behind them.
+    async fn take_snapshots(self) {
+        let mut applied = self.applied.clone();
+        let mut current = self.snapshots.watch();
+        let mut asked = LogIndex::NONE;
+        loop {
+            let policy = self.snapshots.policy();
+            let on_disk =
+                current.borrow_and_update().as_ref().map_or(LogIndex::NONE, |now| now.position.index);
+            let last_applied = applied.borrow_and_update().index;
+            // One that failed is tried again a threshold later.
+            if policy.is_due(last_applied, on_disk.max(asked)) {
+                asked = last_applied;
+                if self.raft.trigger().snapshot().await.is_err() {
+                    return;
+                }
+            }
+            tokio::select! {
+                biased;
+                () = self.stopping.cancelled() => return,
+                changed = current.changed() => {
+                    if changed.is_err() || !self.purge_behind_snapshot().await {
+                        return;
+                    }
+                }
+                changed = applied.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// Whether openraft still runs.
+    async fn purge_behind_snapshot(&self) -> bool {
+        let Some(current) = self.snapshots.current() else { return true };
+        let upto = self.snapshots.policy().purge_upto(current.position.index);
+        match raft_index(upto) {
+            Some(upto) => self.raft.trigger().purge_log(upto).await.is_ok(),
+            None => true,
+        }
+    }
+
+    /// The status, as it changes.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.status.watch()
+    }
+
+    /// Queues a command of `epoch`; `assign` hears of its place before anything can happen to it and may refuse. Its place is given out at once. The caller bounds what is in flight.
+    ///
+    /// # Errors
+    /// The epoch is not the current one: surely nothing of the command reached the log.
+    pub fn propose(
+        &self,
+        epoch: u64,
+        data: EntryData,
+        assign: impl FnOnce(ProposalToken) -> bool,
+    ) -> Result<ProposalToken, Refused> {
+        self.queue.propose(epoch, data, assign)
+    }
+
+    /// This node.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// The last configuration in the log, and how far the log is committed.
+    #[must_use]
+    pub fn configuration(&self) -> CurrentConfiguration {
+        let (configuration, index) = self.log.configuration();
+        let metrics = self.raft.metrics();
+        let committed =
+            metrics.borrow_watched().local_committed.map_or(LogIndex::NONE, |id| log_index(id.index));
+        CurrentConfiguration { configuration, index, committed: committed.max(self.last_applied()) }
+    }
+
+    /// Index of the last applied entry.
+    #[must_use]
+    pub fn last_applied(&self) -> LogIndex {
+        self.applied.borrow().index
+    }
+
+    /// Changes when snapshots are taken.
+    pub fn set_snapshot_policy(&self, policy: SnapshotPolicy) {
+        self.snapshots.set_policy(policy);
+    }
+
+    /// Returns when this node has proved that it leads: what is applied then is what a read may see. A node that alone
+    /// votes proves nothing.
+    ///
+    /// # Errors
+    /// It does not lead, or not any more.
+    pub async fn linearizable(&self) -> Result<(), NotLeader> {
+        let status = self.status.watch().borrow().clone();
+        let not_leader = || NotLeader { id: self.id, leader: status.leader.clone() };
+        if status.serving.is_none() {
+            return Err(not_leader());
+        }
+        if is_single_voter(&self.log.configuration().0, self.id) {
+            return Ok(());
+        }
+        match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
+            Ok(_) => Ok(()),
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(ForwardToLeader {
+                leader_id: Some(id),
+                leader_node,
+                ..
+            }))) => Err(NotLeader {
+                id: self.id,
+                leader: Some((NodeId(id), leader_node.map(|node| node.address).unwrap_or_default())),
+            }),
+            Err(_) => Err(not_leader()),
+        }
+    }
+
+    /// Gives up leadership by adopting the next term without a vote in it. spec: openraft-mapping 2.2.
+    pub async fn step_down(&self) {
+        let term = self.status.watch().borrow().term.0;
+        let request = VoteRequest {
+            vote: Vote::new(term + 1, 0),
+            last_log_id: self.log.last_log_id(),
+            leadership_transfer: true,
+        };
+        if let Err(error) = self.raft.vote(request).await {
+            // A stopped openraft leads no more.
+            warn!(%error, "step down");
+        }
+    }
+
+    /// Stops consensus: nothing is appended, voted or applied afterwards.
+    pub async fn shutdown(&self) {
+        self.stopping.cancel();
+        if let Err(error) = self.raft.shutdown().await {
+            warn!(%error, "consensus ended badly");
+        }
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[path = "engine_tests.rs"]
+mod tests;

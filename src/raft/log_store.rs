@@ -1,0 +1,398 @@
+//! openraft's log: all entries not yet purged in memory, every change handed to the log thread in order. An entry can be
+//! read as soon as `append` returns; openraft learns from the log thread when it is durable. A gap in the tokens of an
+//! epoch fails the store before anything is written or sent (architecture: "No gap in the log").
+
+use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use openraft::entry::RaftEntry;
+use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
+use openraft::{OptionalSend, RaftLogReader, Vote};
+use tokio::sync::watch;
+
+use super::leader_id::LeaderId;
+use super::log_sender::LogSender;
+use super::types::{Entry, EntryError, RaftLogId, TypeConfig, log_id, log_index, position};
+use crate::storage::load::Loaded;
+use crate::storage::log::LogRequest;
+use crate::storage::metadata::Metadata;
+use crate::types::config::REPLICATION_BATCH_BYTES_MAX;
+use crate::types::{Configuration, LogIndex, NodeId, ProposalToken, Term};
+
+/// The log in memory.
+#[derive(Debug)]
+struct State {
+    /// Index of the first entry in `entries`, or of the next one.
+    first: LogIndex,
+    entries: VecDeque<Entry>,
+    /// Position before `first`, if anything was purged.
+    purged: Option<RaftLogId>,
+    vote: Option<Vote<LeaderId>>,
+    /// Term and vote on disk.
+    metadata: Metadata,
+    /// Token of the last entry proposed here.
+    last_token: Option<ProposalToken>,
+    /// Configurations of the log, oldest first, before them that of the purged part.
+    configurations: Vec<(LogIndex, Arc<Configuration>)>,
+}
+
+/// A gap or a step back that openraft must never make.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+enum LogFault {
+    #[error("entry {found} appended where {expected} belongs")]
+    Index { expected: LogIndex, found: LogIndex },
+    #[error("proposal {found:?} appended after {previous:?}: a proposal between them is missing")]
+    Token { previous: Option<ProposalToken>, found: ProposalToken },
+}
+
+impl State {
+    fn next_index(&self) -> LogIndex {
+        self.first.plus(self.entries.len() as u64)
+    }
+
+    fn last_log_id(&self) -> Option<RaftLogId> {
+        self.entries.back().map(RaftEntry::log_id).or(self.purged)
+    }
+
+    /// Place of an index in `entries`, at most their number.
+    fn place(&self, index: LogIndex) -> usize {
+        let offset = index.0.saturating_sub(self.first.0);
+        usize::try_from(offset).unwrap_or(usize::MAX).min(self.entries.len())
+    }
+
+    /// Checks that `entries` continue the log and the epoch; the token of the last one of this node.
+    fn check(&self, entries: &[Entry]) -> Result<Option<ProposalToken>, LogFault> {
+        let mut expected = self.next_index();
+        let mut previous = self.last_token;
+        // An empty log that was never purged takes any first index: a segment may begin anywhere.
+        if self.entries.is_empty() && self.purged.is_none() {
+            expected = entries.first().map_or(expected, Entry::log_index);
+        }
+        for entry in entries {
+            if entry.log_index() != expected {
+                return Err(LogFault::Index { expected, found: entry.log_index() });
+            }
+            expected = expected.next();
+            if let Some(found) = entry.stored().token {
+                let continues = match previous {
+                    Some(last) if last.epoch == found.epoch => found.sequence == last.sequence + 1,
+                    Some(last) => found.epoch > last.epoch && found.sequence == 1,
+                    None => found.sequence == 1,
+                };
+                if !continues {
+                    return Err(LogFault::Token { previous, found });
+                }
+                previous = Some(found);
+            }
+        }
+        Ok(previous)
+    }
+
+    fn push(&mut self, entries: &[Entry]) {
+        if let Some(entry) = entries.first()
+            && self.entries.is_empty()
+        {
+            self.first = entry.log_index();
+        }
+        for entry in entries {
+            if let Some(change) = entry.change() {
+                self.configurations.push((entry.log_index(), change.configuration.clone()));
+            }
+            self.entries.push_back(entry.clone());
+        }
+    }
+
+    /// What must be written for a vote: nothing if the files say it already, never a vote that was not given.
+    fn metadata_to_write(&self, vote: &Vote<LeaderId>) -> Option<(Term, NodeId)> {
+        let LeaderId { term, voted_for } = vote.leader_id;
+        if term == self.metadata.term.0 {
+            let unchanged = vote.committed || voted_for == self.metadata.voted_for.0;
+            return (!unchanged).then_some((Term(term), NodeId(voted_for)));
+        }
+        Some((Term(term), NodeId(if vote.committed { 0 } else { voted_for })))
+    }
+}
+
+/// What the log says of itself to the engine.
+#[derive(Clone, Debug)]
+pub(super) struct LogView {
+    state: Arc<Mutex<State>>,
+    appended: watch::Receiver<Option<ProposalToken>>,
+}
+
+impl LogView {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Index of the last entry.
+    pub(super) fn last_index(&self) -> LogIndex {
+        position(self.lock().last_log_id().as_ref()).1
+    }
+
+    /// openraft's id of the last entry.
+    pub(super) fn last_log_id(&self) -> Option<RaftLogId> {
+        self.lock().last_log_id()
+    }
+
+    /// Term of an entry that is still there or was purged last.
+    pub(super) fn term_at(&self, index: LogIndex) -> Option<Term> {
+        let state = self.lock();
+        let (purged_term, purged_index) = position(state.purged.as_ref());
+        if index == purged_index && index != LogIndex::NONE {
+            return Some(purged_term);
+        }
+        if index < state.first {
+            return None;
+        }
+        state.entries.get(state.place(index)).map(|entry| entry.stored().term)
+    }
+
+    /// The last configuration in the log, committed or not, with the index of its entry.
+    pub(super) fn configuration(&self) -> (Arc<Configuration>, LogIndex) {
+        let state = self.lock();
+        state
+            .configurations
+            .last()
+            .map(|(index, configuration)| (configuration.clone(), *index))
+            .unwrap_or_default()
+    }
+
+    /// Token of the last proposal that reached the log.
+    pub(super) fn appended(&self) -> watch::Receiver<Option<ProposalToken>> {
+        self.appended.clone()
+    }
+}
+
+/// openraft's log storage.
+pub(super) struct LogStore {
+    state: Arc<Mutex<State>>,
+    appended: watch::Sender<Option<ProposalToken>>,
+    log: LogSender,
+}
+
+/// Reads the log while openraft writes it.
+#[derive(Clone)]
+pub(super) struct LogReader {
+    state: Arc<Mutex<State>>,
+}
+
+impl LogStore {
+    /// A log with what was loaded from the directory.
+    ///
+    /// # Errors
+    /// An entry that cannot be a member of a log.
+    pub(super) fn new(loaded: &Loaded, log: LogSender) -> Result<LogStore, EntryError> {
+        let mut entries = VecDeque::with_capacity(loaded.entries.len());
+        let mut index = loaded.first_index;
+        for stored in &loaded.entries {
+            entries.push_back(Entry::from_stored(index, stored.clone())?);
+            index = index.next();
+        }
+        let snapshot = loaded.snapshot.as_ref().map(|file| &file.meta);
+        let snapshot_id = snapshot.and_then(|meta| log_id(meta.term, meta.index));
+        let mut first = loaded.first_index;
+        let after_snapshot = snapshot.map_or(LogIndex(1), |meta| meta.index.next());
+        let purged = if entries.is_empty() || first == after_snapshot {
+            first = after_snapshot;
+            snapshot_id
+        } else if first > LogIndex(1) {
+            // The term before the oldest entry is not on disk: that entry itself counts as purged.
+            first = first.next();
+            entries.pop_front().map(|entry| entry.log_id())
+        } else {
+            None
+        };
+        let mut configurations = Vec::new();
+        if let Some(meta) = snapshot {
+            configurations.push((meta.configuration_index, Arc::new(meta.configuration.clone())));
+        }
+        let base = configurations.last().map_or(LogIndex::NONE, |(index, _)| *index);
+        for entry in entries.iter().filter(|entry| entry.log_index() > base) {
+            if let Some(change) = entry.change() {
+                configurations.push((entry.log_index(), change.configuration.clone()));
+            }
+        }
+        let Metadata { term, voted_for, .. } = loaded.metadata;
+        let vote = (term != Term(0)).then(|| Vote::new(term.0, voted_for.0));
+        let state = State {
+            first,
+            entries,
+            purged,
+            vote,
+            metadata: loaded.metadata,
+            last_token: None,
+            configurations,
+        };
+        Ok(LogStore { state: Arc::new(Mutex::new(state)), appended: watch::channel(None).0, log })
+    }
+
+    /// A view for the engine.
+    pub(super) fn view(&self) -> LogView {
+        LogView { state: self.state.clone(), appended: self.appended.subscribe() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = LogReader;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
+        let state = self.lock();
+        Ok(LogState { last_purged_log_id: state.purged, last_log_id: state.last_log_id() })
+    }
+
+    async fn get_log_reader(&mut self) -> LogReader {
+        LogReader { state: self.state.clone() }
+    }
+
+    async fn save_vote(&mut self, vote: &Vote<LeaderId>) -> Result<(), io::Error> {
+        let write = self.lock().metadata_to_write(vote);
+        if let Some((term, voted_for)) = write {
+            self.log.complete(|done| LogRequest::SetVote { term, voted_for, done }).await?;
+            let mut state = self.lock();
+            state.metadata.term = term;
+            state.metadata.voted_for = voted_for;
+        }
+        self.lock().vote = Some(*vote);
+        Ok(())
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let entries: Vec<Entry> = entries.into_iter().collect();
+        let Some(first_index) = entries.first().map(Entry::log_index) else {
+            callback.io_completed(Ok(()));
+            return Ok(());
+        };
+        let token = {
+            let mut state = self.lock();
+            let token = state.check(&entries).map_err(io::Error::other)?;
+            state.push(&entries);
+            state.last_token = token;
+            token
+        };
+        let stored = entries.iter().map(|entry| crate::types::Entry::clone(entry.stored())).collect();
+        self.log.send(LogRequest::Append {
+            first_index,
+            entries: stored,
+            done: Flushed(Some(callback)).into_done(),
+        });
+        self.appended.send_if_modified(|last| std::mem::replace(last, token) != token);
+        Ok(())
+    }
+
+    async fn truncate_after(&mut self, last: Option<RaftLogId>) -> Result<(), io::Error> {
+        let index = position(last.as_ref()).1.next();
+        {
+            let mut state = self.lock();
+            if index >= state.next_index() {
+                return Ok(());
+            }
+            let keep = state.place(index);
+            state.entries.truncate(keep);
+            state.configurations.retain(|(at, _)| *at < index);
+        }
+        self.log.complete(|done| LogRequest::TruncateFrom { index, done }).await
+    }
+
+    async fn purge(&mut self, upto: RaftLogId) -> Result<(), io::Error> {
+        let index = log_index(upto.index);
+        let beyond = {
+            let mut state = self.lock();
+            if state.purged.is_some_and(|purged| purged >= upto) {
+                return Ok(());
+            }
+            let beyond = index >= state.next_index();
+            let count = state.place(index.next());
+            state.entries.drain(..count);
+            state.first = index.next();
+            state.purged = Some(upto);
+            let known = state.configurations.iter().rposition(|(at, _)| *at <= index);
+            state.configurations.drain(..known.unwrap_or(0));
+            beyond
+        };
+        // What a snapshot of this node covers is trimmed with it; a log that ends before is replaced.
+        if beyond {
+            self.log.complete(|done| LogRequest::Reset { next_index: index.next(), done }).await?;
+        }
+        Ok(())
+    }
+}
+
+impl LogReader {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl RaftLogReader<TypeConfig> for LogReader {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry>, io::Error> {
+        let start = match range.start_bound() {
+            Bound::Included(start) => log_index(*start),
+            Bound::Excluded(start) => log_index(*start).next(),
+            Bound::Unbounded => LogIndex(1),
+        };
+        let end = match range.end_bound() {
+            Bound::Included(end) => log_index(*end).next(),
+            Bound::Excluded(end) => log_index(*end),
+            Bound::Unbounded => LogIndex(u64::MAX),
+        };
+        let state = self.lock();
+        let (start, end) = (state.place(start), state.place(end));
+        Ok(if start < end { state.entries.range(start..end).cloned().collect() } else { Vec::new() })
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote<LeaderId>>, io::Error> {
+        Ok(self.lock().vote)
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
+        let mut entries = self.try_get_log_entries(start..end).await?;
+        let mut bytes = 0;
+        let fitting = entries.iter().take_while(|entry| {
+            bytes += entry.stored().data.len();
+            bytes <= REPLICATION_BATCH_BYTES_MAX
+        });
+        let count = fitting.count().max(1);
+        entries.truncate(count);
+        Ok(entries)
+    }
+}
+
+#[cfg(test)]
+#[path = "log_store_tests.rs"]
+mod tests;
+
+/// Tells openraft what became of an append; also when the log thread ends without doing it.
+struct Flushed(Option<IOFlushed<TypeConfig>>);
+
+impl Flushed {
+    fn into_done(mut self) -> crate::storage::log::Done {
+        Box::new(move |result| {
+            if let Some(callback) = self.0.take() {
+                callback.io_completed(result.map_err(io::Error::other));
+            }
+        })
+    }
+}
+
+impl Drop for Flushed {
+    fn drop(&mut self) {
+        if let Some(callback) = self.0.take() {
+            callback.io_completed(Err(io::Error::other("the log thread has ended")));
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! When a snapshot is taken, and its way from a pinned state to the disk and to openraft.
+
+use std::io::Read;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use openraft::{RaftSnapshotBuilder, Snapshot, SnapshotMeta, StoredMembership};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use super::log_sender::LogSender;
+use super::machine::SnapshotContent;
+use super::types::{Node, RaftStoredMembership, TypeConfig, log_id, membership_of};
+use crate::storage::log::LogRequest;
+use crate::types::tasks::{BlockingPool, on_pool};
+use crate::types::{Configuration, LogIndex, Term};
+
+/// openraft's description of a snapshot.
+pub(super) type RaftSnapshotMeta = SnapshotMeta<u64, u64, Node>;
+/// openraft's snapshot.
+pub type RaftSnapshot = Snapshot<u64, u64, Node, SnapshotData>;
+
+/// Where the state of a snapshot ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotPosition {
+    /// Term of the last entry in it.
+    pub term: Term,
+    /// Index of the last entry in it.
+    pub index: LogIndex,
+    /// Last configuration applied, spares included.
+    pub configuration: Arc<Configuration>,
+    /// Index of the entry of that configuration.
+    pub configuration_index: LogIndex,
+}
+
+/// The snapshot files of the directory. Called on the blocking pool.
+pub trait SnapshotStore: Send + Sync + 'static {
+    /// Writes and syncs a snapshot; older ones may be removed.
+    ///
+    /// # Errors
+    /// The disk failed; the earlier snapshot is still there.
+    fn write(&self, position: &SnapshotPosition, content: &dyn SnapshotContent) -> Result<(), String>;
+
+    /// Opens the content of a snapshot.
+    ///
+    /// # Errors
+    /// The snapshot has gone or cannot be read.
+    fn open(&self, position: &SnapshotPosition) -> Result<Box<dyn Read + Send>, String>;
+}
+
+/// What openraft passes around as a snapshot: its content stays in the file.
+#[derive(Clone, Debug)]
+pub struct SnapshotData {
+    /// Which snapshot.
+    pub position: SnapshotPosition,
+}
+
+/// When to take a snapshot and how many entries to keep behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotPolicy {
+    /// Entries applied since the last snapshot before the next is taken.
+    pub threshold_entries: u64,
+    /// Entries kept behind a snapshot.
+    pub trailing_entries: u64,
+}
+
+impl SnapshotPolicy {
+    /// Whether a snapshot is due. Pure.
+    #[must_use]
+    pub fn is_due(self, applied: LogIndex, last_snapshot: LogIndex) -> bool {
+        applied.0.saturating_sub(last_snapshot.0) >= self.threshold_entries.max(1)
+    }
+
+    /// Last index that need not be kept once the snapshot at `index` is on disk; 0 for none. Pure.
+    #[must_use]
+    pub fn purge_upto(self, index: LogIndex) -> LogIndex {
+        LogIndex(index.0.saturating_sub(self.trailing_entries))
+    }
+}
+
+/// The membership of a configuration at its entry. Its term may be guessed too high, never too low.
+pub(super) fn stored_membership(
+    configuration: &Configuration,
+    index: LogIndex,
+    term: Term,
+) -> RaftStoredMembership {
+    membership_of(configuration)
+        .map(|membership| StoredMembership::new(log_id(term, index), membership))
+        .unwrap_or_default()
+}
+
+/// What the builder, the state machine and the engine share about snapshots.
+#[derive(Clone)]
+pub(super) struct Snapshots {
+    pub(super) store: Arc<dyn SnapshotStore>,
+    pub(super) pool: Arc<dyn BlockingPool>,
+    pub(super) log: LogSender,
+    policy: Arc<Mutex<SnapshotPolicy>>,
+    current: watch::Sender<Option<Current>>,
+}
+
+/// The snapshot on disk.
+#[derive(Clone, Debug)]
+pub(super) struct Current {
+    pub(super) meta: RaftSnapshotMeta,
+    pub(super) position: SnapshotPosition,
+}
+
+impl Snapshots {
+    pub(super) fn new(
+        store: Arc<dyn SnapshotStore>,
+        pool: Arc<dyn BlockingPool>,
+        log: LogSender,
+        policy: SnapshotPolicy,
+    ) -> Snapshots {
+        Snapshots { store, pool, log, policy: Arc::new(Mutex::new(policy)), current: watch::channel(None).0 }
+    }
+
+    pub(super) fn policy(&self) -> SnapshotPolicy {
+        *self.policy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_policy(&self, policy: SnapshotPolicy) {
+        *self.policy.lock().unwrap_or_else(PoisonError::into_inner) = policy;
+    }
+
+    pub(super) fn current(&self) -> Option<Current> {
+        self.current.borrow().clone()
+    }
+
+    pub(super) fn set_current(&self, current: Current) {
+        self.current.send_replace(Some(current));
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<Option<Current>> {
+        self.current.subscribe()
+    }
+}
+
+/// Writes one pinned state.
+pub(super) struct SnapshotBuilder {
+    pub(super) snapshots: Snapshots,
+    pub(super) next: Current,
+    /// The lock only makes it shareable; there is one user.
+    pub(super) content: Mutex<Option<Box<dyn SnapshotContent>>>,
+}
+
+impl SnapshotBuilder {
+    async fn write(&mut self) -> Result<(), String> {
+        let content = self.content.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let content = content.ok_or("the pinned state was already written")?;
+        let store = self.snapshots.store.clone();
+        let position = self.next.position.clone();
+        on_pool(self.snapshots.pool.as_ref(), move || store.write(&position, content.as_ref()))
+            .await
+            .map_err(|error| error.to_string())??;
+        let snapshot_index = self.next.position.index;
+        let trailing = self.snapshots.policy().trailing_entries;
+        let trimmed =
+            self.snapshots.log.complete(|done| LogRequest::Trim { snapshot_index, trailing, done }).await;
+        if let Err(error) = trimmed {
+            warn!(%error, "segments behind the snapshot stay");
+        }
+        Ok(())
+    }
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
+    type SnapshotData = SnapshotData;
+
+    // A snapshot that cannot be written costs disk space, not the node: openraft then gets the one it knows, and the
+    // next threshold tries again.
+    async fn build_snapshot(&mut self) -> Result<RaftSnapshot, std::io::Error> {
+        match self.write().await {
+            Ok(()) => {
+                info!(index = self.next.position.index.0, "snapshot taken");
+                self.snapshots.set_current(self.next.clone());
+                Ok(Snapshot {
+                    meta: self.next.meta.clone(),
+                    snapshot: SnapshotData { position: self.next.position.clone() },
+                })
+            }
+            Err(error) => {
+                warn!(index = self.next.position.index.0, error, "snapshot not taken");
+                let meta = self.snapshots.current().map(|current| current.meta).unwrap_or_default();
+                Ok(Snapshot { meta, snapshot: SnapshotData { position: self.next.position.clone() } })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_is_due_when_the_threshold_is_reached() {
+        // checklist c-api 3.5: threshold and trailing.
+        let policy = SnapshotPolicy { threshold_entries: 1024, trailing_entries: 8192 };
+
+        assert!(!policy.is_due(LogIndex(1023), LogIndex(0)));
+        assert!(policy.is_due(LogIndex(1024), LogIndex(0)));
+        assert!(!policy.is_due(LogIndex(2000), LogIndex(1024)));
+        assert!(!policy.is_due(LogIndex(5), LogIndex(9)));
+        assert_eq!(policy.purge_upto(LogIndex(1024)), LogIndex(0));
+        assert_eq!(policy.purge_upto(LogIndex(10_000)), LogIndex(1808));
+    }
+}

@@ -1,0 +1,207 @@
+//! openraft's view of the replicated state: applies entries in order, pins it for snapshots, restores it from one.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::{Stream, StreamExt};
+use openraft::storage::{EntryResponder, RaftStateMachine};
+use openraft::{OptionalSend, Snapshot};
+use tokio::sync::watch;
+
+use super::machine::Machine;
+use super::snapshot::{
+    Current, RaftSnapshot, RaftSnapshotMeta, SnapshotBuilder, SnapshotData, SnapshotPosition, Snapshots,
+    stored_membership,
+};
+use super::types::{RaftLogId, RaftStoredMembership, TypeConfig, position};
+use crate::types::tasks::on_pool;
+use crate::types::{Configuration, LogIndex, Term};
+
+/// Position of the last applied entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Its term.
+    pub term: Term,
+    /// Its index.
+    pub index: LogIndex,
+}
+
+/// openraft's state machine over ours.
+pub(super) struct StateMachine {
+    /// Away only while it restores, and for good if that failed.
+    /// The lock only makes it shareable; there is one user.
+    machine: Mutex<Option<Box<dyn Machine>>>,
+    applied_log_id: Option<RaftLogId>,
+    membership: RaftStoredMembership,
+    configuration: Arc<Configuration>,
+    configuration_index: LogIndex,
+    snapshots: Snapshots,
+    applied: watch::Sender<Applied>,
+}
+
+impl StateMachine {
+    pub(super) fn new(machine: Box<dyn Machine>, snapshots: Snapshots) -> StateMachine {
+        StateMachine {
+            machine: Mutex::new(Some(machine)),
+            applied_log_id: None,
+            membership: RaftStoredMembership::default(),
+            configuration: Arc::default(),
+            configuration_index: LogIndex::NONE,
+            snapshots,
+            applied: watch::channel(Applied::default()).0,
+        }
+    }
+
+    /// Position of the last applied entry, as it moves.
+    pub(super) fn applied(&self) -> watch::Receiver<Applied> {
+        self.applied.subscribe()
+    }
+
+    /// Takes the state from a snapshot on disk.
+    ///
+    /// # Errors
+    /// It cannot be read; the state is then gone.
+    pub(super) async fn restore(&mut self, current: Current) -> io::Result<()> {
+        let mut machine = self.machine().take().ok_or_else(lost)?;
+        let store = self.snapshots.store.clone();
+        let position = current.position.clone();
+        let restored = on_pool(self.snapshots.pool.as_ref(), move || {
+            let reader = store.open(&position)?;
+            machine.restore(reader)?;
+            Ok::<_, String>(machine)
+        });
+        let restored = restored.await.map_err(io::Error::other)?;
+        let index = current.position.index;
+        let machine =
+            restored.map_err(|error| io::Error::other(format!("snapshot of index {index}: {error}")))?;
+        *self.machine() = Some(machine);
+        self.applied_log_id = current.meta.last_log_id;
+        self.membership = current.meta.last_membership.clone();
+        self.configuration = current.position.configuration.clone();
+        self.configuration_index = current.position.configuration_index;
+        self.snapshots.set_current(current);
+        self.publish();
+        Ok(())
+    }
+
+    fn machine(&mut self) -> &mut Option<Box<dyn Machine>> {
+        self.machine.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn publish(&self) {
+        let (term, index) = position(self.applied_log_id.as_ref());
+        self.applied.send_replace(Applied { term, index });
+    }
+
+    fn apply_one(&mut self, entry: &super::types::Entry) -> io::Result<()> {
+        let machine = self.machine().as_mut().ok_or_else(lost)?;
+        let index = entry.log_index();
+        let outcome = catch_unwind(AssertUnwindSafe(|| machine.apply(index, entry.stored())));
+        match outcome {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(io::Error::other(format!("entry {index}: {error}"))),
+            Err(_) => {
+                *self.machine() = None;
+                return Err(io::Error::other(format!("entry {index}: apply panicked")));
+            }
+        }
+        let log_id = super::types::log_id(entry.stored().term, index);
+        if let Some(change) = entry.change() {
+            self.membership = RaftStoredMembership::new(log_id, change.membership.clone());
+            self.configuration = change.configuration.clone();
+            self.configuration_index = index;
+        }
+        self.applied_log_id = log_id;
+        Ok(())
+    }
+}
+
+fn lost() -> io::Error {
+    io::Error::other("the state was lost by an earlier failure")
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = SnapshotBuilder;
+
+    async fn applied_state(&mut self) -> Result<(Option<RaftLogId>, RaftStoredMembership), io::Error> {
+        Ok((self.applied_log_id, self.membership.clone()))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        while let Some(item) = entries.next().await {
+            let (entry, responder) = item?;
+            self.apply_one(&entry)?;
+            self.publish();
+            if let Some(responder) = responder {
+                responder.send(());
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        let content = self.machine().as_mut().map(|machine| machine.pin());
+        let (term, index) = position(self.applied_log_id.as_ref());
+        SnapshotBuilder {
+            snapshots: self.snapshots.clone(),
+            next: Current {
+                meta: RaftSnapshotMeta {
+                    last_log_id: self.applied_log_id,
+                    last_membership: self.membership.clone(),
+                },
+                position: SnapshotPosition {
+                    term,
+                    index,
+                    configuration: self.configuration.clone(),
+                    configuration_index: self.configuration_index,
+                },
+            },
+            content: Mutex::new(content),
+        }
+    }
+
+    // The content is in the file already: whoever received it wrote it there.
+    async fn install_snapshot(
+        &mut self,
+        meta: &RaftSnapshotMeta,
+        snapshot: SnapshotData,
+    ) -> Result<(), io::Error> {
+        self.restore(Current { meta: meta.clone(), position: snapshot.position }).await
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<RaftSnapshot>, io::Error> {
+        Ok(self.snapshots.current().map(|current| Snapshot {
+            meta: current.meta,
+            snapshot: SnapshotData { position: current.position },
+        }))
+    }
+}
+
+/// The snapshot that was found in the directory, as openraft names it. `term_of` knows terms of the loaded log.
+pub(super) fn loaded_snapshot(
+    meta: &crate::storage::snapshot_meta::SnapshotMeta,
+    term_of: impl Fn(LogIndex) -> Option<Term>,
+) -> Current {
+    let configuration_term = term_of(meta.configuration_index).unwrap_or(meta.term);
+    Current {
+        meta: RaftSnapshotMeta {
+            last_log_id: super::types::log_id(meta.term, meta.index),
+            last_membership: stored_membership(
+                &meta.configuration,
+                meta.configuration_index,
+                configuration_term,
+            ),
+        },
+        position: SnapshotPosition {
+            term: meta.term,
+            index: meta.index,
+            configuration: Arc::new(meta.configuration.clone()),
+            configuration_index: meta.configuration_index,
+        },
+    }
+}

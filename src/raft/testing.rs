@@ -1,0 +1,238 @@
+//! A directory, a log thread, a pool and a replicated state in memory, for the tests of this folder.
+
+use std::io::{self, Read, Write};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::{EpochHooks, LogSender, Machine, SnapshotContent, SnapshotPosition, SnapshotStore};
+use crate::storage::load::Loaded;
+use crate::storage::log::{Done, LogRequest};
+use crate::storage::metadata::Metadata;
+use crate::storage::snapshot_meta::{SnapshotFile, SnapshotMeta};
+use crate::types::tasks::BlockingPool;
+use crate::types::{Configuration, Entry, EntryData, LogIndex, NodeId, ProposalToken, Role, Server, Term};
+
+/// Runs work at once.
+pub(crate) struct InlinePool;
+
+impl BlockingPool for InlinePool {
+    fn run(&self, work: Box<dyn FnOnce() + Send>) {
+        work();
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct DiskState {
+    pub(crate) term: Term,
+    pub(crate) voted_for: NodeId,
+    pub(crate) votes: Vec<(u64, u64)>,
+    pub(crate) first: LogIndex,
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) snapshot: Option<(SnapshotPosition, Vec<u8>)>,
+    /// Appends wait for `flush`.
+    pub(crate) held: bool,
+    pub(crate) pending: Vec<Done>,
+    pub(crate) tokens: Vec<ProposalToken>,
+}
+
+/// A directory in memory.
+#[derive(Clone, Default)]
+pub(crate) struct TestDisk(Arc<Mutex<DiskState>>);
+
+impl TestDisk {
+    /// A directory as bootstrap leaves it: one voter.
+    pub(crate) fn bootstrapped() -> TestDisk {
+        let configuration = Configuration::new(vec![Server {
+            id: NodeId(1),
+            address: b"127.0.0.1:9001".to_vec(),
+            role: Role::Voter,
+        }]);
+        let entry = Entry {
+            term: Term(1),
+            kind: crate::types::EntryKind::Change,
+            data: EntryData::from_bytes(configuration.unwrap().encode()),
+            token: None,
+        };
+        let disk = TestDisk::default();
+        disk.lock().term = Term(1);
+        disk.lock().first = LogIndex(1);
+        disk.lock().entries = vec![entry];
+        disk
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, DiskState> {
+        self.0.lock().unwrap()
+    }
+
+    pub(crate) fn loaded(&self) -> Loaded {
+        let state = self.lock();
+        let strip = |entry: &Entry| Entry { token: None, ..entry.clone() };
+        Loaded {
+            metadata: Metadata { version: 1, term: state.term, voted_for: state.voted_for },
+            snapshot: state.snapshot.as_ref().map(|(position, bytes)| SnapshotFile {
+                data_name: format!("snapshot-{}-{}-0", position.term, position.index),
+                data_bytes: bytes.len() as u64,
+                meta: SnapshotMeta {
+                    term: position.term,
+                    index: position.index,
+                    timestamp: 0,
+                    configuration: Configuration::clone(&position.configuration),
+                    configuration_index: position.configuration_index,
+                },
+            }),
+            first_index: state.first,
+            entries: state.entries.iter().map(strip).collect(),
+        }
+    }
+
+    pub(crate) fn sender(&self) -> LogSender {
+        let disk = self.clone();
+        LogSender::new(move |request| {
+            if let Some(done) = disk.perform(request) {
+                done(Ok(()));
+            }
+        })
+    }
+
+    fn perform(&self, request: LogRequest) -> Option<Done> {
+        let mut state = self.lock();
+        match request {
+            LogRequest::Append { first_index, entries, done } => {
+                if state.entries.is_empty() {
+                    state.first = first_index;
+                }
+                assert_eq!(state.first.plus(state.entries.len() as u64), first_index);
+                state.tokens.extend(entries.iter().filter_map(|entry| entry.token));
+                state.entries.extend(entries);
+                if state.held {
+                    state.pending.push(done);
+                    return None;
+                }
+                Some(done)
+            }
+            LogRequest::SetVote { term, voted_for, done } => {
+                state.term = term;
+                state.voted_for = voted_for;
+                state.votes.push((term.0, voted_for.0));
+                Some(done)
+            }
+            LogRequest::TruncateFrom { index, done } => {
+                let keep = index.0.saturating_sub(state.first.0) as usize;
+                state.entries.truncate(keep);
+                Some(done)
+            }
+            LogRequest::Trim { snapshot_index, trailing, done } => {
+                let first = LogIndex(snapshot_index.0.saturating_sub(trailing) + 1).max(state.first);
+                let count = (first.0 - state.first.0) as usize;
+                let count = count.min(state.entries.len());
+                state.entries.drain(..count);
+                state.first = first;
+                Some(done)
+            }
+            LogRequest::Reset { next_index, done } => {
+                state.entries.clear();
+                state.first = next_index;
+                Some(done)
+            }
+            LogRequest::CloseSegments { done } => Some(done),
+        }
+    }
+
+    /// Reports all appends that were held back; how many.
+    pub(crate) fn flush(&self) -> usize {
+        let pending = std::mem::take(&mut self.lock().pending);
+        let count = pending.len();
+        for done in pending {
+            done(Ok(()));
+        }
+        count
+    }
+}
+
+impl SnapshotStore for TestDisk {
+    fn write(&self, position: &SnapshotPosition, content: &dyn SnapshotContent) -> Result<(), String> {
+        let mut bytes = Vec::new();
+        content.write_to(&mut bytes).map_err(|error| error.to_string())?;
+        assert_eq!(bytes.len() as u64, content.content_size());
+        self.lock().snapshot = Some((position.clone(), bytes));
+        Ok(())
+    }
+
+    fn open(&self, position: &SnapshotPosition) -> Result<Box<dyn Read + Send>, String> {
+        match &self.lock().snapshot {
+            Some((stored, bytes)) if stored == position => Ok(Box::new(io::Cursor::new(bytes.clone()))),
+            _ => Err(format!("no snapshot at {}", position.index)),
+        }
+    }
+}
+
+/// What a test machine holds: a number per command, and who proposed it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct MachineState {
+    pub(crate) commands: Vec<u64>,
+    pub(crate) applied: Vec<(u64, Option<ProposalToken>)>,
+}
+
+/// Collects commands.
+#[derive(Clone, Default)]
+pub(crate) struct TestMachine(pub(crate) Arc<Mutex<MachineState>>);
+
+impl Machine for TestMachine {
+    fn apply(&mut self, index: LogIndex, entry: &Entry) -> Result<(), String> {
+        let mut state = self.0.lock().unwrap();
+        state.applied.push((index.0, entry.token));
+        if entry.kind == crate::types::EntryKind::Command {
+            let bytes = entry.data.contiguous();
+            let bytes: [u8; 8] = bytes.as_ref().try_into().map_err(|_| "not 8 bytes".to_owned())?;
+            state.commands.push(u64::from_le_bytes(bytes));
+        }
+        Ok(())
+    }
+
+    fn pin(&mut self) -> Box<dyn SnapshotContent> {
+        Box::new(TestContent(self.0.lock().unwrap().commands.clone()))
+    }
+
+    fn restore(&mut self, mut reader: Box<dyn Read + Send>) -> Result<(), String> {
+        let mut bytes = Vec::new();
+        reader.read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+        let commands =
+            bytes.chunks_exact(8).map(|chunk| u64::from_le_bytes(chunk.try_into().unwrap())).collect();
+        self.0.lock().unwrap().commands = commands;
+        Ok(())
+    }
+}
+
+struct TestContent(Vec<u64>);
+
+impl SnapshotContent for TestContent {
+    fn content_size(&self) -> u64 {
+        self.0.len() as u64 * 8
+    }
+
+    fn write_to(&self, writer: &mut dyn Write) -> io::Result<()> {
+        self.0.iter().try_for_each(|number| writer.write_all(&number.to_le_bytes()))
+    }
+}
+
+/// Epochs as the page store counts them.
+#[derive(Default)]
+#[allow(clippy::type_complexity)]
+pub(crate) struct TestHooks(pub(crate) Mutex<(u64, Vec<(u64, Option<u64>)>)>);
+
+impl EpochHooks for TestHooks {
+    fn epoch(&self) -> u64 {
+        self.0.lock().unwrap().0
+    }
+
+    fn end_epoch(&self, refused_from: Option<u64>) {
+        let mut state = self.0.lock().unwrap();
+        let epoch = state.0;
+        state.1.push((epoch, refused_from));
+        state.0 += 1;
+    }
+}
+
+/// Payload of a numbered command.
+pub(crate) fn command(number: u64) -> EntryData {
+    EntryData::from_bytes(number.to_le_bytes().to_vec().into())
+}

@@ -1,0 +1,1 @@
+//! `dqlite_server_*`: its files, auto bootstrap and join, address refresh.

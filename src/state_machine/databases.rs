@@ -1,0 +1,97 @@
+//! Committed entries become versions of the page store; snapshots come and go. Never skips an entry: an error is final
+//! for the node. spec: state-machine 2, 3.3.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use crate::pages::{BadPage, NameError, PageRef, PageStore, ReplaceError};
+use crate::types::{Entry, EntryKind, LogIndex};
+
+use super::command::{self, Command, CommandError, Frames};
+use super::content::{self, Content, ContentError};
+
+/// The replicated databases.
+#[derive(Debug)]
+pub struct Databases {
+    store: Arc<PageStore>,
+    /// Page 1 of a database that was never written. spec: state-machine 2.4.
+    empty_page: PageRef,
+}
+
+/// Why an entry cannot be applied.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ApplyError {
+    /// It does not decode.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// Its database cannot be.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// One of its pages cannot be.
+    #[error(transparent)]
+    Page(#[from] BadPage),
+}
+
+/// Why a snapshot cannot be restored.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// It does not decode.
+    #[error(transparent)]
+    Content(#[from] ContentError),
+    /// The store refuses it.
+    #[error(transparent)]
+    Replace(#[from] ReplaceError),
+}
+
+impl Databases {
+    /// The databases of a store.
+    #[must_use]
+    pub fn new(store: Arc<PageStore>, empty_page: PageRef) -> Databases {
+        Databases { store, empty_page }
+    }
+
+    /// Applies a committed entry: an own one by moving to the version that its writer made, any other by its bytes.
+    ///
+    /// # Errors
+    /// The node must stop.
+    pub fn apply(&self, _index: LogIndex, entry: &Entry) -> Result<(), ApplyError> {
+        if entry.kind != EntryKind::Command {
+            return Ok(());
+        }
+        if let Some(token) = entry.token
+            && let Some(name) = command::frames_name(&entry.data)
+            && self.store.get(&name).is_some_and(|database| database.apply_own(token))
+        {
+            return Ok(());
+        }
+        match Command::decode(&entry.data.contiguous())? {
+            Command::Open { .. } | Command::Undo { .. } | Command::Checkpoint { .. } => Ok(()),
+            Command::Frames(frames) => self.apply_frames(&frames),
+        }
+    }
+
+    fn apply_frames(&self, frames: &Frames) -> Result<(), ApplyError> {
+        let database = self.store.open(&frames.name, &self.empty_page)?;
+        // Images are copied: one small page must not keep a large entry alive.
+        let pages = frames
+            .pages
+            .iter()
+            .filter_map(|(number, image)| Some((*number, PageRef::from_slice(image)?)))
+            .collect();
+        Ok(database.apply_pages(pages)?)
+    }
+
+    /// The databases as they are, unmoved by what is applied later.
+    #[must_use]
+    pub fn pin(&self) -> Content {
+        Content::new(self.store.pin_committed())
+    }
+
+    /// Makes the set of databases equal to a snapshot.
+    ///
+    /// # Errors
+    /// Nothing has changed then.
+    pub fn restore(&self, stream: &mut dyn Read) -> Result<(), RestoreError> {
+        Ok(self.store.replace_all(content::read(stream)?)?)
+    }
+}

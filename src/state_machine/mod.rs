@@ -1,0 +1,5 @@
+//! The replicated state: commands, their application to the page store, and the content of snapshots.
+
+pub mod command;
+pub mod content;
+pub mod databases;

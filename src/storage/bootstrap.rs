@@ -1,0 +1,47 @@
+//! Makes the log of a new cluster: term 1 and one configuration entry. spec: disk-format 7.2.
+
+use super::directory::{Directory, DirectoryLock};
+use super::error::StorageError;
+use super::metadata::Metadata;
+use super::segment::{FORMAT_WORD, closed_name, encode_batch_prefix};
+use crate::types::{Configuration, Entry, EntryData, EntryKind, LogIndex, NodeId, Role, Server, Term};
+
+/// Longest configuration of a bootstrap or a recovery in bytes: one block of 4096 without what stands before it.
+const CONFIGURATION_MAX_BYTES: usize = 4096 - 40;
+
+/// Makes `id` at `address` the only voter, if the stored term is 0; otherwise does nothing. Which ids do that is the
+/// caller's decision.
+///
+/// # Errors
+/// `Exists` if the first segment is there (term 1 is written then); those of the file system.
+pub fn bootstrap(
+    directory: &Directory,
+    lock: &DirectoryLock,
+    id: NodeId,
+    address: &[u8],
+) -> Result<(), StorageError> {
+    if directory.read_metadata()?.term != Term(0) {
+        return Ok(());
+    }
+    let server = Server { id, address: address.to_vec(), role: Role::Voter };
+    let configuration = Configuration::new(vec![server])?;
+    directory.write_metadata(&Metadata { version: 1, term: Term(1), voted_for: NodeId(0) })?;
+    write_configuration(directory, lock, LogIndex(1), &configuration)
+}
+
+/// Makes a closed segment of one configuration entry of term 1. spec: disk-format 9.
+pub(super) fn write_configuration(
+    directory: &Directory,
+    _lock: &DirectoryLock,
+    index: LogIndex,
+    configuration: &Configuration,
+) -> Result<(), StorageError> {
+    let bytes = configuration.encode();
+    if bytes.len() > CONFIGURATION_MAX_BYTES {
+        return Err(StorageError::ConfigurationTooBig { len: bytes.len(), max: CONFIGURATION_MAX_BYTES });
+    }
+    let data = EntryData::from_bytes(bytes.clone());
+    let entry = Entry { term: Term(1), kind: EntryKind::Change, data, token: None };
+    let prefix = encode_batch_prefix(&[entry]);
+    directory.make_file(&closed_name(index, index), &[&FORMAT_WORD, &prefix, &bytes])
+}

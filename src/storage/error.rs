@@ -1,0 +1,320 @@
+//! Errors of the data directory, with the texts that upstream gives. spec: disk-format 3, 4.4, 7.5.
+
+use std::io;
+use std::path::Path;
+
+use crate::types::{ConfigurationError, LogIndex};
+
+/// What kind of failure it is; upstream's return codes follow from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StorageErrorKind {
+    /// The content contradicts itself (`RAFT_CORRUPT`).
+    Corrupt,
+    /// The content is of an unknown form (`RAFT_MALFORMED`).
+    Malformed,
+    /// The file system, or a file that ends too early (`RAFT_IOERR`).
+    Io,
+    /// A payload that is not allowed (`RAFT_INVALID`).
+    Invalid,
+    /// Too large (`RAFT_TOOBIG`).
+    TooBig,
+    /// The directory cannot be used (`RAFT_INVALID`, `RAFT_NOTFOUND`, `RAFT_UNAUTHORIZED`).
+    Directory,
+    /// Somebody else uses the directory.
+    Locked,
+    /// Something is there that must not be (`RAFT_CANTBOOTSTRAP`).
+    Exists,
+}
+
+/// Why one batch of a segment cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BatchError {
+    /// The bytes end inside the batch.
+    #[error("read {what}: short read: {found} bytes instead of {expected}")]
+    ShortRead {
+        /// Which part.
+        what: &'static str,
+        /// Bytes there.
+        found: usize,
+        /// Bytes needed.
+        expected: u64,
+    },
+    /// Count of zero: the normal end of a segment that was not closed.
+    #[error("entries count in preamble is zero")]
+    ZeroCount,
+    /// More entries than any writer puts into a batch.
+    #[error("entries count {0} in preamble is too high")]
+    TooManyEntries(u64),
+    /// Header CRC.
+    #[error("header checksum mismatch")]
+    HeaderChecksum,
+    /// A type other than 1, 2, 3.
+    #[error("unknown entry type {0}")]
+    EntryType(u8),
+    /// Data CRC.
+    #[error("data checksum mismatch")]
+    DataChecksum,
+    /// Payload length is not a multiple of 8.
+    #[error("entry buffers must be 8-byte aligned")]
+    Unaligned,
+}
+
+impl BatchError {
+    /// Kind of the failure. spec: disk-format 4.4.
+    #[must_use]
+    pub fn kind(&self) -> StorageErrorKind {
+        match self {
+            BatchError::ShortRead { .. } => StorageErrorKind::Io,
+            BatchError::EntryType(_) => StorageErrorKind::Malformed,
+            BatchError::Unaligned => StorageErrorKind::Invalid,
+            BatchError::ZeroCount
+            | BatchError::TooManyEntries(_)
+            | BatchError::HeaderChecksum
+            | BatchError::DataChecksum => StorageErrorKind::Corrupt,
+        }
+    }
+}
+
+/// Why a segment cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SegmentError {
+    /// A closed segment without a byte.
+    #[error("file is empty")]
+    Empty,
+    /// Not even a format word.
+    #[error("file has only {0} bytes")]
+    TooShort(usize),
+    /// Format word.
+    #[error("unexpected format version {0}")]
+    Format(u64),
+    /// The name says otherwise.
+    #[error("found {found} entries, the name says {expected}")]
+    Count {
+        /// Entries in the file.
+        found: u64,
+        /// Entries by the name.
+        expected: u64,
+    },
+    /// One batch.
+    #[error("entries batch {number} starting at byte {offset}: {error}")]
+    Batch {
+        /// From 1.
+        number: u64,
+        /// Where it starts.
+        offset: usize,
+        /// What is wrong with it.
+        error: BatchError,
+    },
+}
+
+impl SegmentError {
+    /// Kind of the failure. spec: disk-format 4.4.
+    #[must_use]
+    pub fn kind(&self) -> StorageErrorKind {
+        match self {
+            SegmentError::Empty | SegmentError::Format(_) | SegmentError::Count { .. } => {
+                StorageErrorKind::Corrupt
+            }
+            SegmentError::TooShort(_) => StorageErrorKind::Io,
+            SegmentError::Batch { error, .. } => error.kind(),
+        }
+    }
+}
+
+/// Why a `.meta` file cannot be read. spec: disk-format 5.1, 7.5.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SnapshotMetaError {
+    /// Shorter than its header or its configuration.
+    #[error("short read: {found} bytes instead of {expected}")]
+    ShortRead {
+        /// Bytes there.
+        found: usize,
+        /// Bytes needed.
+        expected: usize,
+    },
+    /// Format word.
+    #[error("unexpected format version {0}")]
+    Format(u64),
+    /// Length of the configuration is 0 or above the bound.
+    #[error("configuration data length {0} is not between 1 and 1048576")]
+    ConfigurationLength(u64),
+    /// CRC.
+    #[error("checksum mismatch")]
+    Checksum,
+    /// The configuration.
+    #[error("decode configuration: {0}")]
+    Configuration(#[from] ConfigurationError),
+}
+
+/// Why metadata cannot be read. spec: disk-format 3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MetadataError {
+    /// Format word.
+    #[error("bad format version {0}")]
+    Format(u64),
+    /// Version 0.
+    #[error("version is set to zero")]
+    ZeroVersion,
+}
+
+/// Failure of an operation on the data directory.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// The path has more than 894 bytes.
+    #[error("directory path too long")]
+    PathTooLong,
+    /// Nothing there.
+    #[error("directory '{0}' does not exist")]
+    DirectoryMissing(String),
+    /// Something else is there.
+    #[error("path '{0}' is not a directory")]
+    NotADirectory(String),
+    /// The owner may not write.
+    #[error("directory '{0}' is not writable")]
+    NotWritable(String),
+    /// It cannot be looked at.
+    #[error("can't access directory '{path}'")]
+    NoAccess {
+        /// Directory.
+        path: String,
+        /// Of the file system.
+        source: io::Error,
+    },
+    /// Another node holds `dqlite-lock`.
+    #[error("couldn't lock the raft directory")]
+    Locked,
+    /// A metadata file is too long.
+    #[error("{name} has size {size} instead of 32")]
+    MetadataSize {
+        /// File.
+        name: &'static str,
+        /// Bytes there.
+        size: u64,
+    },
+    /// The content of a metadata file.
+    #[error("decode content of {name}: {error}")]
+    Metadata {
+        /// File.
+        name: &'static str,
+        /// What is wrong.
+        error: MetadataError,
+    },
+    /// Both files have one version.
+    #[error("metadata1 and metadata2 are both at version {0}")]
+    MetadataVersions(u64),
+    /// A closed segment cannot be read.
+    #[error("load closed segment {name}: {error}")]
+    ClosedSegment {
+        /// File.
+        name: String,
+        /// What is wrong.
+        error: SegmentError,
+    },
+    /// An open segment cannot be read.
+    #[error("load open segment {name}: {error}")]
+    OpenSegment {
+        /// File.
+        name: String,
+        /// What is wrong.
+        error: SegmentError,
+    },
+    /// A gap or an overlap.
+    #[error("unexpected closed segment {name}: first index should have been {expected}")]
+    UnexpectedSegment {
+        /// File.
+        name: String,
+        /// Index that comes next.
+        expected: LogIndex,
+    },
+    /// Entries between the snapshot and the segments are missing.
+    #[error("closed segment {segment} is past last snapshot {snapshot}")]
+    PastSnapshot {
+        /// First kept closed segment.
+        segment: String,
+        /// Newest snapshot.
+        snapshot: String,
+    },
+    /// The log ends before the snapshot.
+    #[error("last entry on disk has index {last}, which is behind last snapshot's index {snapshot}")]
+    BehindSnapshot {
+        /// Last entry.
+        last: LogIndex,
+        /// Index of the snapshot.
+        snapshot: LogIndex,
+    },
+    /// A `.meta` file cannot be read.
+    #[error("read {name}: {error}")]
+    SnapshotMeta {
+        /// File.
+        name: String,
+        /// What is wrong.
+        error: SnapshotMetaError,
+    },
+    /// More than one block.
+    #[error("configuration of {len} bytes does not fit into {max}")]
+    ConfigurationTooBig {
+        /// Bytes encoded.
+        len: usize,
+        /// Bytes allowed.
+        max: usize,
+    },
+    /// The servers given are no configuration.
+    #[error("configuration: {0}")]
+    Configuration(#[from] ConfigurationError),
+    /// A file that is to be made is there.
+    #[error("file {0} already exists")]
+    Exists(String),
+    /// The file system.
+    #[error("{what}: {source}")]
+    Io {
+        /// Operation and file.
+        what: String,
+        /// Of the file system.
+        source: io::Error,
+    },
+}
+
+impl StorageError {
+    /// A failure of the file system while doing `operation` with `path`.
+    #[must_use]
+    pub fn io(operation: &str, path: &Path, source: io::Error) -> StorageError {
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+        StorageError::Io { what: format!("{operation} {name}"), source }
+    }
+
+    /// Kind of the failure.
+    #[must_use]
+    pub fn kind(&self) -> StorageErrorKind {
+        match self {
+            StorageError::PathTooLong
+            | StorageError::DirectoryMissing(_)
+            | StorageError::NotADirectory(_)
+            | StorageError::NotWritable(_)
+            | StorageError::NoAccess { .. } => StorageErrorKind::Directory,
+            StorageError::Locked => StorageErrorKind::Locked,
+            StorageError::Metadata { error: MetadataError::Format(_), .. } => StorageErrorKind::Malformed,
+            StorageError::MetadataSize { .. }
+            | StorageError::Metadata { error: MetadataError::ZeroVersion, .. }
+            | StorageError::MetadataVersions(_)
+            | StorageError::UnexpectedSegment { .. }
+            | StorageError::PastSnapshot { .. }
+            | StorageError::BehindSnapshot { .. } => StorageErrorKind::Corrupt,
+            StorageError::ClosedSegment { error, .. } | StorageError::OpenSegment { error, .. } => {
+                error.kind()
+            }
+            StorageError::SnapshotMeta { error, .. } => match error {
+                SnapshotMetaError::ShortRead { .. } => StorageErrorKind::Io,
+                SnapshotMetaError::Format(_) | SnapshotMetaError::Configuration(_) => {
+                    StorageErrorKind::Malformed
+                }
+                SnapshotMetaError::ConfigurationLength(_) | SnapshotMetaError::Checksum => {
+                    StorageErrorKind::Corrupt
+                }
+            },
+            StorageError::ConfigurationTooBig { .. } => StorageErrorKind::TooBig,
+            StorageError::Configuration(_) => StorageErrorKind::Invalid,
+            StorageError::Exists(_) => StorageErrorKind::Exists,
+            StorageError::Io { .. } => StorageErrorKind::Io,
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! The data directory: segments, metadata, snapshot files, load and recovery, the log.
+
+pub mod bootstrap;
+pub mod checksum;
+pub mod directory;
+pub mod disk;
+pub mod error;
+pub mod load;
+pub mod log;
+mod log_segments;
+pub mod metadata;
+pub mod recover;
+pub mod segment;
+pub mod snapshot;
+pub mod snapshot_meta;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,40 @@
+//! Puts a new configuration behind the log of a node that is not running, and says where a log ends.
+//! spec: disk-format 9.
+
+use super::bootstrap::write_configuration;
+use super::directory::{Directory, DirectoryLock};
+use super::error::StorageError;
+use super::load::{LoadOptions, load, load_without_lock};
+use crate::types::{Configuration, LogIndex, Term};
+
+/// Appends `configuration` as an entry of term 1, whatever the terms before it. Metadata stays as it is.
+///
+/// # Errors
+/// Those of `load`; `ConfigurationTooBig`; those of the file system.
+pub fn recover(
+    directory: &Directory,
+    lock: &DirectoryLock,
+    options: &LoadOptions,
+    configuration: &Configuration,
+) -> Result<(), StorageError> {
+    let loaded = load(directory, lock, options)?;
+    write_configuration(directory, lock, loaded.last_index().next(), configuration)
+}
+
+/// Index and term of the last entry, or of the snapshot behind which there is none; 0 and 0 in an empty directory.
+/// Takes no lock, although it closes segments. spec: disk-format 6.2.
+///
+/// # Errors
+/// Those of `load`.
+pub fn describe_last_entry(
+    directory: &Directory,
+    options: &LoadOptions,
+) -> Result<(LogIndex, Term), StorageError> {
+    let loaded = load_without_lock(directory, options)?;
+    let term = match (loaded.entries.last(), &loaded.snapshot) {
+        (Some(entry), _) => entry.term,
+        (None, Some(snapshot)) => snapshot.meta.term,
+        (None, None) => Term(0),
+    };
+    Ok((loaded.last_index(), term))
+}

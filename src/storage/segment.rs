@@ -1,0 +1,313 @@
+//! Names and bytes of segments: a format word, then batches of entries. No I/O. spec: disk-format 4.1, 4.4.
+
+use bytes::Bytes;
+
+use super::checksum::crc32;
+use super::error::{BatchError, SegmentError};
+use crate::types::{Entry, EntryData, EntryKind, LogIndex, Term};
+
+/// First 8 bytes of a segment.
+pub const FORMAT_WORD: [u8; 8] = [1, 0, 0, 0, 0, 0, 0, 0];
+
+/// Entries in a batch at most.
+pub const BATCH_ENTRIES_MAX: usize = 262_144;
+
+/// Checksums and count in front of a batch.
+const PREAMBLE_BYTES: usize = 16;
+
+/// Header of an entry.
+const ENTRY_HEADER_BYTES: usize = 16;
+
+/// Digits of a number in the name of a closed segment.
+const NAME_DIGITS: usize = 16;
+
+/// What the name of a segment says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SegmentName {
+    /// Complete and immutable.
+    Closed {
+        /// Index of the first entry.
+        first: LogIndex,
+        /// Index of the last entry.
+        last: LogIndex,
+    },
+    /// Being written, or left by a crash.
+    Open {
+        /// Order among the open ones.
+        counter: u64,
+    },
+}
+
+/// Name of a closed segment.
+#[must_use]
+pub fn closed_name(first: LogIndex, last: LogIndex) -> String {
+    format!("{:0width$}-{:0width$}", first.0, last.0, width = NAME_DIGITS)
+}
+
+/// Name of an open segment.
+#[must_use]
+pub fn open_name(counter: u64) -> String {
+    format!("open-{counter}")
+}
+
+/// What a file name says; `None` if it is not that of a segment. Leading zeros are not required.
+#[must_use]
+pub fn parse_name(name: &str) -> Option<SegmentName> {
+    if let Some(counter) = name.strip_prefix("open-") {
+        return Some(SegmentName::Open { counter: parse_number(counter)? });
+    }
+    let (first, last) = name.split_once('-')?;
+    if first.len() > NAME_DIGITS || last.len() > NAME_DIGITS {
+        return None;
+    }
+    Some(SegmentName::Closed { first: LogIndex(parse_number(first)?), last: LogIndex(parse_number(last)?) })
+}
+
+/// A number of decimal digits only, without a sign.
+pub(super) fn parse_number(text: &str) -> Option<u64> {
+    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    text.parse().ok()
+}
+
+/// Everything of a batch before the payloads: checksums, count, entry headers. The chunks of the payloads follow
+/// unchanged.
+///
+/// # Panics
+/// If there is no entry, more than `BATCH_ENTRIES_MAX`, or a payload that is not a multiple of 8 or reaches 4 GiB:
+/// the callers have checked that.
+#[must_use]
+pub fn encode_batch_prefix(entries: &[Entry]) -> Vec<u8> {
+    assert!((1..=BATCH_ENTRIES_MAX).contains(&entries.len()), "a batch holds 1 to 262144 entries");
+    let mut prefix = Vec::with_capacity(PREAMBLE_BYTES + ENTRY_HEADER_BYTES * entries.len());
+    prefix.extend_from_slice(&[0; 8]);
+    prefix.extend_from_slice(&(entries.len() as u64).to_le_bytes());
+    let mut data_checksum = 0;
+    for entry in entries {
+        assert!(entry.data.len().is_multiple_of(8), "entry payloads are multiples of 8");
+        let len = u32::try_from(entry.data.len()).expect("ENTRY_MAX_BYTES is below 4 GiB");
+        prefix.extend_from_slice(&entry.term.0.to_le_bytes());
+        prefix.extend_from_slice(&[entry.kind as u8, 0, 0, 0]);
+        prefix.extend_from_slice(&len.to_le_bytes());
+        for chunk in entry.data.chunks() {
+            data_checksum = crc32(data_checksum, chunk);
+        }
+    }
+    let (checksums, header) = prefix.split_at_mut(8);
+    let header_checksum = crc32(0, header);
+    let (first, second) = checksums.split_at_mut(4);
+    first.copy_from_slice(&header_checksum.to_le_bytes());
+    second.copy_from_slice(&data_checksum.to_le_bytes());
+    prefix
+}
+
+/// A batch that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Its entries; the payloads share the memory of the file.
+    pub entries: Vec<Entry>,
+    /// Offset behind it.
+    pub end: usize,
+}
+
+/// Reads the batch at `offset` of a segment's content. Order of checks: disk-format 4.4.
+///
+/// # Errors
+/// See `BatchError`.
+pub fn decode_batch(content: &Bytes, offset: usize) -> Result<Batch, BatchError> {
+    let mut reader = BatchReader { content, position: offset };
+    let checksums = reader.take("preamble", 8)?;
+    let count_bytes = reader.take("preamble", 8)?;
+    let header_checksum = u32_at(&checksums, 0);
+    let data_checksum = u32_at(&checksums, 4);
+    let count = u64_at(&count_bytes, 0);
+    if count == 0 {
+        return Err(BatchError::ZeroCount);
+    }
+    if count > BATCH_ENTRIES_MAX as u64 {
+        return Err(BatchError::TooManyEntries(count));
+    }
+    let headers = reader.take("header", count * ENTRY_HEADER_BYTES as u64)?;
+    if crc32(crc32(0, &count_bytes), &headers) != header_checksum {
+        return Err(BatchError::HeaderChecksum);
+    }
+    let mut parsed = Vec::with_capacity(headers.len() / ENTRY_HEADER_BYTES);
+    let mut data_len = 0u64;
+    for header in headers.as_chunks::<ENTRY_HEADER_BYTES>().0 {
+        let kind = EntryKind::from_number(header[8]).ok_or(BatchError::EntryType(header[8]))?;
+        let len = u32_at(header, 12);
+        data_len += u64::from(len);
+        parsed.push((Term(u64_at(header, 0)), kind, len as usize));
+    }
+    let data = reader.take("data", data_len)?;
+    if crc32(0, &data) != data_checksum {
+        return Err(BatchError::DataChecksum);
+    }
+    if parsed.iter().any(|(_, _, len)| !len.is_multiple_of(8)) {
+        return Err(BatchError::Unaligned);
+    }
+    let mut rest = data;
+    let entries = parsed
+        .into_iter()
+        .map(|(term, kind, len)| Entry {
+            term,
+            kind,
+            data: EntryData::from_bytes(rest.split_to(len)),
+            token: None,
+        })
+        .collect();
+    Ok(Batch { entries, end: reader.position })
+}
+
+/// Reads the content of a closed segment: all of it is batches, and together they hold `expected` entries.
+///
+/// # Errors
+/// See `SegmentError`.
+pub fn decode_closed(content: &Bytes, expected: u64) -> Result<Vec<Entry>, SegmentError> {
+    if content.is_empty() {
+        return Err(SegmentError::Empty);
+    }
+    let format = format_of(content)?;
+    if format != 1 {
+        return Err(SegmentError::Format(format));
+    }
+    let mut entries = Vec::new();
+    let mut offset = FORMAT_WORD.len();
+    let mut number = 0;
+    // A closed segment has at least one batch.
+    loop {
+        number += 1;
+        let batch =
+            decode_batch(content, offset).map_err(|error| SegmentError::Batch { number, offset, error })?;
+        entries.extend(batch.entries);
+        offset = batch.end;
+        if offset == content.len() {
+            break;
+        }
+    }
+    let found = entries.len() as u64;
+    if found != expected {
+        return Err(SegmentError::Count { found, expected });
+    }
+    Ok(entries)
+}
+
+/// The good part of an open segment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OpenContent {
+    /// Entries of the good batches; none: the file is to be removed.
+    pub entries: Vec<Entry>,
+    /// Offset behind the last good batch.
+    pub end: usize,
+}
+
+/// Reads the content of an open segment up to the first damaged batch. A batch that the file cuts off counts as
+/// damaged. spec: disk-format 4.4, 13 "Reading" 2.
+///
+/// # Errors
+/// A wrong format word; an unknown type or an unaligned payload under good checksums.
+pub fn decode_open(content: &Bytes) -> Result<OpenContent, SegmentError> {
+    if content.is_empty() {
+        return Ok(OpenContent::default());
+    }
+    let format = format_of(content)?;
+    if format == 0 && content.iter().all(|byte| *byte == 0) {
+        return Ok(OpenContent::default());
+    }
+    if format != 1 {
+        return Err(SegmentError::Format(format));
+    }
+    let mut good = OpenContent { entries: Vec::new(), end: FORMAT_WORD.len() };
+    let mut number = 0;
+    while good.end < content.len() {
+        number += 1;
+        match decode_batch(content, good.end) {
+            Ok(batch) => {
+                good.entries.extend(batch.entries);
+                good.end = batch.end;
+            }
+            Err(error @ (BatchError::EntryType(_) | BatchError::Unaligned)) => {
+                return Err(SegmentError::Batch { number, offset: good.end, error });
+            }
+            Err(_) => break,
+        }
+    }
+    Ok(good)
+}
+
+fn format_of(content: &[u8]) -> Result<u64, SegmentError> {
+    match content.first_chunk::<8>() {
+        Some(word) => Ok(u64::from_le_bytes(*word)),
+        None => Err(SegmentError::TooShort(content.len())),
+    }
+}
+
+struct BatchReader<'a> {
+    content: &'a Bytes,
+    position: usize,
+}
+
+impl BatchReader<'_> {
+    fn take(&mut self, what: &'static str, expected: u64) -> Result<Bytes, BatchError> {
+        let found = self.content.len().saturating_sub(self.position);
+        match usize::try_from(expected) {
+            Ok(len) if len <= found => {
+                let part = self.content.slice(self.position..self.position + len);
+                self.position += len;
+                Ok(part)
+            }
+            _ => Err(BatchError::ShortRead { what, found, expected }),
+        }
+    }
+}
+
+/// The number at a place that the caller knows to exist.
+fn u32_at(bytes: &[u8], offset: usize) -> u32 {
+    let chunk = bytes.get(offset..).and_then(|rest| rest.first_chunk::<4>());
+    u32::from_le_bytes(*chunk.expect("the length was checked"))
+}
+
+/// The number at a place that the caller knows to exist.
+fn u64_at(bytes: &[u8], offset: usize) -> u64 {
+    let chunk = bytes.get(offset..).and_then(|rest| rest.first_chunk::<8>());
+    u64::from_le_bytes(*chunk.expect("the length was checked"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_give_entries_or_an_error(bytes in prop::collection::vec(0u8..4, 0..200), offset in 0usize..300) {
+            let content = Bytes::from(bytes);
+            let _ = decode_batch(&content, offset);
+            let _ = decode_open(&content);
+            let _ = decode_closed(&content, 1);
+        }
+
+        #[test]
+        fn a_batch_is_read_as_it_was_written(payload_words in prop::collection::vec(0usize..9, 1..9)) {
+            let entries: Vec<Entry> = payload_words
+                .iter()
+                .map(|words| Entry {
+                    term: Term(*words as u64),
+                    kind: EntryKind::Command,
+                    data: EntryData::from_bytes(vec![5; words * 8].into()),
+                    token: None,
+                })
+                .collect();
+            let mut content = FORMAT_WORD.to_vec();
+            content.extend(encode_batch_prefix(&entries));
+            for chunk in entries.iter().flat_map(|entry| entry.data.chunks()) {
+                content.extend_from_slice(chunk);
+            }
+            let content = Bytes::from(content);
+            prop_assert_eq!(decode_closed(&content, entries.len() as u64), Ok(entries.clone()));
+            prop_assert_eq!(decode_open(&content), Ok(OpenContent { entries, end: content.len() }));
+        }
+    }
+}

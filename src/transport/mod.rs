@@ -1,0 +1,5 @@
+//! Addresses, dial, listen, connect callback.
+
+pub mod address;
+pub mod dial;
+pub mod listener;

@@ -1,0 +1,84 @@
+//! Every bound and default of the library by name. Nothing that waits, queues or buffers does so without one of these.
+
+use std::time::Duration;
+
+/// Bytes in a page of every database. spec: state-machine 4.2.
+pub const PAGE_SIZE: usize = 4096;
+
+/// Longest database name in bytes. spec: client-protocol 11.1.
+pub const DATABASE_NAME_MAX_BYTES: usize = 504;
+
+/// Heartbeat of a node whose latency was not set. spec: raft-wire 6.1.
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Election timeout of a node whose latency was not set. spec: raft-wire 6.1.
+pub const ELECTION_TIMEOUT: Duration = Duration::from_millis(3000);
+
+/// Entries applied since the last snapshot before the next is taken. spec: c-api 3.5.
+pub const SNAPSHOT_THRESHOLD_ENTRIES: u64 = 1024;
+
+/// Entries kept behind a snapshot. spec: c-api 3.5.
+pub const SNAPSHOT_TRAILING_ENTRIES: u64 = 8192;
+
+/// Length of a segment prepared ahead. spec: disk-format 4.3.
+pub const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
+
+/// Segments prepared ahead and not yet written to. spec: disk-format 4.3.
+pub const SEGMENTS_AHEAD: usize = 2;
+
+/// Largest body of a client's message. Beyond it the connection is closed. spec: client-protocol 3.2.
+pub const MESSAGE_BODY_MAX_BYTES: u64 = 1024 * 1024 * 1024;
+
+/// Largest encoded entry; a larger transaction gets SQLITE_FULL. spec: state-machine 1.3.
+pub const ENTRY_MAX_BYTES: u64 = 1024 * 1024 * 1024;
+
+/// Proposed and not yet applied transactions of a database beyond which writers wait.
+pub const IN_FLIGHT_TRANSACTIONS_MAX: usize = 1024;
+
+/// Proposed and not yet applied bytes of a node beyond which writers wait.
+pub const IN_FLIGHT_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Statements that run in SQLite at once, unless `dqlite_node_set_pool_thread_count` says otherwise.
+pub const SQL_THREADS: usize = 4;
+
+/// A frame of rows ends after the row that reaches this. spec: client-protocol 4.5.
+pub const ROWS_FRAME_BYTES: usize = 4096;
+
+/// Rows of RETURNING collected before the first is sent; beyond it they are sent as they come.
+pub const RETURNING_COLLECTED_MAX_BYTES: usize = 16 * 1024 * 1024;
+
+/// Requests of a connection read ahead of the one that is worked on.
+pub const REQUESTS_AHEAD: usize = 4;
+
+/// Bytes by which the buffer for a request grows; memory follows what was received.
+pub const READ_CHUNK_BYTES: usize = 64 * 1024;
+
+/// Threads that serve connections.
+pub const SQL_WORKER_THREADS: usize = 2;
+
+/// Threads for SQL that takes long, snapshots and connect callbacks.
+pub const BLOCKING_THREADS_MAX: usize = 512;
+
+/// Connections waiting to be accepted. spec: client-protocol 2.
+pub const LISTEN_BACKLOG: u32 = 128;
+
+/// Bytes of entries handed to one replication message at once; one entry may be larger.
+pub const REPLICATION_BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Proposals handed to openraft at once. openraft reads that many messages without a pause, so it takes all or none.
+pub const PROPOSAL_BATCH_ENTRIES_MAX: usize = 64;
+
+/// Bytes of proposals handed to openraft at once; one proposal may be larger.
+pub const PROPOSAL_BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Entries handed to one replication message at once.
+pub const REPLICATION_BATCH_ENTRIES_MAX: u64 = 1024;
+
+/// Longest time to send a snapshot. spec: raft-wire 6.1.
+pub const INSTALL_SNAPSHOT_TIMEOUT: Duration = Duration::from_millis(30_000);
+
+/// Pause after a failed accept, such as for want of descriptors.
+pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// Longest wait of the default connect function for a connection.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,0 +1,127 @@
+//! A raft log entry as all layers carry it: term, kind, payload bytes, and in memory only the proposer's token.
+//! spec: raft-wire 4, disk-format 4.1.
+
+use bytes::{Bytes, BytesMut};
+
+use super::Term;
+
+/// Kind of an entry. The numbers are those of the wire and of the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum EntryKind {
+    /// A command of the state machine.
+    Command = 1,
+    /// Changes nothing.
+    Barrier = 2,
+    /// A complete new configuration.
+    Change = 3,
+}
+
+impl EntryKind {
+    /// The kind with this number.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Option<EntryKind> {
+        match number {
+            1 => Some(EntryKind::Command),
+            2 => Some(EntryKind::Barrier),
+            3 => Some(EntryKind::Change),
+            _ => None,
+        }
+    }
+}
+
+/// Payload of an entry: chunks that share memory with pages, frames from a peer or a file that was read.
+/// Its length is a multiple of 8.
+#[derive(Clone, Debug, Default)]
+pub struct EntryData {
+    chunks: Vec<Bytes>,
+    len: usize,
+}
+
+impl EntryData {
+    /// A payload in one piece.
+    #[must_use]
+    pub fn from_bytes(bytes: Bytes) -> EntryData {
+        EntryData { len: bytes.len(), chunks: vec![bytes] }
+    }
+
+    /// A payload of several pieces, in order.
+    #[must_use]
+    pub fn from_chunks(chunks: Vec<Bytes>) -> EntryData {
+        EntryData { len: chunks.iter().map(Bytes::len).sum(), chunks }
+    }
+
+    /// The pieces, in order.
+    #[must_use]
+    pub fn chunks(&self) -> &[Bytes] {
+        &self.chunks
+    }
+
+    /// Length in bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The payload in one piece; copies unless it is in one piece.
+    #[must_use]
+    pub fn contiguous(&self) -> Bytes {
+        if let [only] = self.chunks.as_slice() {
+            return only.clone();
+        }
+        let mut whole = BytesMut::with_capacity(self.len);
+        for chunk in &self.chunks {
+            whole.extend_from_slice(chunk);
+        }
+        whole.freeze()
+    }
+}
+
+impl PartialEq for EntryData {
+    fn eq(&self, other: &EntryData) -> bool {
+        self.len == other.len && self.contiguous() == other.contiguous()
+    }
+}
+
+impl Eq for EntryData {}
+
+/// Names one proposal of this process: its epoch (one stretch of uninterrupted leadership) and its place in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProposalToken {
+    /// Epoch in which it was proposed; never used again.
+    pub epoch: u64,
+    /// Place in the epoch's one queue over all databases: 1, 2, 3, ... without a gap.
+    pub sequence: u64,
+}
+
+/// One log entry. Its index is where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Term of the leader that made it; may be lower than that of the entry before it (disk-format 9).
+    pub term: Term,
+    /// Kind.
+    pub kind: EntryKind,
+    /// Payload.
+    pub data: EntryData,
+    /// Set on the node that proposed it, while it is in memory. Neither stored nor sent.
+    pub token: Option<ProposalToken>,
+}
+
+impl Entry {
+    /// A barrier: 8 zero bytes. spec: raft-wire 4.1.
+    #[must_use]
+    pub fn barrier(term: Term) -> Entry {
+        Entry {
+            term,
+            kind: EntryKind::Barrier,
+            data: EntryData::from_bytes(Bytes::from_static(&[0; 8])),
+            token: None,
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! What every layer shares: ids, terms, indices, pages numbers, raft entries and configurations with their bytes,
+//! limits, clock, random source, tasks.
+
+pub mod clock;
+pub mod config;
+pub mod configuration;
+pub mod entry;
+pub mod id;
+pub mod random;
+pub mod tasks;
+
+pub use configuration::{Configuration, ConfigurationError, Role, Server};
+pub use entry::{Entry, EntryData, EntryKind, ProposalToken};
+pub use id::{LogIndex, NodeId, PageNumber, Term};

@@ -1,0 +1,89 @@
+//! Where work runs. `node/` makes threads and runtimes and hands this down; a simulation runs everything inline on one
+//! thread.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use tokio_util::task::TaskTracker;
+
+/// Runs blocking work (file loading, snapshots, connect callbacks) away from the threads of tasks.
+pub trait BlockingPool: Send + Sync {
+    /// Runs `work` some time; never drops it without running it while the node lives.
+    fn run(&self, work: Box<dyn FnOnce() + Send>);
+}
+
+/// How SQL runs inside a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SqlSection {
+    /// `tokio::task::block_in_place`: other tasks of the runtime go on.
+    BlockInPlace,
+    /// On the spot: one thread for everything (simulation).
+    Inline,
+}
+
+impl SqlSection {
+    /// Runs `work`, which may take long, in the calling task.
+    pub fn run<T>(self, work: impl FnOnce() -> T) -> T {
+        match self {
+            SqlSection::BlockInPlace => tokio::task::block_in_place(work),
+            SqlSection::Inline => work(),
+        }
+    }
+}
+
+/// A set of tasks on one runtime; all of them end before the node's stop returns.
+#[derive(Clone, Debug)]
+pub struct Tasks {
+    handle: tokio::runtime::Handle,
+    tracker: TaskTracker,
+}
+
+impl Tasks {
+    /// Tasks on `handle`.
+    #[must_use]
+    pub fn new(handle: tokio::runtime::Handle) -> Tasks {
+        Tasks { handle, tracker: TaskTracker::new() }
+    }
+
+    /// Starts a task.
+    pub fn spawn<F>(&self, future: F) -> tokio::task::JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.handle.spawn(self.tracker.track_future(future))
+    }
+
+    /// The runtime of the tasks.
+    #[must_use]
+    pub fn handle(&self) -> &tokio::runtime::Handle {
+        &self.handle
+    }
+
+    /// Waits for all tasks; none may be started afterwards.
+    pub fn finished(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        self.tracker.close();
+        Box::pin(self.tracker.wait())
+    }
+}
+
+/// Runs `work` on the pool and waits for its result.
+///
+/// # Errors
+/// The work panicked or the pool has gone.
+pub async fn on_pool<T: Send + 'static>(
+    pool: &dyn BlockingPool,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, PoolGone> {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    pool.run(Box::new(move || {
+        // The receiver may have given up; then nobody wants the result.
+        let _ = sender.send(work());
+    }));
+    receiver.await.map_err(|_| PoolGone)
+}
+
+/// The work of a pool never ended: it panicked, or the node is stopping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("blocking work was abandoned")]
+pub struct PoolGone;

@@ -1,0 +1,296 @@
+//! An open main database: locks, reads from the pinned root, writes to an overlay, commit. No SQLite pointers here.
+
+use std::ffi::CStr;
+use std::sync::Arc;
+
+use libsqlite3_sys as sqlite;
+
+use super::template::deletion_page;
+use super::view::{Seen, View};
+use crate::pages::{Attached, Database, Overlay, PageRef, Pin, Root};
+use crate::types::PageNumber;
+use crate::types::config::PAGE_SIZE;
+
+/// The head that a transaction was made on has gone: 10250, an I/O error, so that SQLite rolls back and drops its cache.
+pub const SQLITE_IOERR_STALE: i32 = sqlite::SQLITE_IOERR | (40 << 8);
+
+/// Bytes of an entry for each page beside the page itself, and once for everything else; more than they really are.
+const ENTRY_BYTES_PER_PAGE: u64 = 24;
+const ENTRY_BYTES_ONCE: u64 = 1024;
+
+/// Format versions in page 1: SQLite is shown a rollback-journal database, the stored image says WAL.
+const VERSION_SHOWN: u8 = 1;
+const VERSION_STORED: u8 = 2;
+
+/// What `PRAGMA delete_database` answers.
+pub(super) enum Deletion {
+    /// Will happen at COMMIT.
+    Accepted,
+    /// Refused with this text.
+    Refused(&'static CStr),
+}
+
+pub(super) struct File {
+    attached: Attached,
+    view: Arc<View>,
+    connection_id: u64,
+    entry_max_bytes: u64,
+    lock: i32,
+    pin: Option<Pin>,
+    overlay: Option<Overlay>,
+    deletion: bool,
+}
+
+impl File {
+    pub(super) fn new(attached: Attached, connection_id: u64, entry_max_bytes: u64) -> File {
+        File {
+            attached,
+            view: Arc::default(),
+            connection_id,
+            entry_max_bytes,
+            lock: sqlite::SQLITE_LOCK_NONE,
+            pin: None,
+            overlay: None,
+            deletion: false,
+        }
+    }
+
+    pub(super) fn view(&self) -> &Arc<View> {
+        &self.view
+    }
+
+    pub(super) fn database(&self) -> &Arc<Database> {
+        self.attached.database()
+    }
+
+    fn root(&self) -> Root {
+        match &self.pin {
+            Some(pin) => pin.root.clone(),
+            None => self.database().committed().root,
+        }
+    }
+
+    fn page_count(&self) -> u32 {
+        match (&self.overlay, &self.pin) {
+            (Some(overlay), _) => overlay.page_count(),
+            (None, Some(pin)) => pin.root.page_count(),
+            (None, None) => self.database().committed().root.page_count(),
+        }
+    }
+
+    pub(super) fn size_bytes(&self) -> i64 {
+        i64::from(self.page_count()) * PAGE_SIZE as i64
+    }
+
+    /// Fills `buffer` from `offset` on; what lies beyond the end is zero and makes it a short read.
+    pub(super) fn read(&self, buffer: &mut [u8], offset: i64) -> i32 {
+        let Ok(mut offset) = u64::try_from(offset) else {
+            return sqlite::SQLITE_IOERR_READ;
+        };
+        let root = self.root();
+        let page_count = self.overlay.as_ref().map_or(root.page_count(), Overlay::page_count);
+        let mut rest = buffer;
+        while !rest.is_empty() {
+            let index = offset / PAGE_SIZE as u64;
+            let within = (offset % PAGE_SIZE as u64) as usize;
+            if index >= u64::from(page_count) {
+                rest.fill(0);
+                return sqlite::SQLITE_IOERR_SHORT_READ;
+            }
+            let length = rest.len().min(PAGE_SIZE - within);
+            let (part, tail) = rest.split_at_mut(length);
+            // Below the page count, which is a u32.
+            self.read_page(&root, PageNumber(index as u32 + 1), part, within);
+            rest = tail;
+            offset += length as u64;
+        }
+        sqlite::SQLITE_OK
+    }
+
+    fn read_page(&self, root: &Root, number: PageNumber, out: &mut [u8], within: usize) {
+        let page = match &self.overlay {
+            Some(overlay) => overlay.get(number),
+            None => root.get(number),
+        };
+        match page {
+            Some(page) => page.with(|bytes| out.copy_from_slice(&bytes[within..within + out.len()])),
+            None => out.fill(0),
+        }
+        if number != PageNumber(1) {
+            return;
+        }
+        let mut show = |at: usize, byte: u8| {
+            if let Some(place) = at.checked_sub(within).and_then(|at| out.get_mut(at)) {
+                *place = byte;
+            }
+        };
+        show(18, VERSION_SHOWN);
+        show(19, VERSION_SHOWN);
+        if self.overlay.as_ref().is_some_and(|overlay| overlay.contains(number)) {
+            return;
+        }
+        for (index, byte) in root.version().to_be_bytes().into_iter().enumerate() {
+            show(24 + index, byte);
+            show(92 + index, byte);
+        }
+    }
+
+    fn overlay(&mut self) -> Option<&mut Overlay> {
+        if self.lock < sqlite::SQLITE_LOCK_RESERVED {
+            return None;
+        }
+        if self.overlay.is_none() {
+            self.overlay = Some(Overlay::new(self.pin.as_ref()?.root.clone()));
+        }
+        self.overlay.as_mut()
+    }
+
+    /// Writes one whole page.
+    pub(super) fn write(&mut self, bytes: &[u8], offset: i64) -> i32 {
+        let page_size = PAGE_SIZE as i64;
+        let number = u32::try_from(offset / page_size).ok().and_then(|index| index.checked_add(1));
+        let (Some(number), Ok(bytes)) = (number, <&[u8; PAGE_SIZE]>::try_from(bytes)) else {
+            return sqlite::SQLITE_IOERR_WRITE;
+        };
+        if offset < 0 || offset % page_size != 0 {
+            return sqlite::SQLITE_IOERR_WRITE;
+        }
+        let page = if number == 1 {
+            let mut stored = *bytes;
+            if u16::from_be_bytes([stored[16], stored[17]]) as usize != PAGE_SIZE {
+                return sqlite::SQLITE_IOERR_WRITE;
+            }
+            stored[18] = VERSION_STORED;
+            stored[19] = VERSION_STORED;
+            PageRef::new(&stored)
+        } else {
+            PageRef::new(bytes)
+        };
+        let entry_max_bytes = self.entry_max_bytes;
+        let Some(overlay) = self.overlay() else {
+            return sqlite::SQLITE_IOERR_WRITE;
+        };
+        if !overlay.contains(PageNumber(number)) {
+            let pages = overlay.changed() as u64 + 1;
+            if ENTRY_BYTES_ONCE + pages * (PAGE_SIZE as u64 + ENTRY_BYTES_PER_PAGE) > entry_max_bytes {
+                return sqlite::SQLITE_FULL;
+            }
+        }
+        overlay.write(PageNumber(number), page);
+        sqlite::SQLITE_OK
+    }
+
+    pub(super) fn truncate(&mut self, size_bytes: i64) -> i32 {
+        let pages = size_bytes.checked_add(PAGE_SIZE as i64 - 1).map(|bytes| bytes / PAGE_SIZE as i64);
+        let Some(page_count) = pages.and_then(|pages| u32::try_from(pages).ok()) else {
+            return sqlite::SQLITE_IOERR_TRUNCATE;
+        };
+        match self.overlay() {
+            Some(overlay) => {
+                overlay.truncate(page_count);
+                sqlite::SQLITE_OK
+            }
+            None => sqlite::SQLITE_IOERR_TRUNCATE,
+        }
+    }
+
+    /// SHARED pins a root, RESERVED is for one writer on the head, the rest is granted: readers have their own roots.
+    pub(super) fn lock(&mut self, level: i32) -> i32 {
+        if level >= sqlite::SQLITE_LOCK_SHARED && self.pin.is_none() {
+            let on_head = self.view.uses_head();
+            let pin = if on_head { self.database().head() } else { self.database().committed() };
+            self.set_pin(pin, on_head);
+        }
+        if level >= sqlite::SQLITE_LOCK_RESERVED && self.lock < sqlite::SQLITE_LOCK_RESERVED {
+            let has_turn = self.view.has_turn_or_wants_it();
+            let is_head = self.pin.as_ref().is_some_and(|pin| self.database().is_head(pin));
+            if !is_head {
+                return sqlite::SQLITE_BUSY_SNAPSHOT;
+            }
+            if !has_turn || !self.database().try_reserve(self.connection_id) {
+                return sqlite::SQLITE_BUSY;
+            }
+        }
+        self.lock = self.lock.max(level);
+        sqlite::SQLITE_OK
+    }
+
+    fn set_pin(&mut self, pin: Pin, on_head: bool) {
+        self.view.pinned(Seen { epoch: pin.epoch, version: pin.root.version(), on_head });
+        self.pin = Some(pin);
+    }
+
+    pub(super) fn unlock(&mut self, level: i32) -> i32 {
+        if level < sqlite::SQLITE_LOCK_RESERVED && self.lock >= sqlite::SQLITE_LOCK_RESERVED {
+            self.overlay = None;
+            self.deletion = false;
+            self.database().unreserve(self.connection_id);
+        }
+        if level == sqlite::SQLITE_LOCK_NONE {
+            self.pin = None;
+            self.view.unpinned();
+        }
+        self.lock = self.lock.min(level);
+        sqlite::SQLITE_OK
+    }
+
+    pub(super) fn is_reserved(&self) -> bool {
+        self.database().is_reserved()
+    }
+
+    /// Second phase of SQLite's commit: the overlay becomes the head. Fires at an empty COMMIT, too.
+    pub(super) fn commit(&mut self) -> i32 {
+        let Some(pin) = self.pin.clone() else {
+            return sqlite::SQLITE_OK;
+        };
+        if self.overlay.is_none() && self.deletion && self.lock >= sqlite::SQLITE_LOCK_RESERVED {
+            // Other changes in the transaction make the deletion void. spec: state-machine 4.9.
+            if let Some(page) = pin.root.get(PageNumber(1)) {
+                let mut overlay = Overlay::new(pin.root.clone());
+                overlay.write(PageNumber(1), page.with(deletion_page));
+                self.overlay = Some(overlay);
+            }
+        }
+        self.deletion = false;
+        let Some(overlay) = self.overlay.take() else {
+            return sqlite::SQLITE_OK;
+        };
+        if self.view.refuses_commit() {
+            return SQLITE_IOERR_STALE;
+        }
+        match self.database().commit(&pin, overlay) {
+            Ok(commit) => {
+                let pin = Pin { root: commit.root.clone(), epoch: commit.epoch };
+                self.view.committed(commit);
+                self.set_pin(pin, true);
+                sqlite::SQLITE_OK
+            }
+            Err(stale) => {
+                tracing::debug!(version = stale.version, epoch = stale.epoch, "commit on a discarded head");
+                SQLITE_IOERR_STALE
+            }
+        }
+    }
+
+    /// spec: state-machine 4.9.
+    pub(super) fn delete_database(&mut self) -> Deletion {
+        if self.lock < sqlite::SQLITE_LOCK_RESERVED {
+            return Deletion::Refused(
+                c"PRAGMA delete_database must be run in a write transaction. Use BEGIN IMMEDIATE to start one.",
+            );
+        }
+        if self.overlay.is_some() {
+            return Deletion::Refused(
+                c"PRAGMA delete_database must be the only statement run in the transaction.",
+            );
+        }
+        self.deletion = true;
+        Deletion::Accepted
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        self.unlock(sqlite::SQLITE_LOCK_NONE);
+    }
+}

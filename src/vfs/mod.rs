@@ -1,0 +1,16 @@
+//! The SQLite VFS: serves main databases from the roots of a page store, as rollback-journal databases that are alone.
+//! No callback waits. Every callback runs under a guard: a panic is reported to the node and SQLite sees an I/O error.
+//! architecture: "SQLite sees a rollback-journal database".
+
+#![allow(unsafe_code)]
+
+mod callbacks;
+mod file;
+mod register;
+mod template;
+mod view;
+
+pub use file::SQLITE_IOERR_STALE;
+pub use register::{PanicReport, Vfs, VfsError, VfsOptions};
+pub use template::empty_page;
+pub use view::{Seen, View};

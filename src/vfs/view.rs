@@ -1,0 +1,121 @@
+//! What the owner of a connection and the connection's open file tell each other.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::pages::Commit;
+
+/// A version that a connection has seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Epoch of the pin.
+    pub epoch: u64,
+    /// The version.
+    pub version: u32,
+    /// Whether it was taken from the head.
+    pub on_head: bool,
+}
+
+impl Seen {
+    /// Whether this version is newer than `other`; versions wrap.
+    fn is_newer_than(&self, other: &Seen) -> bool {
+        self.epoch > other.epoch
+            || (self.epoch == other.epoch
+                && self.version.wrapping_sub(other.version).wrapping_sub(1) < u32::MAX / 2)
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    use_head: bool,
+    turn: bool,
+    refuse_commit: bool,
+    wanted_turn: bool,
+    pinned: Option<Seen>,
+    seen: Option<Seen>,
+    commits: Vec<Commit>,
+}
+
+/// Shared by the owner of a connection and its open main database.
+#[derive(Debug, Default)]
+pub struct View {
+    state: Mutex<State>,
+}
+
+impl View {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the next snapshot is of the head or of `committed`.
+    pub fn set_use_head(&self, use_head: bool) {
+        self.lock().use_head = use_head;
+    }
+
+    /// Whether this connection holds the writer's turn; without it RESERVED is refused.
+    pub fn set_turn(&self, turn: bool) {
+        self.lock().turn = turn;
+    }
+
+    /// Makes every commit fail, so that `sqlite3_reset` gives a statement up.
+    pub fn set_refuse_commit(&self, refuse: bool) {
+        self.lock().refuse_commit = refuse;
+    }
+
+    /// Whether RESERVED was asked for without the turn since this was last asked.
+    pub fn take_wanted_turn(&self) -> bool {
+        std::mem::take(&mut self.lock().wanted_turn)
+    }
+
+    /// What was committed since this was last asked, oldest first.
+    pub fn take_commits(&self) -> Vec<Commit> {
+        std::mem::take(&mut self.lock().commits)
+    }
+
+    /// The newest version pinned or committed since `clear_seen`.
+    #[must_use]
+    pub fn saw(&self) -> Option<Seen> {
+        self.lock().seen
+    }
+
+    /// The version of the snapshot that is held.
+    #[must_use]
+    pub fn pinned_version(&self) -> Option<Seen> {
+        self.lock().pinned
+    }
+
+    /// Forgets what was seen.
+    pub fn clear_seen(&self) {
+        self.lock().seen = None;
+    }
+
+    pub(super) fn uses_head(&self) -> bool {
+        self.lock().use_head
+    }
+
+    pub(super) fn refuses_commit(&self) -> bool {
+        self.lock().refuse_commit
+    }
+
+    /// Whether the turn is held; if not, notes that it was wanted.
+    pub(super) fn has_turn_or_wants_it(&self) -> bool {
+        let mut state = self.lock();
+        state.wanted_turn |= !state.turn;
+        state.turn
+    }
+
+    pub(super) fn pinned(&self, seen: Seen) {
+        let mut state = self.lock();
+        state.pinned = Some(seen);
+        if state.seen.is_none_or(|known| seen.is_newer_than(&known)) {
+            state.seen = Some(seen);
+        }
+    }
+
+    pub(super) fn unpinned(&self) {
+        self.lock().pinned = None;
+    }
+
+    pub(super) fn committed(&self, commit: Commit) {
+        self.lock().commits.push(commit);
+    }
+}

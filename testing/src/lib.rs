@@ -1,0 +1,1 @@
+//! What the tests share: a client of the wire protocol, node processes, temporary directories.
