@@ -79,29 +79,59 @@ extern DQLITE_API const char *dqlite_version_string;
 #endif
 
 
+/*
+ A node.
+ */
 typedef struct dqlite_node dqlite_node;
 
+/*
+ A server: a node that keeps its id and the addresses of its cluster in its directory.
+ */
 typedef struct dqlite_server dqlite_server;
 
+/*
+ Id of a node.
+ */
 typedef unsigned long long dqlite_node_id;
 
 /*
- Gives a connected stream socket.
+ Connects to `address` and puts a connected stream socket into `*fd`, which the library closes; nonzero if it cannot.
  */
 typedef int (*dqlite_connect_func)(void *arg, const char *address, int *fd);
 
+/*
+ A node of the cluster.
+ */
 typedef struct dqlite_node_info {
     /*
      Id.
      */
     dqlite_node_id id;
+    /*
+     What others dial.
+     */
     const char *address;
 } dqlite_node_info;
 
+/*
+ A node of the cluster with its role; the same on all machines.
+ */
 typedef struct dqlite_node_info_ext {
+    /*
+     Bytes of this struct; what lies behind its four words is zero.
+     */
     uint64_t size;
+    /*
+     Id.
+     */
     uint64_t id;
+    /*
+     Pointer to what others dial.
+     */
     uint64_t address;
+    /*
+     0 voter, 1 stand-by, 2 spare.
+     */
     uint64_t dqlite_role;
 } dqlite_node_info_ext;
 
@@ -110,84 +140,232 @@ extern "C" {
 #endif // __cplusplus
 
 /*
- Version.
+ Version of the library as one number; `DQLITE_VERSION_NUMBER` is the header's.
  */
 DQLITE_API int dqlite_version_number(void);
 
+/*
+ A new id for a node that others will dial at `address`; another one with every call, 0 without an address.
+ */
+DQLITE_API dqlite_node_id dqlite_generate_node_id(const char *address);
+
+/*
+ Makes a node with an id (1 for the first of a cluster), the address that others dial, and an existing directory for its data.
+ */
 DQLITE_API
 int dqlite_node_create(dqlite_node_id id,
                        const char *address,
                        const char *data_dir,
                        struct dqlite_node **n);
 
+/*
+ Frees a node, one whose creation failed too; stops it first if it runs. Null is allowed.
+ */
 DQLITE_API void dqlite_node_destroy(struct dqlite_node *n);
 
-DQLITE_API int dqlite_node_set_bind_address(struct dqlite_node *n, const char *address);
+/*
+ Binds the address that clients and other nodes connect to: `IP`, `IPv4:PORT`, `[IPv6]:PORT`, `@NAME`, or `@` for any free name.
+ */
+DQLITE_API
+int dqlite_node_set_bind_address(struct dqlite_node *n,
+                                 const char *address);
 
+/*
+ The bound address, null before one is set; of `@` with the name that was found.
+ */
 DQLITE_API const char *dqlite_node_get_bind_address(struct dqlite_node *n);
 
-DQLITE_API int dqlite_node_set_connect_func(struct dqlite_node *n, dqlite_connect_func f, void *arg);
+/*
+ Starts the node and returns when it serves clients; its directory is in use until it is stopped.
+ */
+DQLITE_API int dqlite_node_start(struct dqlite_node *n);
 
-DQLITE_API int dqlite_node_set_network_latency(struct dqlite_node *n, unsigned long long nanoseconds);
+/*
+ Closes all connections and stops the node, which cannot be started again. Returns when nothing of it runs any more.
+ */
+DQLITE_API
+int dqlite_node_stop(struct dqlite_node *n);
 
+/*
+ Gives leadership and vote to other nodes, as is good before a stop; fails if there are none, which does no harm.
+ */
+DQLITE_API
+int dqlite_node_handover(struct dqlite_node *n);
+
+/*
+ What went wrong last, empty at first; of a running node that has stopped by itself, why. Never null.
+ */
+DQLITE_API const char *dqlite_node_errmsg(struct dqlite_node *n);
+
+/*
+ Sets who connects to other nodes; `f` is called on threads of the library, several at once, and may block for seconds.
+ */
+DQLITE_API
+int dqlite_node_set_connect_func(struct dqlite_node *n,
+                                 dqlite_connect_func f,
+                                 void *arg);
+
+/*
+ Derives heartbeats and elections from the network's latency in nanoseconds, 1 ms to 1 h. Deprecated: use `..._ms`.
+ */
+DQLITE_API
+int dqlite_node_set_network_latency(struct dqlite_node *n,
+                                    unsigned long long nanoseconds);
+
+/*
+ Derives heartbeats (1.5 times) and elections (15 times) from the network's latency, 1 ms to 1 h.
+ */
 DQLITE_API int dqlite_node_set_network_latency_ms(struct dqlite_node *n, unsigned int milliseconds);
 
+/*
+ Sets a number that is the same for nodes that fail together; voters are spread over the numbers. Default 0.
+ */
 DQLITE_API int dqlite_node_set_failure_domain(struct dqlite_node *n, unsigned long long code);
 
+/*
+ Sets after how many log entries a snapshot is taken (1024) and how many stay behind it (8192). Deprecated: use `..._v2`.
+ */
 DQLITE_API
 int dqlite_node_set_snapshot_params(struct dqlite_node *n,
                                     unsigned int snapshot_threshold,
                                     unsigned int snapshot_trailing);
 
+/*
+ Sets after how many log entries a snapshot is taken, how many (4 or more, no less than that) stay behind it, and the strategy.
+ */
 DQLITE_API
 int dqlite_node_set_snapshot_params_v2(struct dqlite_node *n,
                                        unsigned int snapshot_threshold,
                                        unsigned int snapshot_trailing,
                                        int trailing_strategy);
 
+/*
+ Sets the block size of the disk, a power of two from 512 to 262144 bytes. The library does without.
+ */
 DQLITE_API int dqlite_node_set_block_size(struct dqlite_node *n, size_t size);
 
-DQLITE_API int dqlite_node_set_auto_recovery(struct dqlite_node *n, bool enabled);
+/*
+ Sets whether a start renames damaged segments at the log's end (`corrupt-...`) and goes on without. Default on.
+ */
+DQLITE_API
+int dqlite_node_set_auto_recovery(struct dqlite_node *n,
+                                  bool enabled);
 
+/*
+ Sets whether snapshots on disk are compressed, from the next one on. Default on.
+ */
 DQLITE_API int dqlite_node_set_snapshot_compression(struct dqlite_node *n, bool enabled);
 
+/*
+ Sets how many voters role management aims at. Default 3.
+ */
 DQLITE_API int dqlite_node_set_target_voters(struct dqlite_node *n, int voters);
 
+/*
+ Sets how many stand-bys role management aims at. Default 0.
+ */
 DQLITE_API int dqlite_node_set_target_standbys(struct dqlite_node *n, int standbys);
 
+/*
+ Sets how many statements run at once, from the next start on; 0 counts as 1. Default 4.
+ */
 DQLITE_API int dqlite_node_set_pool_thread_count(struct dqlite_node *n, unsigned int thread_count);
 
-DQLITE_API int dqlite_node_set_busy_timeout(struct dqlite_node *n, unsigned int msecs);
+/*
+ Sets how long a write waits for another client's open transaction before it fails with SQLITE_BUSY. Default 0.
+ */
+DQLITE_API
+int dqlite_node_set_busy_timeout(struct dqlite_node *n,
+                                 unsigned int msecs);
 
+/*
+ Not supported: fails and changes nothing.
+ */
 DQLITE_API int dqlite_node_enable_disk_mode(struct dqlite_node *n);
 
+/*
+ Lets the leader change roles so that the targets are met. To be called before the start.
+ */
 DQLITE_API int dqlite_node_enable_role_management(struct dqlite_node *n);
 
-DQLITE_API int dqlite_node_start(struct dqlite_node *n);
-
-DQLITE_API int dqlite_node_stop(struct dqlite_node *n);
-
-DQLITE_API int dqlite_node_handover(struct dqlite_node *n);
-
+/*
+ Makes `infos` the cluster's members, all voters, by an entry behind the log. Deprecated: use `..._ext`.
+ */
 DQLITE_API int dqlite_node_recover(struct dqlite_node *n, struct dqlite_node_info *infos, int n_info);
 
-DQLITE_API int dqlite_node_recover_ext(struct dqlite_node *n, struct dqlite_node_info_ext *infos, int n_info);
+/*
+ Makes `infos` the cluster's members by an entry behind the log. The node does not run, nor any other on its directory.
+ */
+DQLITE_API
+int dqlite_node_recover_ext(struct dqlite_node *n,
+                            struct dqlite_node_info_ext *infos,
+                            int n_info);
 
+/*
+ Gives index and term of the last log entry of a node that does not run; 0 and 0 if there is none.
+ */
 DQLITE_API
 int dqlite_node_describe_last_entry(struct dqlite_node *n,
                                     uint64_t *last_entry_index,
                                     uint64_t *last_entry_term);
 
-DQLITE_API const char *dqlite_node_errmsg(struct dqlite_node *n);
-
-DQLITE_API dqlite_node_id dqlite_generate_node_id(const char *address);
-
+/*
+ Makes a server that keeps its data in the directory `path`, which is looked at when it starts.
+ */
 DQLITE_API int dqlite_server_create(const char *path, struct dqlite_server **server);
 
+/*
+ Sets the address that others dial. Counts at the first start of the directory.
+ */
+DQLITE_API int dqlite_server_set_address(struct dqlite_server *server, const char *address);
+
+/*
+ Sets whether the first start of the directory makes a new cluster.
+ */
+DQLITE_API int dqlite_server_set_auto_bootstrap(struct dqlite_server *server, bool on);
+
+/*
+ Adds addresses of members of the cluster to join.
+ */
 DQLITE_API
 int dqlite_server_set_auto_join(struct dqlite_server *server,
                                 const char *const *addrs,
                                 unsigned int n);
+
+/*
+ Sets where the server listens, if that is not its address.
+ */
+DQLITE_API int dqlite_server_set_bind_address(struct dqlite_server *server, const char *addr);
+
+/*
+ Sets who connects to other nodes, as `dqlite_node_set_connect_func` does.
+ */
+DQLITE_API int dqlite_server_set_connect_func(struct dqlite_server *server, dqlite_connect_func f, void *arg);
+
+/*
+ Starts the server; it serves clients when this returns.
+ */
+DQLITE_API int dqlite_server_start(struct dqlite_server *server);
+
+/*
+ The id of the server, 0 before its first start.
+ */
+DQLITE_API dqlite_node_id dqlite_server_get_id(struct dqlite_server *server);
+
+/*
+ Gives leadership and vote to other nodes, as is good before a stop.
+ */
+DQLITE_API int dqlite_server_handover(struct dqlite_server *server);
+
+/*
+ Stops the server, which may be started again.
+ */
+DQLITE_API int dqlite_server_stop(struct dqlite_server *server);
+
+/*
+ Frees a server; stops it first if it runs. Null is allowed.
+ */
+DQLITE_API void dqlite_server_destroy(struct dqlite_server *server);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -2,31 +2,13 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::path::{Path, PathBuf};
-
-fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
-}
+use std::path::Path;
 
 fn generated() -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let folder = std::env::var_os("HEADER_SOURCES").map_or_else(|| root.join("src/ffi"), PathBuf::from);
-    let mut files = Vec::new();
-    sources(&folder, &mut files);
-    files.sort();
-
     let config = cbindgen::Config::from_file(root.join("cbindgen.toml")).unwrap();
-    let mut builder = cbindgen::Builder::new().with_config(config);
-    for file in files {
-        builder = builder.with_src(file);
-    }
+    // cbindgen follows its `mod` items.
+    let builder = cbindgen::Builder::new().with_config(config).with_src(root.join("src/ffi/mod.rs"));
     let mut header = Vec::new();
     builder.generate().unwrap().write(&mut header);
     String::from_utf8(header).unwrap()

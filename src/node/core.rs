@@ -2,7 +2,7 @@
 //! in. The same code runs in production (`running`) and on one thread in a simulation.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
@@ -12,6 +12,7 @@ use crate::gateway::{Gateway, GatewayParts, PeerConnection, PeerSink};
 use crate::pages::PageStore;
 use crate::raft::engine::{Engine, EngineError, EngineOptions};
 use crate::raft::proposer::EpochHooks;
+use crate::types::config;
 use crate::types::tasks::{SqlSection, Tasks};
 use crate::vfs::{PanicReport, Vfs, VfsError, VfsOptions};
 
@@ -26,6 +27,12 @@ pub struct LiveSettings {
     pub busy_timeout_ms: Arc<AtomicU32>,
     /// Whether the next snapshot is compressed.
     pub snapshot_compression: Arc<AtomicBool>,
+    /// Voters that role management aims at.
+    pub target_voters: Arc<AtomicI32>,
+    /// Stand-bys that role management aims at.
+    pub target_standbys: Arc<AtomicI32>,
+    /// Whether the library manages roles.
+    pub role_management: Arc<AtomicBool>,
 }
 
 impl Default for LiveSettings {
@@ -35,6 +42,9 @@ impl Default for LiveSettings {
             weight: Arc::default(),
             busy_timeout_ms: Arc::default(),
             snapshot_compression: Arc::new(AtomicBool::new(true)),
+            target_voters: Arc::new(AtomicI32::new(config::TARGET_VOTERS)),
+            target_standbys: Arc::default(),
+            role_management: Arc::default(),
         }
     }
 }

@@ -1,6 +1,10 @@
 //! A node's life: options, start, stop, handover, recover, role management.
 
 pub mod core;
+pub mod error_text;
+pub mod failure;
+pub mod handle;
+pub mod node_id;
 pub mod options;
 pub mod run_parts;
 pub mod running;

@@ -6,20 +6,23 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use tokio::net::{TcpListener, UnixListener};
+use tokio_util::sync::CancellationToken;
 
 use super::core::{Core, CoreParts, LiveSettings, StoreEpochs};
+use super::failure::Failure;
 use super::run_parts::RunParts;
 use super::threads::{LogThread, Threads};
 use crate::gateway::Gateway;
 use crate::pages::PageStore;
 use crate::raft::LogSender;
-use crate::raft::engine::EngineOptions;
+use crate::raft::engine::{Engine, EngineOptions};
 use crate::raft::snapshot::SnapshotPolicy;
 use crate::raft::snapshot_files::SnapshotFiles;
 use crate::state_machine::databases::Databases;
 use crate::storage::bootstrap::bootstrap;
 use crate::storage::directory::{Directory, DirectoryLock};
 use crate::storage::disk::FileDisk;
+use crate::storage::error::StorageError;
 use crate::storage::load::{LoadOptions, Loaded, load};
 use crate::storage::log::{LogOptions, LogTrouble, LogWriter};
 use crate::transport::listener::{Listening, is_from_this_process};
@@ -49,7 +52,13 @@ pub struct Running {
     core: Option<Core>,
     log: Option<LogThread>,
     threads: Option<Threads>,
+    failure: Failure,
 }
+
+/// There is no other voter to hand over to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no other voter")]
+pub struct NoOtherVoter;
 
 /// What the directory gave.
 struct Opened {
@@ -78,9 +87,11 @@ impl Running {
             LogTrouble::Recovered => tracing::info!("the log is written again"),
         }));
         let writer = LogWriter::new(opened.directory.clone(), opened.lock, metadata, next_index, options);
+        let failure = Failure::default();
+        let log_failure = failure.clone();
+        let on_panic = move |panic: String| log_failure.report(&format!("log thread: {panic}"));
         let (sender, log) =
-            LogThread::start(writer, |panic| tracing::error!(panic, "the log thread has stopped"))
-                .map_err(|error| StartError(format!("log thread: {error}")))?;
+            LogThread::start(writer, on_panic).map_err(|error| StartError(format!("log thread: {error}")))?;
         // A request to a thread that has gone is dropped, and with it its completion, which is an error.
         let send = LogSender::new(move |request| drop(sender.send(request)));
         let core_parts = core_parts(
@@ -93,6 +104,7 @@ impl Running {
                 directory: opened.directory,
                 loaded: opened.loaded,
                 live: &parts.live,
+                failure: &failure,
             },
         );
         match start_core(&threads, core_parts) {
@@ -103,7 +115,12 @@ impl Running {
                 core.sql_tasks().spawn(async move {
                     tokio::select! { () = stop.cancelled() => {} () = accepting => {} }
                 });
-                Ok(Running { core: Some(core), log: Some(log), threads: Some(threads) })
+                threads.consensus().spawn(supervise(
+                    core.engine().clone(),
+                    failure.clone(),
+                    core.stopping().clone(),
+                ));
+                Ok(Running { core: Some(core), log: Some(log), threads: Some(threads), failure })
             }
             Err(error) => {
                 threads.shut_down();
@@ -117,6 +134,20 @@ impl Running {
     #[must_use]
     pub fn core(&self) -> Option<&Core> {
         self.core.as_ref()
+    }
+
+    /// Why the node has stopped by itself, if it has.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        self.failure.reason()
+    }
+
+    /// Gives leadership and vote to other nodes.
+    ///
+    /// # Errors
+    /// There is no other voter.
+    pub fn handover(&self) -> Result<(), NoOtherVoter> {
+        Err(NoOtherVoter)
     }
 
     /// Ends connections, consensus, log and threads, in this order; the directory is free afterwards.
@@ -145,8 +176,32 @@ impl Drop for Running {
     }
 }
 
+/// The directory at `path`, checked.
+///
+/// # Errors
+/// Those of `Directory::open`.
+pub fn open_directory(path: &Path) -> Result<Directory, StorageError> {
+    Directory::open(Arc::new(FileDisk), path)
+}
+
+/// Waits for the first failure of any part, then ends consensus and all connections.
+async fn supervise(engine: Engine, failure: Failure, stop: CancellationToken) {
+    let mut status = engine.status();
+    let reason = tokio::select! {
+        () = stop.cancelled() => return,
+        reason = failure.reported() => reason,
+        status = status.wait_for(|status| status.failed.is_some()) => {
+            let failed = status.ok().and_then(|status| status.failed.clone());
+            format!("consensus: {}", failed.unwrap_or_else(|| "ended".to_owned()))
+        }
+    };
+    failure.report(&reason);
+    engine.fail(reason).await;
+    stop.cancel();
+}
+
 fn open(path: &Path, id: NodeId, address: &[u8], auto_recovery: bool) -> Result<Opened, StartError> {
-    let directory = Directory::open(Arc::new(FileDisk), path).map_err(StartError::raft)?;
+    let directory = open_directory(path).map_err(StartError::raft)?;
     let lock = directory.lock().map_err(|error| StartError(error.to_string()))?;
     directory.clean_up(&lock).map_err(StartError::raft)?;
     if id == NodeId(1) || id == BOOTSTRAP_ID {
@@ -166,10 +221,12 @@ struct EngineParts<'a> {
     directory: Directory,
     loaded: Loaded,
     live: &'a Arc<LiveSettings>,
+    failure: &'a Failure,
 }
 
 fn core_parts(threads: &Threads, parts: EngineParts<'_>) -> CoreParts {
     let store = PageStore::new();
+    let failure = parts.failure.clone();
     let started = Instant::now();
     let seed = SystemWallClock.since_epoch().as_nanos() as u64 ^ parts.id.0 ^ u64::from(std::process::id());
     let compress: Arc<AtomicBool> = Arc::clone(&parts.live.snapshot_compression);
@@ -200,7 +257,7 @@ fn core_parts(threads: &Threads, parts: EngineParts<'_>) -> CoreParts {
         sql: SqlSection::BlockInPlace,
         sql_threads: (parts.options.pool_thread_count as usize).max(1),
         live: Arc::clone(parts.live),
-        on_panic: Box::new(|text| tracing::error!(panic = text, "a callback of SQLite has panicked")),
+        on_panic: Box::new(move |text| failure.report(&format!("SQLite callback: {text}"))),
     }
 }
 

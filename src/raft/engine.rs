@@ -409,6 +409,12 @@ impl Engine {
         }
     }
 
+    /// Stops consensus for good because of something outside it.
+    pub async fn fail(&self, reason: String) {
+        self.status.fail(reason);
+        self.shutdown().await;
+    }
+
     /// Stops consensus: nothing is appended, voted or applied afterwards.
     pub async fn shutdown(&self) {
         self.stopping.cancel();

@@ -82,3 +82,6 @@ pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// Longest wait of the default connect function for a connection.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Voters that role management aims at unless the host says otherwise. spec: c-api 3.5.
+pub const TARGET_VOTERS: i32 = 3;

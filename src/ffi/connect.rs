@@ -1,0 +1,69 @@
+//! The host's connect function. spec: c-api 3.4.
+
+use std::ffi::{CString, c_char, c_int, c_void};
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::sync::Arc;
+
+use super::{call, dqlite_node};
+use crate::transport::dial::{Connector, IpConnector, Socket};
+
+/// Connects to `address` and puts a connected stream socket into `*fd`, which the library closes; nonzero if it cannot.
+pub type dqlite_connect_func =
+    Option<unsafe extern "C" fn(arg: *mut c_void, address: *const c_char, fd: *mut c_int) -> c_int>;
+
+type ConnectFunction = unsafe extern "C" fn(*mut c_void, *const c_char, *mut c_int) -> c_int;
+
+/// A connect function with its argument, which is handed back as it came and never looked at.
+struct HostConnector {
+    function: ConnectFunction,
+    argument: *mut c_void,
+}
+
+// SAFETY: the host promises that the function may be called on any thread, several times at once (spec: c-api 3.4).
+unsafe impl Send for HostConnector {}
+// SAFETY: as above.
+unsafe impl Sync for HostConnector {}
+
+impl Connector for HostConnector {
+    fn connect(&self, address: &str) -> io::Result<Socket> {
+        let text = CString::new(address)
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "address with a NUL"))?;
+        let mut descriptor: c_int = -1;
+        // SAFETY: the host's own function with its own argument; both pointers live until it returns.
+        let code = unsafe { (self.function)(self.argument, text.as_ptr(), &raw mut descriptor) };
+        if code != 0 {
+            return Err(io::Error::other(format!("connect function: code {code} for '{address}'")));
+        }
+        if descriptor < 0 {
+            return Err(io::Error::other(format!(
+                "connect function: descriptor {descriptor} for '{address}'"
+            )));
+        }
+        // SAFETY: the function gave the descriptor away (spec: c-api 3.4).
+        Socket::adopt(unsafe { OwnedFd::from_raw_fd(descriptor) })
+    }
+}
+
+/// The connector of a function; of null the default one.
+pub(super) fn connector(function: dqlite_connect_func, argument: *mut c_void) -> Arc<dyn Connector> {
+    match function {
+        Some(function) => Arc::new(HostConnector { function, argument }),
+        None => Arc::new(IpConnector),
+    }
+}
+
+/// Sets who connects to other nodes; `f` is called on threads of the library, several at once, and may block for seconds.
+///
+/// # Safety
+/// `n` is null or a live node; `f` may be called with `arg` on any thread until the node is stopped.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dqlite_node_set_connect_func(
+    n: *mut dqlite_node,
+    f: dqlite_connect_func,
+    arg: *mut c_void,
+) -> c_int {
+    let connector = connector(f, arg);
+    // SAFETY: null or live, by this function's contract.
+    unsafe { call(n, |handle| handle.set_connector(connector)) }
+}

@@ -1,0 +1,214 @@
+//! `dqlite_server_*`. spec: c-api 4.
+
+use std::ffi::{OsStr, c_char, c_int, c_uint, c_void};
+use std::os::unix::ffi::OsStrExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+
+use super::connect::{connector, dqlite_connect_func};
+use super::version::dqlite_node_id;
+use super::{DQLITE_ERROR, DQLITE_MISUSE, bytes};
+use crate::node::handle::CallError;
+use crate::node::options::DQLITE_OK;
+use crate::server::Server;
+
+/// A server: a node that keeps its id and the addresses of its cluster in its directory.
+pub struct dqlite_server {
+    server: Server,
+}
+
+/// # Safety
+/// `server` is null or a live server.
+unsafe fn call(server: *const dqlite_server, run: impl FnOnce(&Server) -> Result<(), CallError>) -> c_int {
+    // SAFETY: null or live, by this function's contract.
+    let Some(server) = (unsafe { server.as_ref() }) else {
+        return DQLITE_MISUSE;
+    };
+    match catch_unwind(AssertUnwindSafe(|| run(&server.server))) {
+        Ok(result) => result.map_or_else(CallError::code, |()| DQLITE_OK),
+        Err(_) => DQLITE_ERROR,
+    }
+}
+
+/// Makes a server that keeps its data in the directory `path`, which is looked at when it starts.
+///
+/// # Safety
+/// `path` is null or a C string; `server` is null or a place for a pointer.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dqlite_server_create(path: *const c_char, server: *mut *mut dqlite_server) -> c_int {
+    if server.is_null() {
+        return DQLITE_MISUSE;
+    }
+    // SAFETY: null or a C string, by this function's contract.
+    let path = unsafe { bytes(path) };
+    let (made, code) = match path {
+        Some(path) => {
+            let server = Server::new(PathBuf::from(OsStr::from_bytes(path)));
+            (Box::into_raw(Box::new(dqlite_server { server })), DQLITE_OK)
+        }
+        None => (std::ptr::null_mut(), DQLITE_MISUSE),
+    };
+    // SAFETY: not null, checked above; a place for a pointer, by this function's contract.
+    unsafe { server.write(made) };
+    code
+}
+
+/// Sets the address that others dial. Counts at the first start of the directory.
+///
+/// # Safety
+/// `server` is null or a live server; `address` is null or a C string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dqlite_server_set_address(
+    server: *mut dqlite_server,
+    address: *const c_char,
+) -> c_int {
+    // SAFETY: null or a C string, by this function's contract.
+    let Some(address) = (unsafe { bytes(address) }) else {
+        return DQLITE_MISUSE;
+    };
+    let set = |server: &Server| {
+        server.change(|settings| settings.address = Some(address.to_vec()));
+        Ok(())
+    };
+    // SAFETY: null or live, by this function's contract.
+    unsafe { call(server, set) }
+}
+
+/// Sets whether the first start of the directory makes a new cluster.
+///
+/// # Safety
+/// `server` is null or a live server.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dqlite_server_set_auto_bootstrap(server: *mut dqlite_server, on: bool) -> c_int {
+    let set = |server: &Server| {
+        server.change(|settings| settings.auto_bootstrap = on);
+        Ok(())
+    };
+    // SAFETY: null or live, by this function's contract.
+    unsafe { call(server, set) }
+}
+
+/// Adds addresses of members of the cluster to join.
+///
+/// # Safety
+/// `server` is null or a live server; `addrs` is null or an array of `n` C strings.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dqlite_server_set_auto_join(
+    server: *mut dqlite_server,
+    addrs: *const *const c_char,
+    n: c_uint,
+) -> c_int {
+    let mut addresses = Vec::new();
+    for position in 0..n as usize {
+        if addrs.is_null() {
+            return DQLITE_MISUSE;
+        }
+        // SAFETY: an element of the array, by this function's contract.
+        let address = unsafe { addrs.add(position).read() };
+        // SAFETY: null or a C string, by this function's contract.
+        let Some(address) = (unsafe { bytes(address) }) else {
+            return DQLITE_MISUSE;
+        };
+        addresses.push(address.to_vec());
+    }
+    // SAFETY: null or live, by this function's contract.
+    unsafe { call(server, |server| server.add_auto_join(addresses)) }
+}
+
+/// Sets where the server listens, if that is not its address.
+///
+/// # Safety
+/// `server` is null or a live server; `addr` is null or a C string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dqlite_server_set_bind_address(
+    server: *mut dqlite_server,
+    addr: *const c_char,
+) -> c_int {
+    // SAFETY: null or a C string, by this function's contract.
+    let Some(address) = (unsafe { bytes(addr) }) else {
+        return DQLITE_MISUSE;
+    };
+    let set = |server: &Server| {
+        server.change(|settings| settings.bind_address = Some(address.to_vec()));
+        Ok(())
+    };
+    // SAFETY: null or live, by this function's contract.
+    unsafe { call(server, set) }
+}
+
+/// Sets who connects to other nodes, as `dqlite_node_set_connect_func` does.
+///
+/// # Safety
+/// `server` is null or a live server; `f` may be called with `arg` on any thread until the server is stopped.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dqlite_server_set_connect_func(
+    server: *mut dqlite_server,
+    f: dqlite_connect_func,
+    arg: *mut c_void,
+) -> c_int {
+    let connector = connector(f, arg);
+    let set = |server: &Server| {
+        server.change(|settings| settings.connector = connector);
+        Ok(())
+    };
+    // SAFETY: null or live, by this function's contract.
+    unsafe { call(server, set) }
+}
+
+/// Starts the server; it serves clients when this returns.
+///
+/// # Safety
+/// `server` is null or a live server.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dqlite_server_start(server: *mut dqlite_server) -> c_int {
+    // SAFETY: null or live, by this function's contract.
+    unsafe { call(server, Server::start) }
+}
+
+/// The id of the server, 0 before its first start.
+///
+/// # Safety
+/// `server` is null or a live server.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dqlite_server_get_id(server: *mut dqlite_server) -> dqlite_node_id {
+    // SAFETY: null or live, by this function's contract.
+    let Some(server) = (unsafe { server.as_ref() }) else {
+        return 0;
+    };
+    catch_unwind(AssertUnwindSafe(|| server.server.id().0)).unwrap_or(0)
+}
+
+/// Gives leadership and vote to other nodes, as is good before a stop.
+///
+/// # Safety
+/// `server` is null or a live server.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dqlite_server_handover(server: *mut dqlite_server) -> c_int {
+    // SAFETY: null or live, by this function's contract.
+    unsafe { call(server, Server::handover) }
+}
+
+/// Stops the server, which may be started again.
+///
+/// # Safety
+/// `server` is null or a live server.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dqlite_server_stop(server: *mut dqlite_server) -> c_int {
+    // SAFETY: null or live, by this function's contract.
+    unsafe { call(server, Server::stop) }
+}
+
+/// Frees a server; stops it first if it runs. Null is allowed.
+///
+/// # Safety
+/// `server` is null or a live server, which is not used again.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dqlite_server_destroy(server: *mut dqlite_server) {
+    if server.is_null() {
+        return;
+    }
+    // SAFETY: made by `Box::into_raw` and not used again, by this function's contract.
+    let server = unsafe { Box::from_raw(server) };
+    // Nothing may reach C.
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(server)));
+}
