@@ -12,6 +12,13 @@ pub struct ErrorText {
     bytes: Box<[AtomicU8; ERROR_TEXT_MAX_BYTES + 1]>,
 }
 
+/// As much of `text` as fits into `max_bytes`, in whole characters.
+#[must_use]
+pub fn cut(text: &str, max_bytes: usize) -> &str {
+    let end = (0..=max_bytes.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
+}
+
 impl Default for ErrorText {
     fn default() -> ErrorText {
         ErrorText { bytes: Box::new([const { AtomicU8::new(0) }; ERROR_TEXT_MAX_BYTES + 1]) }
@@ -21,7 +28,7 @@ impl Default for ErrorText {
 impl ErrorText {
     /// Overwrites the text, cut to whole characters; a NUL in it becomes a blank.
     pub fn set(&self, text: &str) {
-        let end = text.floor_char_boundary(ERROR_TEXT_MAX_BYTES);
+        let end = cut(text, ERROR_TEXT_MAX_BYTES).len();
         for (slot, byte) in self.bytes.iter().zip(text.bytes().take(end)) {
             slot.store(if byte == 0 { b' ' } else { byte }, Ordering::Relaxed);
         }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::core::LiveSettings;
-use super::error_text::ErrorText;
+use super::error_text::{ErrorText, cut};
 use super::options::{DQLITE_ERROR, DQLITE_MISUSE, OptionError, Options};
 use super::run_parts::RunParts;
 use super::running::{Running, open_directory};
@@ -80,7 +80,6 @@ pub struct NodeHandle {
 impl NodeHandle {
     /// Checks `directory` and changes nothing in it. A handle of a bad directory is made all the same: its text says
     /// what is wrong. The address is not parsed. spec: c-api 3.1.
-    #[must_use]
     pub fn create(id: NodeId, address: Vec<u8>, directory: PathBuf) -> (NodeHandle, Result<(), CallError>) {
         let opened = Directory::open(Arc::new(FileDisk), &directory);
         let inner = Inner {
@@ -107,7 +106,7 @@ impl NodeHandle {
             }
             Err(error) => {
                 let text = error.to_string();
-                let text = &text[..text.floor_char_boundary(DIRECTORY_TEXT_MAX_BYTES)];
+                let text = cut(&text, DIRECTORY_TEXT_MAX_BYTES);
                 handle.error.set(&format!("raft_init(): io: {text}"));
                 Err(CallError::Error)
             }
