@@ -124,7 +124,7 @@ fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn raft_config(options: &EngineOptions) -> Result<Arc<Config>, EngineError> {
+fn raft_config(options: &EngineOptions, restores: bool) -> Result<Arc<Config>, EngineError> {
     let election = milliseconds(options.election_timeout);
     let config = Config {
         cluster_name: "dqlite".to_owned(),
@@ -140,7 +140,7 @@ fn raft_config(options: &EngineOptions) -> Result<Arc<Config>, EngineError> {
         removed_leader_step_down: openraft::StepDownPolicy::Never,
         quorum_loss_probe_interval: None,
         enable_pre_vote: Some(true),
-        enable_leader_restore: Some(false),
+        enable_leader_restore: Some(restores),
         allow_log_reversion: Some(false),
         broadcast_submitted_on_append: None,
         ..Config::default()
@@ -151,12 +151,6 @@ fn raft_config(options: &EngineOptions) -> Result<Arc<Config>, EngineError> {
         reason: error.to_string(),
     })?;
     Ok(Arc::new(config))
-}
-
-/// Whether this node alone decides.
-fn is_single_voter(configuration: &Configuration, id: NodeId) -> bool {
-    let mut voters = configuration.voters();
-    voters.next().is_some_and(|server| server.id == id) && voters.next().is_none()
 }
 
 impl Engine {
@@ -173,8 +167,9 @@ impl Engine {
 
     /// On the consensus thread, in a scope.
     async fn start_here(options: EngineOptions) -> Result<Engine, EngineError> {
-        let config = raft_config(&options)?;
-        let store = LogStore::new(&options.loaded, options.log.clone())?;
+        let mut store = LogStore::new(&options.loaded, options.log.clone())?;
+        let restores = store.restore_first_leader(options.id);
+        let config = raft_config(&options, restores)?;
         let log = store.view();
         let snapshots = Snapshots::new(options.snapshots, options.pool, options.log, options.snapshot_policy);
         let mut machine = StateMachine::new(options.machine, snapshots.clone());
@@ -200,8 +195,8 @@ impl Engine {
             stopping: CancellationToken::new(),
         };
         engine.start_tasks(options.hooks);
-        if is_single_voter(&engine.configuration().configuration, engine.id) {
-            engine.elect().await?;
+        if engine.configuration().configuration.is_only_voter(engine.id) {
+            engine.lead(restores).await?;
         }
         Ok(engine)
     }
@@ -228,9 +223,12 @@ impl Engine {
     }
 
     /// A node alone need not wait for its election timer.
-    async fn elect(&self) -> Result<(), EngineError> {
+    async fn lead(&self, restores: bool) -> Result<(), EngineError> {
         let mut status = self.status.watch();
-        self.raft.trigger().elect(false).await.map_err(|error| EngineError::Consensus(error.to_string()))?;
+        if !restores {
+            let elected = self.raft.trigger().elect(false).await;
+            elected.map_err(|error| EngineError::Consensus(error.to_string()))?;
+        }
         let status = status
             .wait_for(|status| status.serving.is_some() || status.failed.is_some())
             .await
@@ -378,7 +376,7 @@ impl Engine {
         if status.serving.is_none() {
             return Err(not_leader());
         }
-        if is_single_voter(&self.log.configuration().0, self.id) {
+        if self.log.configuration().0.is_only_voter(self.id) {
             return Ok(());
         }
         match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {

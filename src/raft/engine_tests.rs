@@ -68,9 +68,9 @@ async fn a_single_voter_serves_with_its_log_applied_when_start_returns() {
 
     let status = node.engine.status().borrow().clone();
     assert_eq!(status.leader, Some((NodeId(1), b"127.0.0.1:9001".to_vec())));
-    assert_eq!(status.serving, Some(Serving { term: Term(2), epoch: 0 }));
-    assert_eq!(node.engine.last_applied(), LogIndex(2));
-    assert_eq!(node.disk.lock().votes, vec![(2, 1)]);
+    assert_eq!(status.serving, Some(Serving { term: Term(1), epoch: 0 }));
+    assert_eq!(node.engine.last_applied(), LogIndex(1));
+    assert_eq!(node.disk.lock().votes, vec![]);
     assert_eq!(node.engine.configuration().index, LogIndex(1));
     node.engine.linearizable().await.unwrap();
     node.engine.shutdown().await;
@@ -186,8 +186,24 @@ async fn a_snapshot_is_taken_at_the_threshold_and_a_restart_continues_from_it() 
     assert_eq!(again.commands(), (1..=170).collect::<Vec<_>>());
     let first_applied = again.machine.0.lock().unwrap().applied[0].0;
     assert_eq!(first_applied, snapshot.index.0 + 1);
-    assert_eq!(again.serves_from(0).await.term, Term(3));
+    assert_eq!(again.serves_from(0).await.term, Term(1));
     assert_eq!(again.engine.configuration().index, LogIndex(1));
+    again.engine.shutdown().await;
+}
+
+// In a later term somebody else may have led: it takes an election to be sure.
+#[tokio::test(start_paused = true)]
+async fn a_single_voter_of_a_later_term_is_elected_again() {
+    let node = start(TestDisk::bootstrapped(), NO_SNAPSHOTS, 1).await;
+    node.engine.step_down().await;
+    assert_eq!(node.serves_from(1).await.term, Term(3));
+    assert_eq!(node.disk.lock().votes, vec![(2, 0), (3, 1)]);
+    node.engine.shutdown().await;
+
+    let again = start(node.disk.clone(), NO_SNAPSHOTS, 6).await;
+
+    assert_eq!(again.serving().unwrap().term, Term(4));
+    assert_eq!(again.engine.last_applied(), LogIndex(3));
     again.engine.shutdown().await;
 }
 

@@ -230,6 +230,24 @@ impl LogStore {
         Ok(LogStore { state: Arc::new(Mutex::new(state)), appended: watch::channel(None).0, log })
     }
 
+    /// In term 1 nobody but the node that made the cluster can have led. If that is this node and it still is the only
+    /// voter, it goes on leading without an election, so that a start writes nothing. Whether it does.
+    /// spec: c-api 3.8, "State on return".
+    pub(super) fn restore_first_leader(&mut self, id: NodeId) -> bool {
+        let mut state = self.lock();
+        let alone =
+            state.configurations.last().is_some_and(|(_, configuration)| configuration.is_only_voter(id));
+        let nobody_else = [NodeId(0), id].contains(&state.metadata.voted_for);
+        let restores = alone
+            && nobody_else
+            && state.metadata.term == Term(1)
+            && position(state.last_log_id().as_ref()).0 == Term(1);
+        if restores {
+            state.vote = Some(Vote::new_committed(1, id.0));
+        }
+        restores
+    }
+
     /// A view for the engine.
     pub(super) fn view(&self) -> LogView {
         LogView { state: self.state.clone(), appended: self.appended.subscribe() }

@@ -158,6 +158,13 @@ impl Configuration {
         self.servers.iter().filter(|server| server.role == Role::Voter)
     }
 
+    /// Whether `id` alone decides.
+    #[must_use]
+    pub fn is_only_voter(&self, id: NodeId) -> bool {
+        let mut voters = self.voters();
+        voters.next().is_some_and(|server| server.id == id) && voters.next().is_none()
+    }
+
     /// The bytes; padding is zero, the length a multiple of 8.
     #[must_use]
     pub fn encode(&self) -> Bytes {
