@@ -1,19 +1,46 @@
-# Targets: all check fmt-check lint test. What each one needs is in README.md.
+# Targets: all demo check bench install uninstall, and the parts of check: deps fmt-check lint doc test. See README.md.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
 CARGO ?= cargo
+CC ?= cc
+prefix ?= /usr/local
+libdir ?= $(prefix)/lib
+includedir ?= $(prefix)/include
+DESTDIR ?=
 # Longest time one run of the tests may take, in seconds: a hang is a failure.
 TEST_SECONDS ?= 1500
 TIMEOUT := timeout --kill-after=10
+# The system's SQLite if its development package is there, else one that is compiled in.
+FEATURES := $(shell pkg-config --exists sqlite3 2>/dev/null || echo --features bundled)
+BUILT := target/release
+FOLDER := target/lib
 
-.PHONY: all check deps fmt-check lint test
+.PHONY: all demo check bench install uninstall deps fmt-check lint doc test
 
 all: deps
-	$(CARGO) build --release --lib --package dqlite
+	$(CARGO) build --release --lib --package dqlite $(FEATURES)
+	mkdir -p $(FOLDER)
+	install -m 644 $(BUILT)/libdqlite.so $(FOLDER)/libdqlite.so.0.0.1
+	ln -sfn libdqlite.so.0.0.1 $(FOLDER)/libdqlite.so.0
+	ln -sfn libdqlite.so.0.0.1 $(FOLDER)/libdqlite.so
+	ln -fn $(BUILT)/libdqlite.a $(FOLDER)/libdqlite.a 2>/dev/null || cp $(BUILT)/libdqlite.a $(FOLDER)/libdqlite.a
+	scripts/make-pc $(prefix) $(libdir) $(includedir) >$(FOLDER)/dqlite.pc
 
-check: deps fmt-check lint test
+target/dqlite-node: tests-c/dqlite-node.c include/dqlite.h all
+	$(CC) -std=c11 -Wall -Wextra -Werror -O2 -Iinclude $< -o $@ -L$(FOLDER) -ldqlite -ldl
+
+demo: target/dqlite-node
+	$(CARGO) run --quiet --release --package dqlite-testing $(if $(FEATURES),--features dqlite/bundled) --bin demo -- target/dqlite-node $(FOLDER)
+
+# UPSTREAM: a folder of tests/upstream/fetch.sh, which fetches what is missing there.
+UPSTREAM ?= target/upstream
+bench: target/dqlite-node
+	tests/upstream/fetch.sh $(UPSTREAM)
+	$(CARGO) run --quiet --release --package dqlite-testing --bin bench -- target/dqlite-node $(FOLDER) $(UPSTREAM)
+
+check: deps fmt-check lint doc test
 
 deps:
 	@scripts/deps.sh
@@ -24,6 +51,23 @@ fmt-check:
 lint: deps
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
+doc: deps
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items --package dqlite
+
 test: deps
+	$(TIMEOUT) $(TEST_SECONDS) $(CARGO) build --lib --package dqlite
 	$(TIMEOUT) $(TEST_SECONDS) $(CARGO) test --workspace --no-run
 	$(TIMEOUT) $(TEST_SECONDS) $(CARGO) test --workspace
+
+install: all
+	install -d $(DESTDIR)$(libdir)/pkgconfig $(DESTDIR)$(includedir)
+	install -m 644 $(FOLDER)/libdqlite.so.0.0.1 $(DESTDIR)$(libdir)/libdqlite.so.0.0.1
+	ln -sfn libdqlite.so.0.0.1 $(DESTDIR)$(libdir)/libdqlite.so.0
+	ln -sfn libdqlite.so.0.0.1 $(DESTDIR)$(libdir)/libdqlite.so
+	install -m 644 $(BUILT)/libdqlite.a $(DESTDIR)$(libdir)/libdqlite.a
+	install -m 644 include/dqlite.h $(DESTDIR)$(includedir)/dqlite.h
+	scripts/make-pc $(prefix) $(libdir) $(includedir) >$(DESTDIR)$(libdir)/pkgconfig/dqlite.pc
+
+uninstall:
+	rm -f $(DESTDIR)$(libdir)/libdqlite.so.0.0.1 $(DESTDIR)$(libdir)/libdqlite.so.0 $(DESTDIR)$(libdir)/libdqlite.so
+	rm -f $(DESTDIR)$(libdir)/libdqlite.a $(DESTDIR)$(includedir)/dqlite.h $(DESTDIR)$(libdir)/pkgconfig/dqlite.pc

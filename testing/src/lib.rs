@@ -1,1 +1,5 @@
-//! What the tests share: a client of the wire protocol, node processes, temporary directories.
+//! What tests, the demo and the benchmarks share: a blocking client of the client protocol, and nodes in processes of
+//! their own that run `tests-c/dqlite-node.c` over a libdqlite.
+
+pub mod client;
+pub mod process;
