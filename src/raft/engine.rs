@@ -25,7 +25,7 @@ use super::status::{Leadership, Status, StatusBoard};
 
 use super::types::{EntryError, Runtime, TypeConfig, log_index, raft_index};
 use crate::storage::load::Loaded;
-use crate::types::config::{INSTALL_SNAPSHOT_TIMEOUT, REPLICATION_BATCH_ENTRIES_MAX};
+use crate::types::config::{INSTALL_SNAPSHOT_TIMEOUT, LOG_TRAILING_MAX_BYTES, REPLICATION_BATCH_ENTRIES_MAX};
 use crate::types::random::RandomSource;
 use crate::types::tasks::{BlockingPool, Tasks};
 use crate::types::{Configuration, EntryData, LogIndex, NodeId, ProposalToken, Term};
@@ -284,6 +284,9 @@ impl Engine {
         let mut applied = self.applied.clone();
         let mut current = self.snapshots.watch();
         let mut asked = LogIndex::NONE;
+        if !self.purge_behind_snapshot().await {
+            return;
+        }
         loop {
             let policy = self.snapshots.policy();
             let on_disk =
@@ -312,7 +315,9 @@ impl Engine {
     /// Whether openraft still runs.
     async fn purge_behind_snapshot(&self) -> bool {
         let Some(current) = self.snapshots.current() else { return true };
-        let upto = self.snapshots.policy().purge_upto(current.position.index);
+        let snapshot = current.position.index;
+        let too_much = self.log.last_beyond(LOG_TRAILING_MAX_BYTES).min(snapshot);
+        let upto = self.snapshots.policy().purge_upto(snapshot).max(too_much);
         match raft_index(upto) {
             Some(upto) => self.raft.trigger().purge_log(upto).await.is_ok(),
             None => true,

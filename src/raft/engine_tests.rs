@@ -191,6 +191,21 @@ async fn a_snapshot_is_taken_at_the_threshold_and_a_restart_continues_from_it() 
     again.engine.shutdown().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_the_snapshot_covers_takes_bounded_memory() {
+    let policy = SnapshotPolicy { threshold_entries: 50, trailing_entries: 1000 };
+    let node = start(TestDisk::bootstrapped(), policy, 5).await;
+    assert_eq!(node.engine.log.last_beyond(8 * 50), LogIndex::NONE);
+    for number in 1..=60 {
+        node.engine.propose(0, command(number), |_| true).unwrap();
+    }
+    node.applied(60).await;
+    // The first entry is the configuration.
+    assert_eq!(node.engine.log.last_beyond(8 * 50), LogIndex(11));
+    assert_eq!(node.engine.log.last_beyond(0), LogIndex(61));
+    node.engine.shutdown().await;
+}
+
 // In a later term somebody else may have led: it takes an election to be sure.
 #[tokio::test(start_paused = true)]
 async fn a_single_voter_of_a_later_term_is_elected_again() {

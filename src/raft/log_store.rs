@@ -151,6 +151,18 @@ impl LogView {
         state.entries.get(state.place(index)).map(|entry| entry.stored().term)
     }
 
+    /// The last entry before the newest ones that fit into `max_bytes`; 0 if all do.
+    pub(super) fn last_beyond(&self, max_bytes: usize) -> LogIndex {
+        let state = self.lock();
+        let mut bytes = 0;
+        let mut newest_first = state.entries.iter().rev();
+        let beyond = newest_first.find(|entry| {
+            bytes += entry.stored().data.len();
+            bytes > max_bytes
+        });
+        beyond.map_or(LogIndex::NONE, Entry::log_index)
+    }
+
     /// The last configuration in the log, committed or not, with the index of its entry.
     pub(super) fn configuration(&self) -> (Arc<Configuration>, LogIndex) {
         let state = self.lock();

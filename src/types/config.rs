@@ -20,6 +20,9 @@ pub const SNAPSHOT_THRESHOLD_ENTRIES: u64 = 1024;
 /// Entries kept behind a snapshot. spec: c-api 3.5.
 pub const SNAPSHOT_TRAILING_ENTRIES: u64 = 8192;
 
+/// Bytes of entries kept in memory that the snapshot on disk covers; a follower that needs older ones gets the snapshot.
+pub const LOG_TRAILING_MAX_BYTES: usize = 32 * 1024 * 1024;
+
 /// Length of a segment prepared ahead. spec: disk-format 4.3.
 pub const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
 
