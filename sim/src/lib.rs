@@ -1,1 +1,4 @@
-//! Deterministic simulation of whole nodes: a simulated disk, network and clock around the code of the library.
+//! Whole nodes on a simulated disk and clock: a seed replays exactly.
+
+pub mod disk;
+pub mod node;

@@ -3,11 +3,23 @@
 use super::directory::{Directory, DirectoryLock};
 use super::error::StorageError;
 use super::metadata::Metadata;
-use super::segment::{FORMAT_WORD, closed_name, encode_batch_prefix};
+use super::segment::{FORMAT_WORD, closed_name, encode_batch_prefix, parse_name};
+use super::snapshot_meta::SnapshotName;
 use crate::types::{Configuration, Entry, EntryData, EntryKind, LogIndex, NodeId, Role, Server, Term};
 
 /// Longest configuration of a bootstrap or a recovery in bytes: one block of 4096 without what stands before it.
 const CONFIGURATION_MAX_BYTES: usize = 4096 - 40;
+
+/// What a bootstrap writes before the first segment.
+const FIRST_METADATA: Metadata = Metadata { version: 1, term: Term(1), voted_for: NodeId(0) };
+
+/// Whether there is a segment, one that was set aside too, or a snapshot. Without one, metadata of a bootstrap means that a crash cut it off.
+fn has_log(directory: &Directory) -> Result<bool, StorageError> {
+    let is_log = |name: &str| {
+        parse_name(name).is_some() || SnapshotName::parse_meta(name).is_some() || name.starts_with("corrupt-")
+    };
+    Ok(directory.list()?.iter().any(|(name, _)| is_log(name)))
+}
 
 /// Makes `id` at `address` the only voter, if the stored term is 0; otherwise does nothing. Which ids do that is the
 /// caller's decision.
@@ -20,12 +32,14 @@ pub fn bootstrap(
     id: NodeId,
     address: &[u8],
 ) -> Result<(), StorageError> {
-    if directory.read_metadata()?.term != Term(0) {
+    let metadata = directory.read_metadata()?;
+    let was_cut = metadata == FIRST_METADATA && !has_log(directory)?;
+    if metadata.term != Term(0) && !was_cut {
         return Ok(());
     }
     let server = Server { id, address: address.to_vec(), role: Role::Voter };
     let configuration = Configuration::new(vec![server])?;
-    directory.write_metadata(&Metadata { version: 1, term: Term(1), voted_for: NodeId(0) })?;
+    directory.write_metadata(&FIRST_METADATA)?;
     write_configuration(directory, lock, LogIndex(1), &configuration)
 }
 

@@ -36,6 +36,8 @@ pub struct SnapshotWriter {
     content_size: u64,
     written: u64,
     sink: Option<Sink>,
+    /// Whether the data may have its name.
+    named: bool,
 }
 
 enum Sink {
@@ -90,6 +92,7 @@ impl SnapshotWriter {
             content_size,
             written: 0,
             sink: Some(sink),
+            named: false,
         })
     }
 
@@ -115,6 +118,8 @@ impl SnapshotWriter {
         let data_bytes = finish().map_err(|error| failed("write snapshot", self.temporary.clone(), error))?;
         let data_name = self.meta.name().data_name();
         let data = self.directory.path().join(&data_name);
+        // From here on the snapshot may exist, whatever an error says.
+        self.named = true;
         rename(&self.directory, self.temporary.clone(), data)?;
         sync_directory(&self.directory)?;
         Ok(SnapshotFile { meta: self.meta.clone(), data_name, data_bytes })
@@ -143,11 +148,9 @@ impl Write for SnapshotWriter {
 
 impl Drop for SnapshotWriter {
     fn drop(&mut self) {
-        // After `finish` there is none; otherwise the next start removes what cannot be removed here.
-        let _ = self.directory.disk().remove(&self.temporary);
-        let complete =
-            self.directory.disk().stat(&self.directory.path().join(self.meta.name().data_name())).is_ok();
-        if !complete {
+        if !self.named {
+            // What cannot be removed here is removed by the next start.
+            let _ = self.directory.disk().remove(&self.temporary);
             let _ = self.directory.disk().remove(&self.directory.path().join(self.meta.name().meta_name()));
         }
     }

@@ -1,0 +1,210 @@
+//! A whole node on a simulated disk, on one current-thread runtime whose clock is paused: what `node::running` does with
+//! threads, done with tasks.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use dqlite::node::core::{Core, CoreError, CoreParts, LiveSettings, StoreEpochs};
+use dqlite::pages::PageStore;
+use dqlite::protocol::request::{Parameters, Request};
+use dqlite::raft::{EngineOptions, LogSender, SnapshotFiles, SnapshotPolicy};
+use dqlite::state_machine::databases::Databases;
+use dqlite::storage::bootstrap::bootstrap;
+use dqlite::storage::directory::Directory;
+use dqlite::storage::error::StorageError;
+use dqlite::storage::load::{LoadOptions, load};
+use dqlite::storage::log::{LogOptions, LogRequest, LogWriter, Progress};
+use dqlite::types::NodeId;
+use dqlite::types::clock::WallClock;
+use dqlite::types::random::RandomSource;
+use dqlite::types::tasks::{BlockingPool, SqlSection, Tasks};
+use dqlite::vfs::empty_page;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::sync::mpsc;
+
+use crate::disk::SimDisk;
+
+/// Data directory of the simulated node.
+pub const DIRECTORY: &str = "/data";
+/// Bytes between client and node that nobody has read.
+const STREAM_BYTES: usize = 1 << 20;
+
+/// Why a simulated node did not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The directory.
+    Storage(StorageError),
+    /// Consensus or SQLite.
+    Core(CoreError),
+}
+
+impl From<StorageError> for StartError {
+    fn from(error: StorageError) -> StartError {
+        StartError::Storage(error)
+    }
+}
+
+/// Runs work where it is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct InlinePool;
+
+impl BlockingPool for InlinePool {
+    fn run(&self, work: Box<dyn FnOnce() + Send>) {
+        work();
+    }
+}
+
+/// A wall clock that stands still.
+#[derive(Clone, Copy, Debug)]
+pub struct FrozenClock;
+
+impl WallClock for FrozenClock {
+    fn since_epoch(&self) -> Duration {
+        Duration::from_secs(1_700_000_000)
+    }
+}
+
+/// How a simulated node differs from the defaults.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeSettings {
+    /// Seed of everything random in it.
+    pub seed: u64,
+    /// When snapshots are taken.
+    pub policy: SnapshotPolicy,
+    /// Whether they are compressed.
+    pub compress: bool,
+    /// Length of a segment in bytes.
+    pub segment_bytes: u64,
+}
+
+/// The options a simulated directory is loaded with.
+#[must_use]
+pub fn load_options() -> LoadOptions {
+    LoadOptions { auto_recovery: true, wall_clock: Arc::new(FrozenClock) }
+}
+
+/// Starts a node that bootstraps itself. To be called inside a runtime with a paused clock.
+///
+/// # Errors
+/// Those of the directory, of consensus and of SQLite.
+pub async fn start(disk: &SimDisk, settings: NodeSettings) -> Result<Core, StartError> {
+    let directory = Directory::open(Arc::new(disk.clone()), Path::new(DIRECTORY))?;
+    let lock = directory.lock()?;
+    directory.clean_up(&lock)?;
+    bootstrap(&directory, &lock, NodeId(1), b"127.0.0.1:9001")?;
+    let loaded = load(&directory, &lock, &load_options())?;
+    let mut options = LogOptions::new(Box::new(|_| {}));
+    options.segment_bytes = settings.segment_bytes;
+    let next_index = loaded.last_index().next();
+    let writer = LogWriter::new(directory.clone(), lock, loaded.metadata, next_index, options);
+    let (sender, requests) = mpsc::unbounded_channel();
+    tokio::spawn(run_log(writer, requests));
+    let store = PageStore::new();
+    let ticks = AtomicU64::new(1_700_000_000_000 + settings.seed * 1_000_000);
+    let engine = EngineOptions {
+        id: NodeId(1),
+        address: b"127.0.0.1:9001".to_vec(),
+        heartbeat_interval: Duration::from_millis(500),
+        election_timeout: Duration::from_millis(3000),
+        snapshot_policy: settings.policy,
+        consensus: Tasks::new(tokio::runtime::Handle::current()),
+        pool: Arc::new(InlinePool),
+        random: Arc::new(RandomSource::from_seed(settings.seed)),
+        // The receiver goes with the node.
+        log: LogSender::new(move |request| drop(sender.send(request))),
+        loaded,
+        snapshots: Arc::new(SnapshotFiles::new(
+            directory,
+            move || ticks.fetch_add(1, Ordering::Relaxed),
+            Arc::new(AtomicBool::new(settings.compress)),
+        )),
+        machine: Box::new(Databases::new(Arc::clone(&store), empty_page())),
+        hooks: Arc::new(StoreEpochs(Arc::clone(&store))),
+    };
+    let parts = CoreParts {
+        store,
+        engine,
+        sql_tasks: Tasks::new(tokio::runtime::Handle::current()),
+        sql: SqlSection::Inline,
+        sql_threads: 4,
+        live: Arc::new(LiveSettings::default()),
+        on_panic: Box::new(|text| panic!("{text}")),
+    };
+    Core::start(parts).await.map_err(StartError::Core)
+}
+
+async fn run_log(mut writer: LogWriter, mut requests: mpsc::UnboundedReceiver<LogRequest>) {
+    let mut progress = Progress::Idle;
+    loop {
+        let mut batch = Vec::new();
+        match progress {
+            Progress::Idle => {
+                writer.prepare_ahead();
+                match requests.recv().await {
+                    Some(request) => batch.push(request),
+                    None => break,
+                }
+            }
+            Progress::RetryAfter(duration) => tokio::time::sleep(duration).await,
+        }
+        while let Ok(request) = requests.try_recv() {
+            batch.push(request);
+        }
+        progress = writer.process(batch);
+    }
+    // What cannot be closed is loaded all the same.
+    let _ = writer.close();
+}
+
+/// A client at the other end of a stream in memory.
+#[derive(Debug)]
+pub struct SimClient {
+    stream: DuplexStream,
+    /// Every answer, type and body.
+    pub answers: Vec<(u8, Vec<u8>)>,
+}
+
+impl SimClient {
+    /// Connects and opens a database; None if the node does not answer.
+    pub async fn open(core: &Core, name: &str) -> Option<SimClient> {
+        let (client, server) = tokio::io::duplex(STREAM_BYTES);
+        let (read, write) = tokio::io::split(server);
+        core.serve(read, write);
+        let mut client = SimClient { stream: client, answers: Vec::new() };
+        client.stream.write_all(&1u64.to_le_bytes()).await.ok()?;
+        let name = Bytes::copy_from_slice(name.as_bytes());
+        let (kind, _) = client.call(&Request::Open { name, flags: 0, vfs: Bytes::new() }).await?;
+        (kind == 4).then_some(client)
+    }
+
+    /// Sends a request and waits for its answer; None if the connection ends.
+    pub async fn call(&mut self, request: &Request) -> Option<(u8, Vec<u8>)> {
+        self.stream.write_all(&request.encode()?).await.ok()?;
+        let mut header = [0; 8];
+        self.stream.read_exact(&mut header).await.ok()?;
+        let words = u32::from_le_bytes([header[0], header[1], header[2], header[3]]);
+        let mut body = vec![0; words as usize * 8];
+        self.stream.read_exact(&mut body).await.ok()?;
+        self.answers.push((header[4], body.clone()));
+        Some((header[4], body))
+    }
+
+    /// Runs a statement; whether its success was acknowledged.
+    pub async fn exec(&mut self, sql: &str) -> bool {
+        let sql = Bytes::copy_from_slice(sql.as_bytes());
+        let request = Request::ExecSql { db: 0, sql, parameters: Parameters::default() };
+        self.call(&request).await.is_some_and(|(kind, _)| kind == 6)
+    }
+
+    /// The one integer of `SELECT ... AS n`; None if there is none.
+    pub async fn number(&mut self, sql: &str) -> Option<u64> {
+        let sql = Bytes::copy_from_slice(sql.as_bytes());
+        let request = Request::QuerySql { db: 0, sql, parameters: Parameters::default() };
+        let (kind, body) = self.call(&request).await?;
+        let word = body.get(24..32)?.try_into().ok()?;
+        (kind == 7).then_some(u64::from_le_bytes(word))
+    }
+}
