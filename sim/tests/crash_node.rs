@@ -137,19 +137,3 @@ fn an_operation_may_fail_or_find_no_space() {
     println!("{faults} faults, 0 acknowledged rows lost, 0 starts refused");
     assert!(faults >= 500, "{faults} faults");
 }
-#[test]
-fn debug_case() {
-    let op: u64 = std::env::var("OP").unwrap().parse().unwrap();
-    let d = disk();
-    let error = std::env::var("ERR").is_ok();
-    d.plan(op, if error { Fault::Error } else { Fault::Cut });
-    let acked = run(&d, 2);
-    for (i, (t, h)) in d.trace().iter().enumerate() {
-        if (i as i64 - op as i64).abs() < 40 {
-            println!("{} {t} {h:x}", i + 1);
-        }
-    }
-    let after = d.after_power_cut(if error { op } else { op * 10 });
-    println!("acked {acked}; {:?}", dqlite::storage::disk::Disk::list(&after, Path::new(DIRECTORY)));
-    check(&after, acked, "x");
-}
