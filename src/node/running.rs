@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::core::{Core, CoreParts, LiveSettings, StoreEpochs};
@@ -82,9 +83,16 @@ impl Running {
         let threads = Threads::start().map_err(|error| StartError(format!("threads: {error}")))?;
         let metadata = opened.loaded.metadata;
         let next_index = opened.loaded.last_index().next();
-        let options = LogOptions::new(Box::new(|trouble| match trouble {
-            LogTrouble::Failing { error } => tracing::error!(error, "the log cannot be written"),
-            LogTrouble::Recovered => tracing::info!("the log is written again"),
+        let (log_failing, log_state) = watch::channel(false);
+        let options = LogOptions::new(Box::new(move |trouble| match trouble {
+            LogTrouble::Failing { error } => {
+                tracing::error!(error, "the log cannot be written");
+                log_failing.send_replace(true);
+            }
+            LogTrouble::Recovered => {
+                tracing::info!("the log is written again");
+                log_failing.send_replace(false);
+            }
         }));
         let writer = LogWriter::new(opened.directory.clone(), opened.lock, metadata, next_index, options);
         let failure = Failure::default();
@@ -120,6 +128,7 @@ impl Running {
                     failure.clone(),
                     core.stopping().clone(),
                 ));
+                threads.consensus().spawn(follow_log(core.engine().clone(), log_state));
                 Ok(Running { core: Some(core), log: Some(log), threads: Some(threads), failure })
             }
             Err(error) => {
@@ -198,6 +207,14 @@ async fn supervise(engine: Engine, failure: Failure, stop: CancellationToken) {
     failure.report(&reason);
     engine.fail(reason).await;
     stop.cancel();
+}
+
+/// Tells consensus when the log cannot be written, until the log thread ends.
+async fn follow_log(engine: Engine, mut state: watch::Receiver<bool>) {
+    while state.changed().await.is_ok() {
+        let failing = *state.borrow_and_update();
+        engine.set_log_failing(failing).await;
+    }
 }
 
 fn open(path: &Path, id: NodeId, address: &[u8], auto_recovery: bool) -> Result<Opened, StartError> {

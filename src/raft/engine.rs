@@ -23,7 +23,7 @@ use super::snapshot::{SnapshotPolicy, SnapshotStore, Snapshots};
 use super::state_machine::{Applied, StateMachine, loaded_snapshot};
 use super::status::{Leadership, Status, StatusBoard};
 
-use super::types::{EntryError, Runtime, TypeConfig, log_index, raft_index};
+use super::types::{EntryError, RaftLogId, Runtime, TypeConfig, log_index, raft_index};
 use crate::storage::load::Loaded;
 use crate::types::config::{INSTALL_SNAPSHOT_TIMEOUT, LOG_TRAILING_MAX_BYTES, REPLICATION_BATCH_ENTRIES_MAX};
 use crate::types::random::RandomSource;
@@ -403,12 +403,23 @@ impl Engine {
         let term = self.status.watch().borrow().term.0;
         let request = VoteRequest {
             vote: Vote::new(term + 1, 0),
-            last_log_id: self.log.last_log_id(),
+            // A log that is up to date whatever is appended meanwhile.
+            last_log_id: Some(RaftLogId::new(term + 1, u64::MAX)),
             leadership_transfer: true,
         };
         if let Err(error) = self.raft.vote(request).await {
             // A stopped openraft leads no more.
             warn!(%error, "step down");
+        }
+    }
+
+    /// While the log cannot be written this node does not campaign, and where others can lead it gives up leadership; a vote
+    /// is not answered before it is on the disk, so none is given either. A node alone waits for its disk.
+    pub async fn set_log_failing(&self, failing: bool) {
+        self.raft.runtime_config().elect(!failing);
+        let leads = self.status.watch().borrow().serving.is_some();
+        if failing && leads && !self.log.configuration().0.is_only_voter(self.id) {
+            self.step_down().await;
         }
     }
 

@@ -133,11 +133,6 @@ impl LogView {
         position(self.lock().last_log_id().as_ref()).1
     }
 
-    /// openraft's id of the last entry.
-    pub(super) fn last_log_id(&self) -> Option<RaftLogId> {
-        self.lock().last_log_id()
-    }
-
     /// Term of an entry that is still there or was purged last.
     pub(super) fn term_at(&self, index: LogIndex) -> Option<Term> {
         let state = self.lock();
