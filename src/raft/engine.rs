@@ -175,7 +175,7 @@ impl Engine {
         let mut machine = StateMachine::new(options.machine, snapshots.clone());
         let applied = machine.applied();
         if let Some(file) = &options.loaded.snapshot {
-            let current = loaded_snapshot(&file.meta, |index| log.term_at(index));
+            let current = loaded_snapshot(&file.meta, |index| log.rank_at(index));
             machine.restore(current).await.map_err(|error| EngineError::Restore(error.to_string()))?;
         }
         drop(options.loaded);

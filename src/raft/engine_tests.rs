@@ -190,6 +190,56 @@ async fn a_snapshot_is_taken_at_the_threshold_and_a_restart_continues_from_it() 
     again.engine.shutdown().await;
 }
 
+// checklist c-api 59: a log with falling terms (1,5,5,1,5) loads, serves and replicates
+#[tokio::test(start_paused = true)]
+async fn a_log_whose_terms_fall_is_served_and_keeps_them() {
+    for (terms, policy) in [
+        (vec![5, 5, 1, 5], NO_SNAPSHOTS),
+        (vec![5, 5, 1], NO_SNAPSHOTS),
+        (vec![5, 5, 1], SnapshotPolicy { threshold_entries: 4, trailing_entries: 3 }),
+        (vec![5, 5, 1], SnapshotPolicy { threshold_entries: 4, trailing_entries: 0 }),
+    ] {
+        let disk = TestDisk::bootstrapped();
+        let configuration = disk.lock().entries[0].clone();
+        for (number, term) in terms.iter().enumerate() {
+            let entry = if *term == 1 {
+                configuration.clone()
+            } else {
+                let data = command(number as u64);
+                crate::types::Entry {
+                    term: Term(*term),
+                    kind: crate::types::EntryKind::Command,
+                    data,
+                    token: None,
+                }
+            };
+            disk.lock().entries.push(entry);
+        }
+        disk.lock().term = Term(5);
+        let mut expected: Vec<u64> = (0..terms.len() as u64).filter(|n| terms[*n as usize] == 5).collect();
+
+        for round in 0..4 {
+            let node = start(disk.clone(), policy, 1).await;
+            let serving = node.serving().unwrap();
+            assert_eq!(serving.term, Term(6 + round));
+            assert_eq!(node.commands(), expected, "{terms:?} round {round}");
+            node.engine.propose(serving.epoch, command(100 + round), |_| true).unwrap();
+            expected.push(100 + round);
+            node.applied(expected.len()).await;
+            assert_eq!(node.commands(), expected);
+            sleep(Duration::from_millis(100)).await;
+            node.engine.shutdown().await;
+        }
+        if policy == NO_SNAPSHOTS {
+            let stored: Vec<u64> =
+                disk.lock().entries[1..=terms.len()].iter().map(|entry| entry.term.0).collect();
+            assert_eq!(stored, terms);
+        } else {
+            assert!(disk.lock().snapshot.is_some());
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_the_snapshot_covers_takes_bounded_memory() {
     let policy = SnapshotPolicy { threshold_entries: 50, trailing_entries: 1000 };

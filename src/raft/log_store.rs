@@ -133,8 +133,8 @@ impl LogView {
         position(self.lock().last_log_id().as_ref()).1
     }
 
-    /// Term of an entry that is still there or was purged last.
-    pub(super) fn term_at(&self, index: LogIndex) -> Option<Term> {
+    /// Rank of an entry that is still there or was purged last.
+    pub(super) fn rank_at(&self, index: LogIndex) -> Option<Term> {
         let state = self.lock();
         let (purged_term, purged_index) = position(state.purged.as_ref());
         if index == purged_index && index != LogIndex::NONE {
@@ -143,7 +143,7 @@ impl LogView {
         if index < state.first {
             return None;
         }
-        state.entries.get(state.place(index)).map(|entry| entry.stored().term)
+        state.entries.get(state.place(index)).map(Entry::rank)
     }
 
     /// The last entry before the newest ones that fit into `max_bytes`; 0 if all do.
@@ -193,13 +193,16 @@ impl LogStore {
     /// # Errors
     /// An entry that cannot be a member of a log.
     pub(super) fn new(loaded: &Loaded, log: LogSender) -> Result<LogStore, EntryError> {
+        let snapshot = loaded.snapshot.as_ref().map(|file| &file.meta);
         let mut entries = VecDeque::with_capacity(loaded.entries.len());
         let mut index = loaded.first_index;
+        let mut rank = snapshot.filter(|meta| meta.index.next() == index).map_or(Term(0), |meta| meta.term);
         for stored in &loaded.entries {
-            entries.push_back(Entry::from_stored(index, stored.clone())?);
+            let entry = Entry::from_stored(index, stored.clone(), rank)?;
+            rank = entry.rank();
+            entries.push_back(entry);
             index = index.next();
         }
-        let snapshot = loaded.snapshot.as_ref().map(|file| &file.meta);
         let snapshot_id = snapshot.and_then(|meta| log_id(meta.term, meta.index));
         let mut first = loaded.first_index;
         let after_snapshot = snapshot.map_or(LogIndex(1), |meta| meta.index.next());

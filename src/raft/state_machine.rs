@@ -33,6 +33,8 @@ pub(super) struct StateMachine {
     /// The lock only makes it shareable; there is one user.
     machine: Mutex<Option<Box<dyn Machine>>>,
     applied_log_id: Option<RaftLogId>,
+    /// Term of the last applied entry as it is stored.
+    applied_term: Term,
     membership: RaftStoredMembership,
     configuration: Arc<Configuration>,
     configuration_index: LogIndex,
@@ -45,6 +47,7 @@ impl StateMachine {
         StateMachine {
             machine: Mutex::new(Some(machine)),
             applied_log_id: None,
+            applied_term: Term(0),
             membership: RaftStoredMembership::default(),
             configuration: Arc::default(),
             configuration_index: LogIndex::NONE,
@@ -77,6 +80,7 @@ impl StateMachine {
             restored.map_err(|error| io::Error::other(format!("snapshot of index {index}: {error}")))?;
         *self.machine() = Some(machine);
         self.applied_log_id = current.meta.last_log_id;
+        self.applied_term = current.position.term;
         self.membership = current.meta.last_membership.clone();
         self.configuration = current.position.configuration.clone();
         self.configuration_index = current.position.configuration_index;
@@ -106,7 +110,8 @@ impl StateMachine {
                 return Err(io::Error::other(format!("entry {index}: apply panicked")));
             }
         }
-        let log_id = super::types::log_id(entry.stored().term, index);
+        let log_id = super::types::log_id(entry.rank(), index);
+        self.applied_term = entry.stored().term;
         if let Some(change) = entry.change() {
             self.membership = RaftStoredMembership::new(log_id, change.membership.clone());
             self.configuration = change.configuration.clone();
@@ -146,7 +151,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
         let content = self.machine().as_mut().map(|machine| machine.pin());
-        let (term, index) = position(self.applied_log_id.as_ref());
+        let index = position(self.applied_log_id.as_ref()).1;
         SnapshotBuilder {
             snapshots: self.snapshots.clone(),
             next: Current {
@@ -155,7 +160,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                     last_membership: self.membership.clone(),
                 },
                 position: SnapshotPosition {
-                    term,
+                    term: self.applied_term,
                     index,
                     configuration: self.configuration.clone(),
                     configuration_index: self.configuration_index,
@@ -182,15 +187,15 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 }
 
-/// The snapshot that was found in the directory, as openraft names it. `term_of` knows terms of the loaded log.
+/// The snapshot that was found in the directory, as openraft names it. `rank_of` knows the loaded log.
 pub(super) fn loaded_snapshot(
     meta: &crate::storage::snapshot_meta::SnapshotMeta,
-    term_of: impl Fn(LogIndex) -> Option<Term>,
+    rank_of: impl Fn(LogIndex) -> Option<Term>,
 ) -> Current {
-    let configuration_term = term_of(meta.configuration_index).unwrap_or(meta.term);
+    let configuration_term = rank_of(meta.configuration_index).unwrap_or(meta.term);
     Current {
         meta: RaftSnapshotMeta {
-            last_log_id: super::types::log_id(meta.term, meta.index),
+            last_log_id: super::types::log_id(rank_of(meta.index).unwrap_or(meta.term), meta.index),
             last_membership: stored_membership(
                 &meta.configuration,
                 meta.configuration_index,

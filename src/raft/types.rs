@@ -241,19 +241,23 @@ impl RaftPayload for Payload {
 }
 
 /// A log entry with its place; cheap to clone.
+///
+/// `dqlite_node_recover` writes an entry of term 1 behind entries of later terms, and openraft's log ids never fall: it is
+/// told the highest term so far, the `rank`, while the disk and the peers keep the stored term. spec: disk-format 9.
 #[derive(Clone, Debug)]
 pub struct Entry {
     index: LogIndex,
+    rank: Term,
     stored: Arc<types::Entry>,
     change: Option<Change>,
 }
 
 impl Entry {
-    /// Takes an entry that was read or received.
+    /// Takes an entry that was read or received; the entries before it rank up to `floor`.
     ///
     /// # Errors
     /// A CHANGE without a readable configuration or without voters; index 0.
-    pub fn from_stored(index: LogIndex, stored: types::Entry) -> Result<Entry, EntryError> {
+    pub fn from_stored(index: LogIndex, stored: types::Entry, floor: Term) -> Result<Entry, EntryError> {
         if index == LogIndex::NONE {
             return Err(EntryError::ZeroIndex);
         }
@@ -266,13 +270,19 @@ impl Entry {
         } else {
             None
         };
-        Ok(Entry { index, stored: Arc::new(stored), change })
+        Ok(Entry { index, rank: stored.term.max(floor), stored: Arc::new(stored), change })
     }
 
     /// Where it stands.
     #[must_use]
     pub fn log_index(&self) -> LogIndex {
         self.index
+    }
+
+    /// The highest term up to here: what openraft takes for its term.
+    #[must_use]
+    pub fn rank(&self) -> Term {
+        self.rank
     }
 
     /// The entry as all layers carry it.
@@ -301,17 +311,18 @@ impl RaftEntry for Entry {
     fn new(log_id: RaftLogId, payload: Payload) -> Entry {
         let (term, index) = position(Some(&log_id));
         let stored = types::Entry { term, kind: payload.kind, data: payload.data, token: payload.token };
-        Entry { index, stored: Arc::new(stored), change: payload.change }
+        Entry { index, rank: term, stored: Arc::new(stored), change: payload.change }
     }
 
     fn log_id_parts(&self) -> (&u64, u64) {
         let index = raft_index(self.index).expect("an entry never stands at index 0");
-        (&self.stored.term.0, index)
+        (&self.rank.0, index)
     }
 
     fn set_log_id(&mut self, log_id: RaftLogId) {
         let (term, index) = position(Some(&log_id));
         self.index = index;
+        self.rank = term;
         Arc::make_mut(&mut self.stored).term = term;
     }
 
