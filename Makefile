@@ -1,4 +1,11 @@
-# Targets: all demo check bench install uninstall, and the parts of check: deps fmt-check lint doc test. See README.md.
+# Targets: all demo check bench install uninstall, and the parts of # Needs cargo-fuzz and a nightly toolchain; FUZZ_SECONDS for each decoder.
+FUZZ_SECONDS ?= 600
+fuzz:
+	for target in $$(ls fuzz/fuzz_targets | sed 's/\.rs//'); do \
+	    $(CARGO) +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=1024; \
+	done
+
+check: deps fmt-check lint doc test. See README.md.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -17,7 +24,7 @@ FEATURES := $(shell pkg-config --exists sqlite3 2>/dev/null || echo --features b
 BUILT := target/release
 FOLDER := target/lib
 
-.PHONY: all demo check bench install uninstall deps fmt-check lint doc test
+.PHONY: all demo check bench fuzz install uninstall deps fmt-check lint doc test
 
 all: deps
 	$(CARGO) build --release --lib --package dqlite $(FEATURES)

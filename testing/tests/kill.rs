@@ -2,48 +2,21 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use dqlite::protocol::request::Value;
 use dqlite_testing::client::Client;
-use dqlite_testing::process::{Library, NodeOptions, NodeProcess, compile, free_address};
+use dqlite_testing::process::NodeProcess;
+
+mod support;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Writers at once.
 const WRITERS: u64 = 4;
 /// Kills; the floor of acknowledged rows follows from them.
 const KILLS: u64 = 20;
-
-/// The folder with libdqlite.so of this build, under its names.
-fn library(folder: &Path) -> PathBuf {
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/debug/libdqlite.so");
-    let built = std::env::var_os("DQLITE_LIBRARY").map_or(built, PathBuf::from);
-    assert!(built.exists(), "{} is missing: `cargo build` makes it", built.display());
-    std::os::unix::fs::symlink(std::fs::canonicalize(&built).unwrap(), folder.join("libdqlite.so.0"))
-        .unwrap();
-    std::os::unix::fs::symlink("libdqlite.so.0", folder.join("libdqlite.so")).unwrap();
-    folder.to_owned()
-}
-
-fn options(folder: &Path) -> NodeOptions {
-    let library = library(folder);
-    let program = folder.join("dqlite-node");
-    compile(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests-c/dqlite-node.c"), &library, &program)
-        .unwrap();
-    let directory = folder.join("data");
-    std::fs::create_dir(&directory).unwrap();
-    NodeOptions {
-        program,
-        library: Library::new(&library),
-        id: 1,
-        address: free_address().unwrap(),
-        directory,
-        arguments: vec!["--snapshot-threshold=64".into(), "--snapshot-trailing=128".into()],
-    }
-}
 
 /// Writes numbers of its own until told to stop; the last one that was acknowledged.
 fn write(address: &str, writer: u64, from: u64, stop: &AtomicBool, acknowledged: &AtomicU64) -> u64 {
@@ -66,7 +39,7 @@ fn write(address: &str, writer: u64, from: u64, stop: &AtomicBool, acknowledged:
 #[test]
 fn every_acknowledged_row_survives_twenty_kills() {
     let folder = tempfile::tempdir().unwrap();
-    let options = options(folder.path());
+    let options = support::options(folder.path());
     let acknowledged = Arc::new(AtomicU64::new(0));
     let mut last = vec![0u64; WRITERS as usize];
 
