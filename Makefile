@@ -1,11 +1,4 @@
-# Targets: all demo check bench install uninstall, and the parts of # Needs cargo-fuzz and a nightly toolchain; FUZZ_SECONDS for each decoder.
-FUZZ_SECONDS ?= 600
-fuzz:
-	for target in $$(ls fuzz/fuzz_targets | sed 's/\.rs//'); do \
-	    $(CARGO) +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=1024; \
-	done
-
-check: deps fmt-check lint doc test. See README.md.
+# Targets: all demo check bench fuzz install uninstall, and the parts of check: deps fmt-check lint doc test. See README.md.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -46,6 +39,13 @@ UPSTREAM ?= target/upstream
 bench: target/dqlite-node
 	tests/upstream/fetch.sh $(UPSTREAM)
 	$(CARGO) run --quiet --release --package dqlite-testing --bin bench -- target/dqlite-node $(FOLDER) $(UPSTREAM)
+
+# Needs cargo-fuzz and a nightly toolchain; FUZZ_SECONDS for each decoder.
+FUZZ_SECONDS ?= 600
+fuzz:
+	for target in $$(ls fuzz/fuzz_targets | sed 's/\.rs//'); do \
+	    $(CARGO) +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=1024; \
+	done
 
 check: deps fmt-check lint doc test
 

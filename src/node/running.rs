@@ -25,7 +25,7 @@ use crate::storage::directory::{Directory, DirectoryLock};
 use crate::storage::disk::FileDisk;
 use crate::storage::error::StorageError;
 use crate::storage::load::{LoadOptions, Loaded, load};
-use crate::storage::log::{LogOptions, LogTrouble, LogWriter};
+use crate::storage::log::{LogOptions, LogStatistics, LogTrouble, LogWriter};
 use crate::transport::listener::{Listening, is_from_this_process};
 use crate::types::clock::{SystemWallClock, WallClock};
 use crate::types::random::RandomSource;
@@ -54,6 +54,7 @@ pub struct Running {
     log: Option<LogThread>,
     threads: Option<Threads>,
     failure: Failure,
+    statistics: Arc<LogStatistics>,
 }
 
 /// There is no other voter to hand over to.
@@ -95,6 +96,7 @@ impl Running {
             }
         }));
         let writer = LogWriter::new(opened.directory.clone(), opened.lock, metadata, next_index, options);
+        let statistics = writer.statistics();
         let failure = Failure::default();
         let log_failure = failure.clone();
         let on_panic = move |panic: String| log_failure.report(&format!("log thread: {panic}"));
@@ -129,7 +131,7 @@ impl Running {
                     core.stopping().clone(),
                 ));
                 threads.consensus().spawn(follow_log(core.engine().clone(), log_state));
-                Ok(Running { core: Some(core), log: Some(log), threads: Some(threads), failure })
+                Ok(Running { core: Some(core), log: Some(log), threads: Some(threads), failure, statistics })
             }
             Err(error) => {
                 threads.shut_down();
@@ -149,6 +151,12 @@ impl Running {
     #[must_use]
     pub fn failure(&self) -> Option<String> {
         self.failure.reason()
+    }
+
+    /// What the log has written since the start.
+    #[must_use]
+    pub fn log_statistics(&self) -> &LogStatistics {
+        &self.statistics
     }
 
     /// Gives leadership and vote to other nodes.

@@ -183,3 +183,34 @@ fn a_node_writes_to_its_directory_and_comes_back_with_everything() {
     assert_eq!((kind, body[24]), (7, 10));
     running.stop();
 }
+
+// Writers follow each other without waiting for the disk: many transactions share one sync.
+#[test]
+fn thirty_two_writers_share_syncs() {
+    // Not in /tmp, which may be memory: a sync must cost something.
+    let directory = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    let (running, address) = start(directory.path());
+    let mut running = running.unwrap();
+    assert_eq!(exec(&mut connect(&address), "CREATE TABLE t(n)").0, 6);
+    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
+    let before = (count(&running.log_statistics().entries), count(&running.log_statistics().syncs));
+
+    std::thread::scope(|scope| {
+        for _ in 0..32 {
+            scope.spawn(|| {
+                let mut client = connect(&address);
+                for _ in 0..100 {
+                    assert_eq!(exec(&mut client, "INSERT INTO t VALUES(1)").0, 6);
+                }
+            });
+        }
+    });
+
+    let transactions = count(&running.log_statistics().entries) - before.0;
+    let syncs = count(&running.log_statistics().syncs) - before.1;
+    let ratio = syncs as f64 / transactions as f64;
+    println!("{transactions} transactions, {syncs} syncs, ratio {ratio:.3}");
+    assert_eq!(transactions, 3200);
+    assert!(ratio <= 0.2, "{ratio}");
+    running.stop();
+}

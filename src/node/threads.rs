@@ -4,7 +4,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
@@ -125,6 +125,7 @@ impl LogThread {
 
 fn run_log(mut writer: LogWriter, requests: &Receiver<LogRequest>) {
     let mut wait: Option<Duration> = None;
+    let mut gather = Gather::default();
     loop {
         let first = match wait {
             None => {
@@ -133,8 +134,8 @@ fn run_log(mut writer: LogWriter, requests: &Receiver<LogRequest>) {
             }
             Some(duration) => requests.recv_timeout(duration),
         };
-        let batch: Vec<LogRequest> = match first {
-            Ok(first) => std::iter::once(first).chain(requests.try_iter()).collect(),
+        let batch = match first {
+            Ok(first) => gather.take(first, requests),
             Err(RecvTimeoutError::Timeout) => Vec::new(),
             Err(RecvTimeoutError::Disconnected) => break,
         };
@@ -148,6 +149,47 @@ fn run_log(mut writer: LogWriter, requests: &Receiver<LogRequest>) {
     }
 }
 
+/// How many entries a sync waits for: several writers that were answered together soon write again. A lone writer never
+/// waits.
+#[derive(Debug, Default)]
+struct Gather {
+    /// Entries of the last batch.
+    last: usize,
+    /// Batches until more than the last time are waited for again: the last attempt was in vain.
+    pause: usize,
+}
+
+impl Gather {
+    /// Entries to wait for.
+    fn target(&self) -> usize {
+        let more = if self.pause == 0 { self.last / 4 } else { 0 };
+        (self.last + more).min(config::GROUP_COMMIT_ENTRIES)
+    }
+
+    /// A batch has been gathered.
+    fn gathered(&mut self, entries: usize) {
+        let in_vain = entries < self.target();
+        self.pause = if in_vain { config::GROUP_COMMIT_PAUSE } else { self.pause.saturating_sub(1) };
+        self.last = entries;
+    }
+
+    /// What is queued, and what follows within the window until there is enough.
+    fn take(&mut self, first: LogRequest, requests: &Receiver<LogRequest>) -> Vec<LogRequest> {
+        let mut batch = vec![first];
+        batch.extend(requests.try_iter());
+        let end = Instant::now() + config::GROUP_COMMIT_WINDOW;
+        let mut entries: usize = batch.iter().map(LogRequest::entries).sum();
+        while entries > 0 && entries < self.target() {
+            let Some(left) = end.checked_duration_since(Instant::now()) else { break };
+            let Ok(next) = requests.recv_timeout(left) else { break };
+            entries += next.entries();
+            batch.push(next);
+        }
+        self.gathered(entries);
+        batch
+    }
+}
+
 /// The text of a panic.
 #[must_use]
 pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
@@ -157,5 +199,25 @@ pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
         text.clone()
     } else {
         "panic without a text".to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sync_waits_for_as_many_as_the_last_one_served_and_tries_for_more_now_and_then() {
+        let mut gather = Gather::default();
+        for (entries, target) in [(1, 1), (3, 3), (4, 5), (5, 6), (8, 10), (8, 8), (8, 8)] {
+            gather.gathered(entries);
+            assert_eq!(gather.target(), target, "after {entries}");
+        }
+        for _ in 2..config::GROUP_COMMIT_PAUSE {
+            gather.gathered(8);
+        }
+        assert_eq!(gather.target(), 10);
+        gather.gathered(1000);
+        assert_eq!(gather.target(), config::GROUP_COMMIT_ENTRIES);
     }
 }

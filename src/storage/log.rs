@@ -390,6 +390,15 @@ impl LogWriter {
 }
 
 impl LogRequest {
+    /// Entries to append.
+    #[must_use]
+    pub fn entries(&self) -> usize {
+        match self {
+            LogRequest::Append { entries, .. } => entries.len(),
+            _ => 0,
+        }
+    }
+
     fn into_done(self) -> Done {
         match self {
             LogRequest::Append { done, .. }

@@ -23,6 +23,15 @@ pub const SNAPSHOT_TRAILING_ENTRIES: u64 = 8192;
 /// Bytes of entries kept in memory that the snapshot on disk covers; a follower that needs older ones gets the snapshot.
 pub const LOG_TRAILING_MAX_BYTES: usize = 32 * 1024 * 1024;
 
+/// Longest wait of the log for writers that were answered together and are expected to write again.
+pub const GROUP_COMMIT_WINDOW: Duration = Duration::from_micros(500);
+
+/// Entries beyond which the log waits for no more.
+pub const GROUP_COMMIT_ENTRIES: usize = 32;
+
+/// Batches that follow one which waited for more writers in vain, before more are waited for again.
+pub const GROUP_COMMIT_PAUSE: usize = 100;
+
 /// Length of a segment prepared ahead. spec: disk-format 4.3.
 pub const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
 
