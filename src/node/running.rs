@@ -109,18 +109,10 @@ impl Running {
         );
         match start_core(&threads, core_parts) {
             Ok(core) => {
-                let gateway = Arc::clone(core.gateway());
-                let stop = core.stopping().clone();
-                let accepting = accept(&threads, listening, gateway)?;
-                core.sql_tasks().spawn(async move {
-                    tokio::select! { () = stop.cancelled() => {} () = accepting => {} }
-                });
-                threads.consensus().spawn(supervise(
-                    core.engine().clone(),
-                    failure.clone(),
-                    core.stopping().clone(),
-                ));
-                Ok(Running { core: Some(core), log: Some(log), threads: Some(threads), failure })
+                // Whatever fails from here on stops the node again.
+                let running = Running { core: Some(core), log: Some(log), threads: Some(threads), failure };
+                running.serve(listening)?;
+                Ok(running)
             }
             Err(error) => {
                 threads.shut_down();
@@ -128,6 +120,19 @@ impl Running {
                 Err(error)
             }
         }
+    }
+
+    /// Accepts clients, and ends everything when a part has failed.
+    fn serve(&self, listening: Listening) -> Result<(), StartError> {
+        let (Some(core), Some(threads)) = (&self.core, &self.threads) else { return Ok(()) };
+        let accepting = accept(threads, listening, Arc::clone(core.gateway()))?;
+        let stop = core.stopping().clone();
+        core.sql_tasks().spawn(async move {
+            tokio::select! { () = stop.cancelled() => {} () = accepting => {} }
+        });
+        let supervision = supervise(core.engine().clone(), self.failure.clone(), core.stopping().clone());
+        threads.consensus().spawn(supervision);
+        Ok(())
     }
 
     /// Consensus and what stands on it.
@@ -321,3 +326,7 @@ async fn after_failed_accept(error: &std::io::Error) {
     tracing::warn!(%error, "accept");
     tokio::time::sleep(config::ACCEPT_RETRY).await;
 }
+
+#[cfg(test)]
+#[path = "running_failure_tests.rs"]
+mod failure_tests;

@@ -159,3 +159,36 @@ pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
         "panic without a text".to_owned()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::storage::directory::Directory;
+    use crate::storage::disk::FileDisk;
+    use crate::storage::log::LogOptions;
+    use crate::storage::metadata::Metadata;
+    use crate::types::{Entry, EntryData, EntryKind, LogIndex, Term};
+
+    #[test]
+    fn a_panic_of_the_log_thread_is_reported_and_answers_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = Directory::open(Arc::new(FileDisk), folder.path()).unwrap();
+        let lock = directory.lock().unwrap();
+        let options = LogOptions::new(Box::new(|_| {}));
+        let writer = LogWriter::new(directory, lock, Metadata::default(), LogIndex(1), options);
+        let (panics, panic) = channel();
+        let (sender, thread) = LogThread::start(writer, move |text| panics.send(text).unwrap()).unwrap();
+
+        let (answers, answer) = channel();
+        let data = EntryData::from_bytes(bytes::Bytes::from_static(&[0; 8]));
+        let entry = Entry { term: Term(1), kind: EntryKind::Barrier, data, token: None };
+        let done = Box::new(move |result| answers.send(result).unwrap());
+        sender.send(LogRequest::Append { first_index: LogIndex(7), entries: vec![entry], done }).unwrap();
+
+        assert!(panic.recv().unwrap().contains('7'));
+        assert!(answer.recv().is_err(), "an entry that was not written has been acknowledged");
+        thread.join();
+    }
+}
