@@ -479,7 +479,7 @@ static void start_damaged(const char *directory, const char *name, const void *b
     char path[256];
     dqlite_node *n = create_quietly(directory);
     int (*set)(dqlite_node *, bool) = (int (*)(dqlite_node *, bool))dlsym(RTLD_DEFAULT, "dqlite_node_set_auto_recovery");
-    dqlite_node_set_bind_address(n, "@abi-damaged");
+    dqlite_node_set_bind_address(n, "@");
     dqlite_node_start(n);
     dqlite_node_stop(n);
     dqlite_node_destroy(n);
@@ -492,7 +492,7 @@ static void start_damaged(const char *directory, const char *name, const void *b
         if (set != NULL) {
             set(damaged, auto_recovery);
         }
-        dqlite_node_set_bind_address(damaged, "@abi-damaged");
+        dqlite_node_set_bind_address(damaged, "@");
         code = dqlite_node_start(damaged);
         printf("start -> %d \"%s\"\n", code, dqlite_node_errmsg(damaged));
         if (code == 0) {

@@ -102,8 +102,7 @@ impl Running {
         let on_panic = move |panic: String| log_failure.report(&format!("log thread: {panic}"));
         let (sender, log) =
             LogThread::start(writer, on_panic).map_err(|error| StartError(format!("log thread: {error}")))?;
-        // A request to a thread that has gone is dropped, and with it its completion, which is an error.
-        let send = LogSender::new(move |request| drop(sender.send(request)));
+        let send = LogSender::new(move |request| sender.send(request));
         let core_parts = core_parts(
             &threads,
             EngineParts {
@@ -119,19 +118,11 @@ impl Running {
         );
         match start_core(&threads, core_parts) {
             Ok(core) => {
-                let gateway = Arc::clone(core.gateway());
-                let stop = core.stopping().clone();
-                let accepting = accept(&threads, listening, gateway)?;
-                core.sql_tasks().spawn(async move {
-                    tokio::select! { () = stop.cancelled() => {} () = accepting => {} }
-                });
-                threads.consensus().spawn(supervise(
-                    core.engine().clone(),
-                    failure.clone(),
-                    core.stopping().clone(),
-                ));
-                threads.consensus().spawn(follow_log(core.engine().clone(), log_state));
-                Ok(Running { core: Some(core), log: Some(log), threads: Some(threads), failure, statistics })
+                // Whatever fails from here on stops the node again.
+                let running =
+                    Running { core: Some(core), log: Some(log), threads: Some(threads), failure, statistics };
+                running.serve(listening, log_state)?;
+                Ok(running)
             }
             Err(error) => {
                 threads.shut_down();
@@ -139,6 +130,20 @@ impl Running {
                 Err(error)
             }
         }
+    }
+
+    /// Accepts clients, and ends everything when a part has failed.
+    fn serve(&self, listening: Listening, log_state: watch::Receiver<bool>) -> Result<(), StartError> {
+        let (Some(core), Some(threads)) = (&self.core, &self.threads) else { return Ok(()) };
+        let accepting = accept(threads, listening, Arc::clone(core.gateway()))?;
+        let stop = core.stopping().clone();
+        core.sql_tasks().spawn(async move {
+            tokio::select! { () = stop.cancelled() => {} () = accepting => {} }
+        });
+        let supervision = supervise(core.engine().clone(), self.failure.clone(), core.stopping().clone());
+        threads.consensus().spawn(supervision);
+        threads.consensus().spawn(follow_log(core.engine().clone(), log_state));
+        Ok(())
     }
 
     /// Consensus and what stands on it.
@@ -213,8 +218,9 @@ async fn supervise(engine: Engine, failure: Failure, stop: CancellationToken) {
         }
     };
     failure.report(&reason);
-    engine.fail(reason).await;
+    engine.mark_failed(reason);
     stop.cancel();
+    engine.shutdown().await;
 }
 
 /// Tells consensus when the log cannot be written, until the log thread ends.
@@ -346,3 +352,7 @@ async fn after_failed_accept(error: &std::io::Error) {
     tracing::warn!(%error, "accept");
     tokio::time::sleep(config::ACCEPT_RETRY).await;
 }
+
+#[cfg(test)]
+#[path = "running_failure_tests.rs"]
+mod failure_tests;

@@ -96,37 +96,60 @@ impl BlockingPool for Pool {
 #[derive(Debug)]
 pub struct LogThread {
     thread: JoinHandle<()>,
+    end: Sender<LogMessage>,
+}
+
+/// What the log thread is sent.
+enum LogMessage {
+    Request(LogRequest),
+    /// Nothing after it is done, whoever still can send.
+    End,
+}
+
+/// Sends requests to the log thread.
+#[derive(Clone, Debug)]
+pub struct LogQueue {
+    sender: Sender<LogMessage>,
+}
+
+impl LogQueue {
+    /// Queues a request; one to a thread that has ended is dropped, and with it its completion, which is an error.
+    pub fn send(&self, request: LogRequest) {
+        drop(self.sender.send(LogMessage::Request(request)));
+    }
 }
 
 impl LogThread {
-    /// Starts the thread; it ends when the last sender is gone. `on_panic` hears of a panic, which is final.
+    /// Starts the thread; it ends in `join`. `on_panic` hears of a panic, which is final.
     ///
     /// # Errors
     /// The operating system's.
     pub fn start(
         writer: LogWriter,
         on_panic: impl FnOnce(String) + Send + 'static,
-    ) -> io::Result<(Sender<LogRequest>, LogThread)> {
+    ) -> io::Result<(LogQueue, LogThread)> {
         let (sender, requests) = channel();
         let thread = std::thread::Builder::new().name("dqlite-log".into()).spawn(move || {
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run_log(writer, &requests))) {
                 on_panic(panic_text(panic.as_ref()));
             }
         })?;
-        Ok((sender, LogThread { thread }))
+        Ok((LogQueue { sender: sender.clone() }, LogThread { thread, end: sender }))
     }
 
-    /// Waits for the end of the thread.
+    /// Lets the thread do what is queued, and waits for its end.
     pub fn join(self) {
+        // A thread that panicked has no queue any more.
+        drop(self.end.send(LogMessage::End));
         // Its panics were caught inside.
         let _ = self.thread.join();
     }
 }
 
-fn run_log(mut writer: LogWriter, requests: &Receiver<LogRequest>) {
+fn run_log(mut writer: LogWriter, requests: &Receiver<LogMessage>) {
     let mut wait: Option<Duration> = None;
     let mut gather = Gather::default();
-    loop {
+    while !gather.ended {
         let first = match wait {
             None => {
                 writer.prepare_ahead();
@@ -155,6 +178,8 @@ fn run_log(mut writer: LogWriter, requests: &Receiver<LogRequest>) {
 struct Gather {
     /// Entries of the last batch.
     last: usize,
+    /// The end was asked for.
+    ended: bool,
     /// Batches until more than the last time are waited for again: the last attempt was in vain.
     pause: usize,
 }
@@ -162,7 +187,7 @@ struct Gather {
 impl Gather {
     /// Entries to wait for.
     fn target(&self) -> usize {
-        let more = if self.pause == 0 { self.last / 4 } else { 0 };
+        let more = if self.pause == 0 { self.last / 2 } else { 0 };
         (self.last + more).min(config::GROUP_COMMIT_ENTRIES)
     }
 
@@ -174,16 +199,23 @@ impl Gather {
     }
 
     /// What is queued, and what follows within the window until there is enough.
-    fn take(&mut self, first: LogRequest, requests: &Receiver<LogRequest>) -> Vec<LogRequest> {
-        let mut batch = vec![first];
-        batch.extend(requests.try_iter());
+    fn take(&mut self, first: LogMessage, requests: &Receiver<LogMessage>) -> Vec<LogRequest> {
         let end = Instant::now() + config::GROUP_COMMIT_WINDOW;
-        let mut entries: usize = batch.iter().map(LogRequest::entries).sum();
-        while entries > 0 && entries < self.target() {
-            let Some(left) = end.checked_duration_since(Instant::now()) else { break };
-            let Ok(next) = requests.recv_timeout(left) else { break };
-            entries += next.entries();
-            batch.push(next);
+        let mut batch = Vec::new();
+        let mut entries = 0;
+        let mut next = Some(first);
+        while let Some(message) = next {
+            let LogMessage::Request(request) = message else {
+                self.ended = true;
+                break;
+            };
+            entries += request.entries();
+            batch.push(request);
+            next = requests.try_recv().ok();
+            if next.is_none() && entries > 0 && entries < self.target() {
+                let left = end.checked_duration_since(Instant::now());
+                next = left.and_then(|left| requests.recv_timeout(left).ok());
+            }
         }
         self.gathered(entries);
         batch
@@ -204,19 +236,47 @@ pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::storage::directory::Directory;
+    use crate::storage::disk::FileDisk;
+    use crate::storage::log::LogOptions;
+    use crate::storage::metadata::Metadata;
+    use crate::types::{Entry, EntryData, EntryKind, LogIndex, Term};
+
+    #[test]
+    fn a_panic_of_the_log_thread_is_reported_and_answers_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = Directory::open(Arc::new(FileDisk), folder.path()).unwrap();
+        let lock = directory.lock().unwrap();
+        let options = LogOptions::new(Box::new(|_| {}));
+        let writer = LogWriter::new(directory, lock, Metadata::default(), LogIndex(1), options);
+        let (panics, panic) = channel();
+        let (sender, thread) = LogThread::start(writer, move |text| panics.send(text).unwrap()).unwrap();
+
+        let (answers, answer) = channel();
+        let data = EntryData::from_bytes(bytes::Bytes::from_static(&[0; 8]));
+        let entry = Entry { term: Term(1), kind: EntryKind::Barrier, data, token: None };
+        let done = Box::new(move |result| answers.send(result).unwrap());
+        sender.send(LogRequest::Append { first_index: LogIndex(7), entries: vec![entry], done });
+
+        assert!(panic.recv().unwrap().contains('7'));
+        assert!(answer.recv().is_err(), "an entry that was not written has been acknowledged");
+        thread.join();
+    }
 
     #[test]
     fn a_sync_waits_for_as_many_as_the_last_one_served_and_tries_for_more_now_and_then() {
         let mut gather = Gather::default();
-        for (entries, target) in [(1, 1), (3, 3), (4, 5), (5, 6), (8, 10), (8, 8), (8, 8)] {
+        for (entries, target) in [(1, 1), (3, 4), (4, 6), (6, 9), (9, 13), (8, 8), (8, 8)] {
             gather.gathered(entries);
             assert_eq!(gather.target(), target, "after {entries}");
         }
-        for _ in 2..config::GROUP_COMMIT_PAUSE {
+        for _ in 1..config::GROUP_COMMIT_PAUSE {
             gather.gathered(8);
         }
-        assert_eq!(gather.target(), 10);
+        assert_eq!(gather.target(), 12);
         gather.gathered(1000);
         assert_eq!(gather.target(), config::GROUP_COMMIT_ENTRIES);
     }

@@ -423,10 +423,9 @@ impl Engine {
         }
     }
 
-    /// Stops consensus for good because of something outside it.
-    pub async fn fail(&self, reason: String) {
+    /// Something outside consensus has failed: nothing is served any more. To be followed by `shutdown`.
+    pub fn mark_failed(&self, reason: String) {
         self.status.fail(reason);
-        self.shutdown().await;
     }
 
     /// Stops consensus: nothing is appended, voted or applied afterwards.
