@@ -236,7 +236,19 @@ fn made(message: Option<Vec<u8>>, rest: Rest) -> Made {
 }
 
 fn writer(statement: &Statement) -> RowsWriter {
-    RowsWriter::new((0..statement.column_count()).map(|column| statement.column_name(column)))
+    RowsWriter::new((0..statement.column_count()).map(|column| column_name(statement, column)))
+}
+
+/// SQLite names the column of a PRAGMA that the VFS answers after the answer: `PRAGMA journal_mode` would yield `wal`.
+fn column_name(statement: &Statement, column: usize) -> &[u8] {
+    const NAME: &[u8] = b"journal_mode";
+    let name = statement.column_name(column);
+    let is_pragma = || {
+        let sql = statement.sql().trim_ascii_start();
+        sql.get(..6).is_some_and(|word| word.eq_ignore_ascii_case(b"PRAGMA"))
+            && sql.windows(NAME.len()).any(|part| part.eq_ignore_ascii_case(NAME))
+    };
+    if name == b"wal" && statement.column_count() == 1 && is_pragma() { NAME } else { name }
 }
 
 fn push_row(writer: &mut RowsWriter, statement: &Statement) {

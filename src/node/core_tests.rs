@@ -307,3 +307,140 @@ async fn writers_share_syncs_and_never_collide() {
     assert_eq!(again.number("SELECT count(*) AS n FROM (SELECT DISTINCT who, n FROM t)").await, 240);
     core.stop().await;
 }
+
+/// The text of a query with one column of a one-word name and one row.
+fn text(body: &[u8], offset: usize) -> String {
+    let end = body[offset..].iter().position(|byte| *byte == 0).unwrap();
+    String::from_utf8(body[offset..offset + end].to_vec()).unwrap()
+}
+
+// checklist state-machine 4.3: `PRAGMA journal_mode` answers `wal` under its own name and changes nothing
+#[tokio::test(start_paused = true)]
+async fn the_journal_mode_is_wal_under_its_own_name() {
+    let core = start(&TestDisk::bootstrapped(), 1).await;
+    let mut client = Client::open(&core, "test.db").await;
+    for sql in ["PRAGMA journal_mode", " pragma main.Journal_Mode;"] {
+        let rows = client.query(sql).await.unwrap();
+        assert_eq!(text(&rows[0], 8), "journal_mode", "{sql}");
+        // Name of 13 bytes in two words, types, value.
+        assert_eq!(text(&rows[0], 32), "wal", "{sql}");
+    }
+    core.stop().await;
+}
+
+// Issue 2: PRAGMA optimize with the turn wanted by another: it is a write that SQLite calls read-only.
+#[tokio::test(start_paused = true)]
+async fn pragma_optimize_takes_the_turn_and_lets_others_write_after_it() {
+    let core = start(&TestDisk::bootstrapped(), 1).await;
+    let mut one = Client::open(&core, "test.db").await;
+    let mut two = Client::open(&core, "test.db").await;
+    one.exec("CREATE TABLE t(n)").await.unwrap();
+    one.exec("CREATE INDEX i ON t(n)").await.unwrap();
+    one.exec("ANALYZE").await.unwrap();
+    one.exec("WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM c LIMIT 3000) INSERT INTO t SELECT x FROM c")
+        .await
+        .unwrap();
+    assert_eq!(one.number("SELECT count(*) AS n FROM t WHERE n > 10").await, 2990);
+
+    let optimize = Request::ExecSql {
+        db: 0,
+        sql: Bytes::from_static(b"PRAGMA optimize(0xffffffff)"),
+        parameters: Parameters::default(),
+    };
+    one.send(optimize).await;
+    two.exec("INSERT INTO t VALUES(-1)").await.unwrap();
+    let (kind, body) = one.receive().await;
+    assert!(kind == 6 || kind == 0, "{kind} {body:?}");
+    two.exec("INSERT INTO t VALUES(-2)").await.unwrap();
+    assert_eq!(one.number("SELECT count(*) AS n FROM t WHERE n < 0").await, 2);
+    assert_eq!(
+        two.number("SELECT count(*) AS n FROM pragma_integrity_check WHERE integrity_check = 'ok'").await,
+        1
+    );
+    core.stop().await;
+}
+
+// Issue 2: RETURNING given up half-way, outside and inside a transaction.
+#[tokio::test(start_paused = true)]
+async fn a_returning_that_is_given_up_leaves_its_transaction_as_it_was() {
+    let core = start(&TestDisk::bootstrapped(), 1).await;
+    let mut client = Client::open(&core, "test.db").await;
+    client.exec("CREATE TABLE t(n)").await.unwrap();
+    let given_up = "INSERT INTO t VALUES(2),(3) RETURNING n";
+
+    assert_eq!(client.exec(given_up).await.unwrap_err().0, 1);
+    assert_eq!(client.number("SELECT count(*) AS n FROM t").await, 0);
+
+    client.exec("BEGIN").await.unwrap();
+    client.exec("INSERT INTO t VALUES(1)").await.unwrap();
+    assert_eq!(client.exec(given_up).await.unwrap_err().0, 1);
+    assert_eq!(client.number("SELECT sum(n) AS n FROM t").await, 1);
+    client.exec("INSERT INTO t VALUES(10)").await.unwrap();
+    client.exec("COMMIT").await.unwrap();
+    assert_eq!(client.number("SELECT sum(n) AS n FROM t").await, 11);
+    core.stop().await;
+}
+
+// Issue 2: a statement that spills its cache, a savepoint rolled back after it, and the commit.
+#[tokio::test(start_paused = true)]
+async fn a_spill_then_a_savepoint_rolled_back_then_a_commit_keeps_what_was_before() {
+    let core = start(&TestDisk::bootstrapped(), 1).await;
+    let mut client = Client::open(&core, "test.db").await;
+    client.exec("CREATE TABLE t(n, b)").await.unwrap();
+    client.exec("PRAGMA cache_size = 5").await.unwrap();
+    let rows = |count, number| {
+        format!(
+            "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM c LIMIT {count}) \
+             INSERT INTO t SELECT {number}, randomblob(3000) FROM c"
+        )
+    };
+    client.exec("BEGIN").await.unwrap();
+    client.exec(&rows(50, 1)).await.unwrap();
+    client.exec("SAVEPOINT s").await.unwrap();
+    client.exec(&rows(100, 100)).await.unwrap();
+    client.exec("UPDATE t SET b = randomblob(2000)").await.unwrap();
+    client.exec("ROLLBACK TO s").await.unwrap();
+    client.exec(&rows(1, 1000)).await.unwrap();
+    client.exec("COMMIT").await.unwrap();
+
+    let mut other = Client::open(&core, "test.db").await;
+    assert_eq!(other.number("SELECT sum(n) AS n FROM t").await, 1050);
+    assert_eq!(other.number("SELECT sum(length(b)) AS n FROM t").await, 51 * 3000);
+    assert_eq!(
+        other.number("SELECT count(*) AS n FROM pragma_integrity_check WHERE integrity_check = 'ok'").await,
+        1
+    );
+    core.stop().await;
+}
+
+// Issue 2: the three auto_vacuum modes; they shrink the database as SQLite says.
+#[tokio::test(start_paused = true)]
+async fn each_auto_vacuum_mode_shrinks_as_it_should() {
+    let core = start(&TestDisk::bootstrapped(), 1).await;
+    for (mode, name, free_after_delete) in
+        [(0, "none.db", true), (1, "full.db", false), (2, "incremental.db", true)]
+    {
+        let mut client = Client::open(&core, name).await;
+        client.exec(&format!("PRAGMA auto_vacuum = {mode}")).await.unwrap();
+        client.exec("VACUUM").await.unwrap();
+        assert_eq!(client.number("SELECT auto_vacuum AS n FROM pragma_auto_vacuum").await, mode, "{name}");
+        client.exec("CREATE TABLE t(b)").await.unwrap();
+        client
+            .exec("WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM c LIMIT 100) INSERT INTO t SELECT zeroblob(4000) FROM c")
+            .await
+            .unwrap();
+        client.exec("DELETE FROM t").await.unwrap();
+        let free = client.number("SELECT freelist_count AS n FROM pragma_freelist_count").await;
+        assert_eq!(free > 0, free_after_delete, "{name}: {free}");
+        // SQLite yields a row for each page that it frees.
+        client.query(if mode == 2 { "PRAGMA incremental_vacuum" } else { "VACUUM" }).await.unwrap();
+        assert_eq!(client.number("SELECT freelist_count AS n FROM pragma_freelist_count").await, 0, "{name}");
+        assert_eq!(
+            client
+                .number("SELECT count(*) AS n FROM pragma_integrity_check WHERE integrity_check = 'ok'")
+                .await,
+            1
+        );
+    }
+    core.stop().await;
+}

@@ -46,6 +46,18 @@ impl Statement {
         if code == sqlite::SQLITE_OK { Ok(()) } else { Err(self.handle.error(code)) }
     }
 
+    /// Its SQL.
+    #[must_use]
+    pub fn sql(&self) -> &[u8] {
+        // SAFETY: a live statement.
+        let sql = unsafe { sqlite::sqlite3_sql(self.raw()) };
+        if sql.is_null() {
+            return &[];
+        }
+        // SAFETY: NUL-terminated, and the statement keeps it as long as it lives.
+        unsafe { std::ffi::CStr::from_ptr(sql) }.to_bytes()
+    }
+
     /// SQLite's guess that it writes nothing.
     #[must_use]
     pub fn read_only(&self) -> bool {
