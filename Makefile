@@ -1,4 +1,4 @@
-# Targets: all demo check bench fuzz install uninstall, and the parts of check: deps fmt-check lint doc test. See README.md.
+# Targets: all demo check bench fuzz install uninstall, and the parts of check: deps fmt-check lint licences doc test. See README.md.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -17,7 +17,7 @@ FEATURES := $(shell pkg-config --exists sqlite3 2>/dev/null || echo --features b
 BUILT := target/release
 FOLDER := target/lib
 
-.PHONY: all demo check bench fuzz install uninstall deps fmt-check lint doc test
+.PHONY: all demo check bench fuzz install uninstall deps fmt-check lint licences doc test
 
 all: deps
 	$(CARGO) build --release --lib --package dqlite $(FEATURES)
@@ -47,7 +47,7 @@ fuzz:
 	    $(CARGO) +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=1024; \
 	done
 
-check: deps fmt-check lint doc test
+check: deps fmt-check lint licences doc test
 
 deps:
 	@scripts/deps.sh
@@ -57,6 +57,9 @@ fmt-check:
 
 lint: deps
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+licences:
+	scripts/licences.sh
 
 doc: deps
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items --package dqlite
