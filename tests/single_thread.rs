@@ -63,7 +63,8 @@ fn two_nodes_serve_many_clients_in_single_thread_mode() {
     let code = unsafe { libsqlite3_sys::sqlite3_config(libsqlite3_sys::SQLITE_CONFIG_SINGLETHREAD) };
     assert_eq!(code, 0);
     let directories = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-    let mut nodes: Vec<(Running, String)> = directories.iter().map(|directory| start(directory.path())).collect();
+    let mut nodes: Vec<(Running, String)> =
+        directories.iter().map(|directory| start(directory.path())).collect();
     assert!(sqlite_is_serial());
 
     for (_, address) in &nodes {

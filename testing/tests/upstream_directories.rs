@@ -1,0 +1,106 @@
+//! One data directory, opened in turn by this library and by each upstream version: after clean stops and after kills, with
+//! snapshots compressed and not. `make check-upstream` fetches the versions and sets `UPSTREAM` to their folder.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use dqlite_testing::client::Client;
+use dqlite_testing::process::{Library, NodeOptions, NodeProcess, free_address};
+
+mod support;
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// Rows written between two openings; past the threshold of a snapshot.
+const ROWS: i64 = 47;
+/// Versions that must be there; a newer one is run, too.
+const VERSIONS: [&str; 2] = ["1.11.1", "1.18.1"];
+
+fn versions(folder: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    found.retain(|path| path.join(".complete").exists());
+    found.sort();
+    for version in VERSIONS {
+        assert!(
+            found.iter().any(|path| path.ends_with(version)),
+            "{version} is missing in {}",
+            folder.display()
+        );
+    }
+    found
+}
+
+fn open(node: &NodeProcess) -> Client {
+    let end = Instant::now() + TIMEOUT;
+    loop {
+        let mut client = Client::connect(&node.address, TIMEOUT).unwrap();
+        match client.open("test.db") {
+            Ok(()) => return client,
+            Err(error) => assert!(Instant::now() < end, "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+#[ignore = "needs upstream's libraries: make check-upstream"]
+fn a_directory_goes_back_and_forth_between_the_libraries() {
+    let upstream = std::env::var("UPSTREAM").expect("UPSTREAM is the folder of tests/upstream/fetch.sh");
+    let folder = tempfile::tempdir().unwrap();
+    let ours = support::options(folder.path());
+    let (mut openings, mut directories) = (0, 0);
+    for version in versions(Path::new(&upstream)) {
+        let theirs = Library::of_root(&version);
+        for compress in [true, false] {
+            for kill in [false, true] {
+                let directory = tempfile::tempdir().unwrap();
+                let mut rows = 0;
+                for step in 0..5 {
+                    let library = if step % 2 == 0 { ours.library.clone() } else { theirs.clone() };
+                    let what = format!("{} step {step}, compress {compress}, kill {kill}", version.display());
+                    let mut arguments =
+                        vec!["--snapshot-threshold=20".to_owned(), "--snapshot-trailing=30".into()];
+                    // 1.11.1 lacks the setting.
+                    if !compress && (step % 2 == 0 || !version.ends_with("1.11.1")) {
+                        arguments.push("--no-compression".into());
+                    }
+                    let address = free_address().unwrap();
+                    let directory = directory.path().to_owned();
+                    let mut node = NodeProcess::start(&NodeOptions {
+                        library,
+                        address,
+                        directory,
+                        arguments,
+                        ..ours.clone()
+                    })
+                    .unwrap_or_else(|error| panic!("{what}: {error}"));
+                    let mut client = open(&node);
+                    if step == 0 {
+                        client.exec("CREATE TABLE t(n INTEGER, s TEXT)", &[]).unwrap();
+                    }
+                    assert_eq!(client.number("SELECT count(*) FROM t").unwrap(), rows, "{what}");
+                    let sound = "SELECT count(*) FROM pragma_integrity_check WHERE integrity_check = 'ok'";
+                    assert_eq!(client.number(sound).unwrap(), 1, "{what}");
+                    for number in 0..ROWS {
+                        client
+                            .exec(&format!("INSERT INTO t VALUES({number}, hex(randomblob(900)))"), &[])
+                            .unwrap();
+                        rows += 1;
+                    }
+                    if kill {
+                        node.kill().unwrap();
+                    } else {
+                        assert!(node.stop().unwrap().success(), "{what}: {}", node.error_text());
+                    }
+                    openings += 1;
+                }
+                directories += 1;
+            }
+        }
+        println!("{}: sound", version.display());
+    }
+    println!("{directories} directories, {openings} openings, 0 rows lost");
+    assert!(directories >= 8 && openings >= 40);
+}
