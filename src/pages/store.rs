@@ -31,12 +31,24 @@ pub enum NameError {
     Suffix(String),
 }
 
-/// Checks a database name. spec: state-machine 1.5.
+/// Checks a name that a client opens. spec: state-machine 1.5, client-protocol 11.1.
 ///
 /// # Errors
 /// One for each refused kind of name.
 pub fn check_name(name: &[u8]) -> Result<(), NameError> {
+    check_stored_name(name)?;
     let text = || String::from_utf8_lossy(name).into_owned();
+    if name == b":memory:" || name.starts_with(b"file:") {
+        return Err(NameError::Special(text()));
+    }
+    if name.ends_with(b"-wal") || name.ends_with(b"-journal") {
+        return Err(NameError::Suffix(text()));
+    }
+    Ok(())
+}
+
+/// Checks a name from the log or a snapshot, where a C node may have put any that SQLite takes.
+fn check_stored_name(name: &[u8]) -> Result<(), NameError> {
     if name.is_empty() {
         return Err(NameError::Empty);
     }
@@ -45,12 +57,6 @@ pub fn check_name(name: &[u8]) -> Result<(), NameError> {
     }
     if name.contains(&0) {
         return Err(NameError::Nul);
-    }
-    if name == b":memory:" || name.starts_with(b"file:") {
-        return Err(NameError::Special(text()));
-    }
-    if name.ends_with(b"-wal") || name.ends_with(b"-journal") {
-        return Err(NameError::Suffix(text()));
     }
     Ok(())
 }
@@ -114,7 +120,7 @@ impl PageStore {
         name: &[u8],
         empty_page: &PageRef,
     ) -> Result<&'a mut Named, NameError> {
-        check_name(name)?;
+        check_stored_name(name)?;
         let epoch = self.epoch();
         Ok(named.entry(name.to_vec()).or_insert_with(|| {
             let root = Root::from_pages([empty_page.clone()], 1);
@@ -169,7 +175,7 @@ impl PageStore {
     pub fn replace_all(&self, databases: Vec<(Vec<u8>, Vec<PageRef>)>) -> Result<(), ReplaceError> {
         let mut roots = BTreeMap::new();
         for (name, pages) in databases {
-            check_name(&name)?;
+            check_stored_name(&name)?;
             let text = String::from_utf8_lossy(&name).into_owned();
             let Some(first) = pages.first().cloned() else {
                 return Err(ReplaceError::NoPage(text));

@@ -1,0 +1,223 @@
+//! Versions, heads, epochs and pins of one database.
+
+use super::*;
+
+fn page(count: u32, mark: u8) -> PageRef {
+    let mut bytes = [mark; PAGE_SIZE];
+    bytes[16..18].copy_from_slice(&4096_u16.to_be_bytes());
+    bytes[28..32].copy_from_slice(&count.to_be_bytes());
+    PageRef::new(&bytes)
+}
+
+fn opened() -> (Arc<PageStore>, Arc<Database>) {
+    let store = PageStore::new();
+    let database = store.open(b"test", &page(1, 0)).unwrap();
+    (store, database)
+}
+
+fn write(database: &Arc<Database>, pages: &[(u32, PageRef)]) -> Commit {
+    let pin = database.head();
+    let mut overlay = Overlay::new(pin.root.clone());
+    for (number, page) in pages {
+        overlay.write(PageNumber(*number), page.clone());
+    }
+    database.commit(&pin, overlay).unwrap()
+}
+
+fn token(epoch: u64, sequence: u64) -> ProposalToken {
+    ProposalToken { epoch, sequence }
+}
+
+#[tokio::test]
+async fn own_entries_move_committed_in_order_and_wake_who_waits() {
+    let (store, database) = opened();
+    let first = write(&database, &[(1, page(2, 1)), (2, page(0, 2))]);
+    let second = write(&database, &[(2, page(0, 3))]);
+    assert_eq!(second.version, first.version + 1);
+    assert!(database.assign(first.version, token(store.epoch(), 1)));
+    assert!(database.assign(second.version, token(store.epoch(), 2)));
+    let waits = database.when_applied(store.epoch(), second.version);
+    assert_eq!(database.committed().root.page_count(), 1);
+    assert_eq!(database.in_flight_transactions(), 2);
+
+    assert!(!database.apply_own(token(store.epoch(), 2)));
+    assert!(database.apply_own(token(store.epoch(), 1)));
+    assert!(database.apply_own(token(store.epoch(), 2)));
+
+    assert_eq!(waits.await, Ok(()));
+    assert_eq!(database.committed().root.version(), second.version);
+    assert_eq!(database.when_applied(store.epoch(), first.version).await, Ok(()));
+    assert_eq!(database.in_flight_bytes(), 0);
+}
+
+#[tokio::test]
+async fn a_commit_without_changes_takes_a_version_and_is_applied_with_its_base() {
+    let (store, database) = opened();
+    let before = database.head();
+    let alone = write(&database, &[]);
+    assert!(alone.pages.is_empty());
+    assert_ne!(alone.version, before.root.version());
+    assert_eq!(database.committed().root.version(), alone.version);
+
+    let base = write(&database, &[(1, page(2, 1)), (2, page(0, 2))]);
+    let empty = write(&database, &[(2, page(0, 2))]);
+    assert!(empty.pages.is_empty());
+    assert!(database.assign(base.version, token(store.epoch(), 1)));
+    let waits = database.when_applied(store.epoch(), empty.version);
+    assert!(database.apply_own(token(store.epoch(), 1)));
+
+    assert_eq!(waits.await, Ok(()));
+    assert_eq!(database.committed().root.version(), empty.version);
+}
+
+#[test]
+fn page_1_with_other_counters_only_is_neither_listed_nor_stored() {
+    let (_store, database) = opened();
+    let old = database.head().root.get(PageNumber(1)).cloned().unwrap();
+    let mut bytes = old.with(|bytes| *bytes);
+    bytes[24..28].fill(9);
+    bytes[92..100].fill(9);
+
+    let commit = write(&database, &[(1, PageRef::new(&bytes))]);
+    assert!(commit.pages.is_empty());
+    assert!(database.head().root.get(PageNumber(1)).unwrap().is_same(&old));
+
+    bytes[40] = 1;
+    assert_eq!(write(&database, &[(1, PageRef::new(&bytes))]).pages.len(), 1);
+}
+
+#[tokio::test]
+async fn the_end_of_an_epoch_discards_the_head_and_says_what_was_surely_not_appended() {
+    let (store, database) = opened();
+    let epoch = store.epoch();
+    let mut watch = store.watch_epoch();
+    let commits: Vec<_> = (2..5).map(|mark| write(&database, &[(1, page(1, mark))])).collect();
+    database.assign(commits[0].version, token(epoch, 1));
+    database.assign(commits[1].version, token(epoch, 2));
+    let waits: Vec<_> = commits.iter().map(|commit| database.when_applied(epoch, commit.version)).collect();
+    let pin = database.head();
+
+    store.end_epoch(Some(2));
+
+    let mut outcomes = Vec::new();
+    for wait in waits {
+        outcomes.push(wait.await.unwrap_err().appended);
+    }
+    assert_eq!(outcomes, [Appended::Maybe, Appended::No, Appended::No]);
+    assert!(watch.has_changed().unwrap());
+    assert_eq!(*watch.borrow_and_update(), epoch + 1);
+    assert!(database.head().root.version() > commits[2].version + 1);
+    assert_eq!(database.head().root.version(), database.committed().root.version());
+    assert_eq!(
+        database.commit(&pin, Overlay::new(pin.root.clone())).unwrap_err(),
+        StaleEpoch { version: commits[2].version, epoch }
+    );
+    assert!(!database.apply_own(token(epoch, 1)));
+    assert!(!database.assign(commits[2].version, token(epoch, 3)));
+    assert!(database.when_applied(epoch, 1).await.is_err());
+}
+
+#[test]
+fn a_foreign_entry_discards_the_head_and_sets_both_roots() {
+    let (store, database) = opened();
+    write(&database, &[(1, page(3, 1)), (2, page(0, 2)), (3, page(0, 3))]);
+
+    database.apply_pages(vec![(PageNumber(1), page(2, 9)), (PageNumber(3), page(0, 8))]).unwrap();
+
+    assert_eq!(store.epoch(), 2);
+    let root = database.head().root;
+    assert_eq!(root.version(), database.committed().root.version());
+    assert_eq!(root.page_count(), 2);
+    assert_eq!(root.get(PageNumber(2)), None);
+    assert_eq!(root.get(PageNumber(3)), None);
+}
+
+#[test]
+fn size_0_in_page_1_means_deleted_and_leaves_one_page() {
+    let (store, database) = opened();
+    let attached = store.attach(b"test", &page(1, 0)).unwrap();
+    database.apply_pages(vec![(PageNumber(1), page(2, 9)), (PageNumber(2), page(0, 8))]).unwrap();
+
+    database.apply_pages(vec![(PageNumber(1), page(0, 9))]).unwrap();
+
+    assert_eq!(database.committed().root.page_count(), 1);
+    assert!(store.get(b"test").is_some());
+    drop(attached);
+    assert!(store.get(b"test").is_none());
+}
+
+#[test]
+fn a_page_1_of_another_page_size_is_refused() {
+    let (_store, database) = opened();
+    let mut bytes = page(1, 0).with(|bytes| *bytes);
+    bytes[16] = 4;
+
+    let error = database.apply_pages(vec![(PageNumber(1), PageRef::new(&bytes))]).unwrap_err();
+
+    assert_eq!(error.to_string(), "page 1: page size field 1024, expected 4096");
+    assert_eq!(database.committed().root.version(), 1);
+}
+
+#[test]
+fn one_connection_at_a_time_has_the_write_lock() {
+    let (_store, database) = opened();
+
+    assert!(database.try_reserve(1));
+    assert!(database.try_reserve(1));
+    assert!(!database.try_reserve(2));
+    database.unreserve(2);
+    assert!(!database.try_reserve(2));
+    database.unreserve(1);
+    assert!(database.try_reserve(2));
+}
+
+#[test]
+fn a_snapshot_replaces_the_set_of_databases_and_open_handles_see_it() {
+    let (store, database) = opened();
+    let other = store.open(b"other", &page(1, 0)).unwrap();
+    let stale = other.head();
+
+    store
+        .replace_all(vec![
+            (b"test".to_vec(), vec![page(2, 4), page(0, 5)]),
+            (b"new".to_vec(), vec![page(1, 6)]),
+        ])
+        .unwrap();
+
+    assert_eq!(database.committed().root.get(PageNumber(2)), Some(&page(0, 5)));
+    assert_eq!(other.committed().root.page_count(), 1);
+    assert!(other.commit(&stale, Overlay::new(stale.root.clone())).is_err());
+    let names: Vec<_> = store.pin_committed().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, [b"new".to_vec(), b"test".to_vec()]);
+    assert_eq!(store.epoch(), 2);
+}
+
+#[test]
+fn pages_of_old_pins_are_counted_while_the_pins_live() {
+    let (_store, database) = opened();
+    let pin = database.committed();
+    for mark in 0..100 {
+        database.apply_pages(vec![(PageNumber(1), page(1, mark))]).unwrap();
+    }
+
+    assert_eq!(database.pages_kept_by_old_pins(), 100);
+    drop(pin);
+    assert_eq!(database.pages_kept_by_old_pins(), 0);
+}
+
+#[test]
+fn names_that_mean_something_else_to_sqlite_are_refused() {
+    // checklist state-machine 1.5: empty, :memory:, file:, -wal, -journal, longer than 504 bytes.
+    let store = PageStore::new();
+    let long = vec![b'a'; 505];
+    for name in [b"".as_slice(), b"a\0b", &long] {
+        assert!(crate::pages::check_name(name).is_err(), "{name:?}");
+        assert!(store.open(name, &page(1, 0)).is_err(), "{name:?}");
+    }
+    // What a C node has replicated is kept; only clients may not open it.
+    for name in [b":memory:".as_slice(), b"file:x", b"x-wal", b"x-journal"] {
+        assert!(crate::pages::check_name(name).is_err(), "{name:?}");
+        assert!(store.open(name, &page(1, 0)).is_ok(), "{name:?}");
+    }
+    assert!(crate::pages::check_name(&long[..504]).is_ok());
+}
