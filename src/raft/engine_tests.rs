@@ -190,6 +190,23 @@ async fn a_snapshot_is_taken_at_the_threshold_and_a_restart_continues_from_it() 
     again.engine.shutdown().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_node_whose_log_fails_does_not_campaign_until_it_has_recovered() {
+    let node = start(TestDisk::bootstrapped(), NO_SNAPSHOTS, 1).await;
+
+    // Alone, it waits for its disk and keeps what is in flight.
+    node.engine.set_log_failing(true).await;
+    assert!(node.serving().is_some());
+    node.engine.step_down().await;
+    sleep(Duration::from_secs(30)).await;
+    assert_eq!(node.serving(), None);
+    assert_eq!(node.disk.lock().votes, vec![(2, 0)]);
+
+    node.engine.set_log_failing(false).await;
+    assert_eq!(node.serves_from(1).await.term, Term(3));
+    node.engine.shutdown().await;
+}
+
 // checklist c-api 59: a log with falling terms (1,5,5,1,5) loads, serves and replicates
 #[tokio::test(start_paused = true)]
 async fn a_log_whose_terms_fall_is_served_and_keeps_them() {

@@ -97,3 +97,9 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Voters that role management aims at unless the host says otherwise. spec: c-api 3.5.
 pub const TARGET_VOTERS: i32 = 3;
+
+/// Silence of a client's connection after which its machine is asked for a sign of life.
+pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+
+/// Pause between two such questions; the operating system gives up after some of them.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
