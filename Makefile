@@ -73,7 +73,7 @@ doc: deps
 test: deps
 	$(TIMEOUT) $(TEST_SECONDS) $(CARGO) build --lib --package dqlite
 	$(TIMEOUT) $(TEST_SECONDS) $(CARGO) test --workspace --no-run
-	$(TIMEOUT) $(TEST_SECONDS) $(CARGO) test --workspace
+	$(TIMEOUT) $(TEST_SECONDS) $(CARGO) test --workspace -- --show-output
 
 install: all
 	install -d $(DESTDIR)$(libdir)/pkgconfig $(DESTDIR)$(includedir)

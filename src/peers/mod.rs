@@ -1,1 +1,3 @@
 //! Raft messages between nodes.
+
+pub mod message;

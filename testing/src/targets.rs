@@ -2,6 +2,7 @@
 //! decoder may refuse them; what it takes must encode and decode to the same again.
 
 use bytes::Bytes;
+use dqlite::peers::message::{Message, PREAMBLE_BYTES, Preamble};
 use dqlite::protocol::request::{Parameters, Request};
 use dqlite::protocol::{decode, response};
 use dqlite::state_machine::command::Command;
@@ -15,7 +16,7 @@ use dqlite::types::{Configuration, LogIndex, Term};
 pub type Target = fn(&[u8]);
 
 /// Every decoder by name.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("request", request),
     ("response", answer),
     ("command", command),
@@ -24,6 +25,7 @@ pub const TARGETS: [(&str, Target); 8] = [
     ("segment", segments),
     ("metadata", metadata),
     ("snapshot_meta", snapshot_meta),
+    ("raft_message", raft_message),
 ];
 
 /// A request: kind, schema, body. Its parameters, too.
@@ -107,5 +109,20 @@ pub fn snapshot_meta(bytes: &[u8]) {
     if let Ok(found) = SnapshotMeta::decode(name, bytes) {
         let again = SnapshotMeta::decode(name, &found.encode()).map(|meta| meta.configuration);
         assert_eq!(again.ok(), Some(found.configuration));
+    }
+}
+
+/// A message between nodes.
+pub fn raft_message(bytes: &[u8]) {
+    let Some((first, rest)) = bytes.split_first_chunk::<PREAMBLE_BYTES>() else { return };
+    let Ok(preamble) = Preamble::decode(first) else { return };
+    let header = &rest[..rest.len().min(preamble.header_bytes as usize)];
+    if let Ok(message) = Message::decode(preamble.kind, &Bytes::copy_from_slice(header)) {
+        let again = message.encode().slice(PREAMBLE_BYTES..);
+        // What an old node leaves out is written.
+        assert_eq!(
+            Message::decode(preamble.kind, &again).map(|message| message.payload_bytes()),
+            Ok(message.payload_bytes())
+        );
     }
 }
