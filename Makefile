@@ -42,7 +42,8 @@ bench: target/dqlite-node
 
 # Against upstream's real libraries, which are fetched from Debian's archive.
 check-upstream: deps
-	tests/upstream/fetch.sh $(UPSTREAM)
+	tests/upstream/fetch.sh $(UPSTREAM) bookworm trixie
+	tests/upstream/fetch.sh $(UPSTREAM) sid || echo "Debian unstable's libdqlite0 could not be had: its version is not tested."
 	$(CARGO) build --lib --package dqlite
 	UPSTREAM=$(abspath $(UPSTREAM)) $(TIMEOUT) $(TEST_SECONDS) $(CARGO) test --package dqlite-testing --test upstream_directories -- --ignored --nocapture
 
