@@ -4,9 +4,14 @@ use std::io;
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::address::Address;
 use crate::types::config::CONNECT_TIMEOUT;
+use crate::types::tasks::{BlockingPool, on_pool};
 
 /// A connected stream in non-blocking mode.
 #[derive(Debug)]
@@ -63,5 +68,62 @@ impl Socket {
         socket.set_cloexec(true)?;
         let descriptor = OwnedFd::from(socket);
         Ok(if is_ip { Socket::Tcp(descriptor.into()) } else { Socket::Unix(descriptor.into()) })
+    }
+}
+
+/// A connected stream as its two directions.
+pub struct Stream {
+    /// What the other side sends.
+    pub read: Box<dyn AsyncRead + Send + Unpin>,
+    /// What goes there.
+    pub write: Box<dyn AsyncWrite + Send + Unpin>,
+}
+
+/// Connects to other nodes without blocking the caller.
+pub trait Dial: Send + Sync {
+    /// Connects to `address`, a server's address in the raft configuration.
+    fn dial(&self, address: Vec<u8>) -> BoxFuture<'static, io::Result<Stream>>;
+}
+
+/// A connector, called on a pool of threads where it may block.
+pub struct PooledDial {
+    connector: Arc<dyn Connector>,
+    pool: Arc<dyn BlockingPool>,
+}
+
+impl PooledDial {
+    /// Calls `connector` on `pool`; the streams belong to the runtime that awaits the dial.
+    #[must_use]
+    pub fn new(connector: Arc<dyn Connector>, pool: Arc<dyn BlockingPool>) -> PooledDial {
+        PooledDial { connector, pool }
+    }
+}
+
+impl std::fmt::Debug for PooledDial {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PooledDial").finish_non_exhaustive()
+    }
+}
+
+impl Dial for PooledDial {
+    fn dial(&self, address: Vec<u8>) -> BoxFuture<'static, io::Result<Stream>> {
+        let (connector, pool) = (Arc::clone(&self.connector), Arc::clone(&self.pool));
+        Box::pin(async move {
+            let text = String::from_utf8(address)
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error.to_string()))?;
+            let socket = on_pool(pool.as_ref(), move || connector.connect(&text)).await;
+            match socket.map_err(io::Error::other)?? {
+                Socket::Tcp(stream) => {
+                    // Messages are whole: waiting for more gains nothing.
+                    stream.set_nodelay(true)?;
+                    let (read, write) = tokio::net::TcpStream::from_std(stream)?.into_split();
+                    Ok(Stream { read: Box::new(read), write: Box::new(write) })
+                }
+                Socket::Unix(stream) => {
+                    let (read, write) = tokio::net::UnixStream::from_std(stream)?.into_split();
+                    Ok(Stream { read: Box::new(read), write: Box::new(write) })
+                }
+            }
+        })
     }
 }
