@@ -103,3 +103,15 @@ pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 
 /// Pause between two such questions; the operating system gives up after some of them.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Longest wait of a client of other nodes for a connection; the host's connect function may block for seconds.
+pub const CLIENT_DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest wait for another node's answer to one request. spec: client-protocol 15.3.
+pub const CLIENT_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Largest answer taken from another node: a list of ten thousand members and more.
+pub const CLIENT_ANSWER_MAX_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Bytes kept of the text with which another node refuses.
+pub const CLIENT_FAILURE_TEXT_MAX_BYTES: usize = 1024;
