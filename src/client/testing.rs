@@ -51,6 +51,11 @@ impl ScriptedNodes {
         self.nodes.lock().unwrap().insert(address.into(), Node::Hangs);
     }
 
+    /// Connections to `address` are refused.
+    pub(crate) fn refuse(&self, address: &str) {
+        self.nodes.lock().unwrap().remove(address.as_bytes());
+    }
+
     /// Connections asked for so far.
     pub(crate) fn dialled(&self) -> Vec<String> {
         let dialled = self.dialled.lock().unwrap();

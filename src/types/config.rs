@@ -115,3 +115,31 @@ pub const CLIENT_ANSWER_MAX_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Bytes kept of the text with which another node refuses.
 pub const CLIENT_FAILURE_TEXT_MAX_BYTES: usize = 1024;
+
+/// Pause before each look of a leader at the roles. spec: state-machine 6.1.
+pub const ROLES_INTERVAL: Duration = Duration::from_millis(1000);
+
+/// Longest wait of a look at the roles for connections; requests come on top. The host's connect function may have the
+/// live members wait for the dead ones, five seconds each. spec: c-api 3.4.
+pub const ROLES_DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Members that are asked at once whether they are online.
+pub const ROLES_POLLS_AT_ONCE: usize = 128;
+
+/// Longest wait for a change of a role; a member that becomes voter gets the log first.
+pub const ROLES_CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Longest wait of a handover for another node to lead.
+pub const HANDOVER_TRANSFER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest wait of a handover for knowing who leads.
+pub const HANDOVER_LEADER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest wait of a handover for connections to the members that it asks whether they are online.
+pub const HANDOVER_DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest wait of a handover for each of its two changes of a role.
+pub const HANDOVER_CHANGE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Pause of a handover before it asks or looks again.
+pub const HANDOVER_RETRY: Duration = Duration::from_millis(100);

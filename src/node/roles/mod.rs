@@ -7,7 +7,13 @@ use futures_util::future::BoxFuture;
 
 use crate::types::{Configuration, NodeId, Role};
 
+pub mod handover;
 pub mod plan;
+pub mod poll;
+pub mod rounds;
+
+#[cfg(test)]
+mod testing;
 
 /// What role management and handover need of consensus. Futures may be dropped at any time: the change may then still
 /// be carried out.

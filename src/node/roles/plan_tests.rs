@@ -2,43 +2,11 @@
 
 use proptest::prelude::*;
 
+use super::super::testing::{address, cluster, letter};
 use super::*;
 use crate::types::Server;
 
-/// A cluster from words `role`, `role@domain`, `role@domain/weight`; `V`, `B`, `S` are voter, stand-by and spare, in
-/// small letters offline. Ids count from 1, which is this node.
-fn cluster(text: &str) -> (Configuration, BTreeMap<NodeId, Description>) {
-    let (mut servers, mut online) = (Vec::new(), BTreeMap::new());
-    for (position, word) in text.split_whitespace().enumerate() {
-        let id = NodeId(position as u64 + 1);
-        let (letter, place) = word.split_once('@').unwrap_or((word, "0"));
-        let (domain, weight) = place.split_once('/').unwrap_or((place, "0"));
-        let role = match letter.to_ascii_uppercase().as_str() {
-            "V" => Role::Voter,
-            "B" => Role::StandBy,
-            "S" => Role::Spare,
-            other => panic!("{other}"),
-        };
-        servers.push(Server { id, address: word_address(id), role });
-        if letter.chars().all(char::is_uppercase) {
-            let description =
-                Description { failure_domain: domain.parse().unwrap(), weight: weight.parse().unwrap() };
-            online.insert(id, description);
-        }
-    }
-    (Configuration::new(servers).unwrap(), online)
-}
-
-fn word_address(id: NodeId) -> Vec<u8> {
-    format!("a:{id}").into_bytes()
-}
-
 fn shown(changes: &[Change]) -> String {
-    let letter = |role| match role {
-        Role::Voter => 'V',
-        Role::StandBy => 'B',
-        Role::Spare => 'S',
-    };
     let words: Vec<_> =
         changes.iter().map(|change| format!("{}{}", change.id, letter(change.role))).collect();
     words.join(" ")
@@ -134,7 +102,7 @@ fn any_cluster() -> impl Strategy<Value = (Configuration, BTreeMap<NodeId, Descr
         for (position, (role, is_online, failure_domain, weight)) in members.into_iter().enumerate() {
             let id = NodeId(position as u64 + 1);
             let role = if position == 0 { Role::Voter } else { role };
-            servers.push(Server { id, address: word_address(id), role });
+            servers.push(Server { id, address: address(id), role });
             if is_online {
                 online.insert(id, Description { failure_domain, weight });
             }
