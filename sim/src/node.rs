@@ -17,11 +17,13 @@ use dqlite::storage::directory::Directory;
 use dqlite::storage::error::StorageError;
 use dqlite::storage::load::{LoadOptions, load};
 use dqlite::storage::log::{LogOptions, LogRequest, LogWriter, Progress};
+use dqlite::transport::dial::{Dial, Stream};
 use dqlite::types::NodeId;
 use dqlite::types::clock::WallClock;
 use dqlite::types::random::RandomSource;
 use dqlite::types::tasks::{BlockingPool, SqlSection, Tasks};
 use dqlite::vfs::empty_page;
+use futures_util::future::BoxFuture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
 
@@ -80,6 +82,16 @@ pub struct NodeSettings {
     pub segment_bytes: u64,
 }
 
+/// Reaches nobody.
+#[derive(Clone, Copy, Debug)]
+pub struct Alone;
+
+impl Dial for Alone {
+    fn dial(&self, _address: Vec<u8>) -> BoxFuture<'static, std::io::Result<Stream>> {
+        Box::pin(async { Err(std::io::ErrorKind::ConnectionRefused.into()) })
+    }
+}
+
 /// The options a simulated directory is loaded with.
 #[must_use]
 pub fn load_options() -> LoadOptions {
@@ -123,6 +135,7 @@ pub async fn start(disk: &SimDisk, settings: NodeSettings) -> Result<Core, Start
         )),
         machine: Box::new(Databases::new(Arc::clone(&store), empty_page())),
         hooks: Arc::new(StoreEpochs(Arc::clone(&store))),
+        dial: Arc::new(Alone),
     };
     let parts = CoreParts {
         store,

@@ -26,6 +26,7 @@ use crate::storage::disk::FileDisk;
 use crate::storage::error::StorageError;
 use crate::storage::load::{LoadOptions, Loaded, load};
 use crate::storage::log::{LogOptions, LogStatistics, LogTrouble, LogWriter};
+use crate::transport::dial::{Connector, PooledDial};
 use crate::transport::listener::{Listening, is_from_this_process};
 use crate::types::clock::{SystemWallClock, WallClock};
 use crate::types::random::RandomSource;
@@ -114,6 +115,7 @@ impl Running {
                 loaded: opened.loaded,
                 live: &parts.live,
                 failure: &failure,
+                connector: parts.connector,
             },
         );
         match start_core(&threads, core_parts) {
@@ -253,6 +255,7 @@ struct EngineParts<'a> {
     loaded: Loaded,
     live: &'a Arc<LiveSettings>,
     failure: &'a Failure,
+    connector: Arc<dyn Connector>,
 }
 
 fn core_parts(threads: &Threads, parts: EngineParts<'_>) -> CoreParts {
@@ -280,6 +283,7 @@ fn core_parts(threads: &Threads, parts: EngineParts<'_>) -> CoreParts {
         snapshots: Arc::new(SnapshotFiles::new(parts.directory, timestamp_ms, compress)),
         machine: Box::new(Databases::new(Arc::clone(&store), empty_page())),
         hooks: Arc::new(StoreEpochs(Arc::clone(&store))),
+        dial: Arc::new(PooledDial::new(parts.connector, Arc::new(threads.pool()))),
     };
     CoreParts {
         store,

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::log_sender::LogSender;
-use super::machine::SnapshotContent;
+use super::machine::{DecodedState, SnapshotContent};
 use super::types::{Node, RaftStoredMembership, TypeConfig, log_id, membership_of};
 use crate::storage::log::LogRequest;
 use crate::types::tasks::{BlockingPool, on_pool};
@@ -45,13 +45,69 @@ pub trait SnapshotStore: Send + Sync + 'static {
     /// # Errors
     /// The snapshot has gone or cannot be read.
     fn open(&self, position: &SnapshotPosition) -> Result<Box<dyn Read + Send>, String>;
+
+    /// Bytes of that content.
+    ///
+    /// # Errors
+    /// The snapshot has gone or cannot be read.
+    fn content_bytes(&self, position: &SnapshotPosition) -> Result<u64, String>;
+
+    /// Begins a snapshot that comes from elsewhere; it does not exist before it is named.
+    ///
+    /// # Errors
+    /// The disk failed.
+    fn receive(
+        &self,
+        position: &SnapshotPosition,
+        content_bytes: u64,
+    ) -> Result<Box<dyn ReceivedSnapshot>, String>;
+}
+
+/// A snapshot on its way to the disk. Called on the blocking pool.
+pub trait ReceivedSnapshot: Send {
+    /// Takes the next bytes of the content.
+    ///
+    /// # Errors
+    /// The disk failed, or there are more than announced.
+    fn write(&mut self, bytes: &[u8]) -> Result<(), String>;
+
+    /// Makes the whole content durable and reads it back.
+    ///
+    /// # Errors
+    /// The disk failed, or the content is shorter than announced.
+    fn seal(&mut self) -> Result<Box<dyn Read + Send>, String>;
+
+    /// Makes it a snapshot of the directory.
+    ///
+    /// # Errors
+    /// The disk failed.
+    fn name(self: Box<Self>) -> Result<(), String>;
 }
 
 /// What openraft passes around as a snapshot: its content stays in the file.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SnapshotData {
     /// Which snapshot.
     pub position: SnapshotPosition,
+    /// The state in it, if it was decoded already.
+    pub(super) decoded: Decoded,
+}
+
+/// A decoded state that one user takes.
+pub(super) type Decoded = Arc<Mutex<Option<DecodedState>>>;
+
+impl SnapshotData {
+    /// A snapshot in the directory.
+    #[must_use]
+    pub fn on_disk(position: SnapshotPosition) -> SnapshotData {
+        SnapshotData { position, decoded: Arc::default() }
+    }
+}
+
+impl std::fmt::Debug for SnapshotData {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SnapshotData").field("position", &self.position).finish_non_exhaustive()
+    }
 }
 
 /// When to take a snapshot and how many entries to keep behind it.
@@ -176,13 +232,13 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
                 self.snapshots.set_current(self.next.clone());
                 Ok(Snapshot {
                     meta: self.next.meta.clone(),
-                    snapshot: SnapshotData { position: self.next.position.clone() },
+                    snapshot: SnapshotData::on_disk(self.next.position.clone()),
                 })
             }
             Err(error) => {
                 warn!(index = self.next.position.index.0, error, "snapshot not taken");
                 let meta = self.snapshots.current().map(|current| current.meta).unwrap_or_default();
-                Ok(Snapshot { meta, snapshot: SnapshotData { position: self.next.position.clone() } })
+                Ok(Snapshot { meta, snapshot: SnapshotData::on_disk(self.next.position.clone()) })
             }
         }
     }
