@@ -5,5 +5,8 @@ pub mod client;
 pub mod cluster;
 pub mod image;
 pub mod loopback;
+pub mod outage;
 pub mod process;
+pub mod record;
 pub mod targets;
+pub mod writers;
