@@ -200,6 +200,15 @@ impl Cluster {
         Ok(&seat.options.address)
     }
 
+    /// Data directory of a node.
+    ///
+    /// # Errors
+    /// There is no such node.
+    pub fn directory(&self, id: u64) -> Result<&Path> {
+        let seat = self.seats.get(&id).ok_or(ClusterError::NoSuchNode(id))?;
+        Ok(&seat.options.directory)
+    }
+
     /// A connection to a node.
     ///
     /// # Errors

@@ -85,7 +85,7 @@ fn main() -> Result<(), Failure> {
         for contender in &mut contenders {
             measure(&program, &folder, contender, in_round, &|contender| {
                 eprintln!(
-                    "{:5.0?} round {} of {rounds}: {} with {} writers, kill {} of {kills}: {:.0?} without writes",
+                    "{:5.0?} round {} of {rounds}: {} with {} writers, kill {} of {kills}: {:.2?} without writes",
                     begin.elapsed(),
                     round + 1,
                     contender.label,

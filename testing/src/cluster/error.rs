@@ -1,5 +1,6 @@
 //! Why a cluster is not as it should be.
 
+use std::fmt;
 use std::io;
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use crate::image::ImageError;
 pub type Result<T> = std::result::Result<T, ClusterError>;
 
 /// Why a cluster is not as it should be.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 pub enum ClusterError {
     /// The operating system, or a node that does not start or stop.
     #[error("{0}")]
@@ -70,5 +71,12 @@ impl ClusterError {
             ClusterError::Request { source, .. } => source.code(),
             _ => None,
         }
+    }
+}
+
+/// The same text: tests and programs show errors this way, and lines of standard error are to stay lines.
+impl fmt::Debug for ClusterError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, formatter)
     }
 }

@@ -100,6 +100,18 @@ impl Cluster {
         })
     }
 
+    /// Waits until this node takes nobody for the leader, not even itself.
+    ///
+    /// # Errors
+    /// It does within `LEADER_WAIT`.
+    pub fn wait_no_leader(&self, id: u64) -> Result<()> {
+        let what = format!("node {id} to have no leader");
+        self.wait(&what, LEADER_WAIT, LEADER_PAUSE, |cluster| match cluster.asked_for_leader(id) {
+            Ok((0, _)) => Ok(()),
+            other => Err(format!("it says {other:?}")),
+        })
+    }
+
     /// Waits until these nodes have heard of a leader that runs.
     ///
     /// # Errors
