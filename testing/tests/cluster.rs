@@ -1,6 +1,7 @@
 //! Clusters of three and five nodes, each a process of the C program over this library. Nodes are compared by the pages of
-//! their DUMP. `DQLITE_TEST_ROOT` is a root of `tests/upstream/fetch.sh` to run the same on upstream's library, and
-//! `DQLITE_TEST_KILLS` the number of kills of the longest test.
+//! their DUMP. `DQLITE_TEST_ROOT` runs the same on other libraries: a folder with libdqlite.so.0 or a root of
+//! `tests/upstream/fetch.sh`, or several with colons between, which the nodes get in turn. `DQLITE_TEST_KILLS` is the number
+//! of kills of the longest test.
 
 #![allow(clippy::unwrap_used)]
 
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dqlite::types::{NodeId, Role};
-use dqlite_testing::cluster::Cluster;
+use dqlite_testing::cluster::{Cluster, FIRST_ID};
 use dqlite_testing::outage::{DATABASE, bring_back, finish, kill_leader, start_writers};
 use dqlite_testing::process::Library;
 use dqlite_testing::writers::{WRITERS_DEFAULT, Writers};
@@ -27,26 +28,33 @@ const FEW: u64 = 4;
 /// FAILURE codes of a write that no majority takes.
 const NO_MAJORITY: [&str; 2] = ["(10250)", "(10506)"];
 
-/// A folder with the compiled program, and the library that is tested.
+/// A folder with the compiled program, and the libraries that the nodes get in turn.
 struct Bed {
     folder: TempDir,
     program: PathBuf,
-    library: Library,
+    libraries: Vec<Library>,
 }
 
 fn bed() -> Bed {
     let folder = tempfile::tempdir().unwrap();
     let options = support::options(folder.path());
-    let root = std::env::var_os("DQLITE_TEST_ROOT");
-    let library = root.map_or(options.library, |root| Library::of_root(Path::new(&root)));
-    Bed { folder, program: options.program, library }
+    let libraries = match std::env::var_os("DQLITE_TEST_ROOT") {
+        Some(places) => std::env::split_paths(&places).map(|place| Library::at(&place)).collect(),
+        None => vec![options.library],
+    };
+    Bed { folder, program: options.program, libraries }
 }
 
 impl Bed {
-    fn cluster(&self, nodes: usize, arguments: &[&str]) -> Cluster {
+    fn cluster(&self, nodes: u64, arguments: &[&str]) -> Cluster {
         let arguments = [&[LATENCY], arguments].concat();
-        let libraries = vec![self.library.clone(); nodes];
+        let libraries: Vec<Library> = (FIRST_ID..).take(nodes as usize).map(|id| self.library(id)).collect();
         Cluster::of_voters(&self.program, &self.folder.path().join("nodes"), &arguments, &libraries).unwrap()
+    }
+
+    /// The library of the node with this id.
+    fn library(&self, id: u64) -> Library {
+        self.libraries[(id - FIRST_ID) as usize % self.libraries.len()].clone()
     }
 }
 
@@ -192,7 +200,7 @@ fn a_stand_by_gets_every_row() {
     let mut cluster = bed.cluster(3, &[]);
     let writers = start_writers(&cluster, FEW).unwrap();
 
-    cluster.join(4, &bed.library, Role::StandBy).unwrap();
+    cluster.join(4, &bed.library(4), Role::StandBy).unwrap();
     write_more(&writers, 50);
 
     assert_eq!(cluster.role(4).unwrap(), Some(Role::StandBy));
@@ -205,7 +213,7 @@ fn a_spare_gets_nothing_and_every_row_as_a_voter() {
     let mut cluster = bed.cluster(3, &[]);
     let writers = start_writers(&cluster, FEW).unwrap();
 
-    cluster.join(4, &bed.library, Role::Spare).unwrap();
+    cluster.join(4, &bed.library(4), Role::Spare).unwrap();
     write_more(&writers, 200);
     assert_eq!(cluster.role(4).unwrap(), Some(Role::Spare));
     assert!(!cluster.image(4, DATABASE).is_ok_and(|image| image.page_count() > 0));
@@ -267,7 +275,7 @@ fn a_node_that_joins_late_gets_a_snapshot() {
     let writers = start_writers(&cluster, 1).unwrap();
     write_more(&writers, 300);
 
-    cluster.join(4, &bed.library, Role::Voter).unwrap();
+    cluster.join(4, &bed.library(4), Role::Voter).unwrap();
 
     write_more(&writers, 20);
     assert_sound(&cluster, writers);
