@@ -14,6 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
+use tracing::warn;
 
 use super::link::{Link, LinkFull, LinkState};
 use super::message::{AppendEntries, EntryHeader, Message};
@@ -57,16 +58,6 @@ pub enum ReplicationError {
     /// The follower refused what it should have.
     #[error("node {0} refused the entries behind {1}")]
     Rejected(NodeId, LogIndex),
-    /// The follower has lost entries that it acknowledged.
-    #[error("node {id} had acknowledged its log up to {acknowledged} and now agrees only up to {found}")]
-    Lost {
-        /// Follower.
-        id: NodeId,
-        /// Acknowledged before.
-        acknowledged: LogIndex,
-        /// Found now.
-        found: LogIndex,
-    },
 }
 
 /// Entries under way.
@@ -161,6 +152,8 @@ pub struct Replicator {
     clean: bool,
     /// Highest index that was ever acknowledged to the caller.
     acknowledged: LogIndex,
+    /// Index behind which the caller last learned that it cannot go on.
+    refused: Option<LogIndex>,
     sent: VecDeque<Sent>,
     sent_bytes: usize,
     link: Option<watch::Receiver<LinkState>>,
@@ -189,6 +182,7 @@ impl Replicator {
             matched: Matched::Unknown,
             clean: false,
             acknowledged: LogIndex::NONE,
+            refused: None,
             sent: VecDeque::new(),
             sent_bytes: 0,
             link: None,
@@ -229,11 +223,20 @@ impl Replicator {
         self.link = None;
     }
 
-    /// Finds where the logs agree, if that is not known.
+    /// The caller was told that the follower does not have `previous`.
+    pub fn refuse(&mut self, previous: LogIndex) {
+        self.refused = Some(previous);
+    }
+
+    /// Finds where the logs agree, if that is not known. `previous` is what the caller takes for granted next: if that
+    /// is not less than what was refused, the follower got more by another way, a snapshot.
     ///
     /// # Errors
-    /// The follower does not answer, is in a higher term, or has lost what it acknowledged.
-    pub async fn find(&mut self) -> Result<(), ReplicationError> {
+    /// The follower does not answer or is in a higher term.
+    pub async fn find(&mut self, previous: LogIndex) -> Result<(), ReplicationError> {
+        if self.refused.is_some_and(|refused| previous >= refused) {
+            self.reset();
+        }
         if self.matched != Matched::Unknown {
             return Ok(());
         }
@@ -246,9 +249,12 @@ impl Replicator {
             Matched::BeforeLog | Matched::Unknown => LogIndex::NONE,
         };
         if index < self.acknowledged {
-            let (id, acknowledged) = (self.target.id, self.acknowledged);
-            return Err(ReplicationError::Lost { id, acknowledged, found: index });
+            // An operator's mistake or a disk that lies; what is missing is sent again.
+            let (id, acknowledged) = (self.target.id.0, self.acknowledged.0);
+            warn!(id, acknowledged, found = index.0, "a follower has lost entries that it had acknowledged");
+            self.acknowledged = index;
         }
+        self.refused = None;
         let state = self.target.link()?.state();
         self.generation = state.borrow().generation;
         self.link = Some(state);

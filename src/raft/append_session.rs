@@ -101,12 +101,13 @@ impl<'c, S: Stream<Item = Request> + Unpin> AppendSession<'c, S> {
     async fn handle(&mut self, request: Request) -> Handled {
         let term = Term(request.vote.leader_id.term);
         let replicator = self.client.replicator(term);
-        if let Err(error) = replicator.find().await {
+        let (_, previous) = position(request.prev_log_id.as_ref());
+        if let Err(error) = replicator.find(previous).await {
             return Handled::Last(failed(&error));
         }
-        let (_, previous) = position(request.prev_log_id.as_ref());
         let upto = replicator.sent_upto();
         if previous > upto || replicator.matched() == Matched::BeforeLog {
+            replicator.refuse(previous);
             return Handled::Last(match request.prev_log_id {
                 Some(previous) => Ok(Err(StreamAppendError::Conflict(previous))),
                 // L5: openraft does not expect that nothing conflicts.
@@ -121,13 +122,12 @@ impl<'c, S: Stream<Item = Request> + Unpin> AppendSession<'c, S> {
             .filter(|entry| entry.log_index() > upto)
             .map(|entry| entry.stored().as_ref())
             .collect();
-        // A commit index alone is told only where it cannot be taken for more than it says.
-        let tells_commit = request.entries.is_empty() && replicator.is_clean() && previous > LogIndex::NONE;
+        // A commit index alone is told only where its answer cannot be taken for more than it says.
+        let tells_commit = replicator.is_clean() && upto > LogIndex::NONE;
         let sent = if missing.is_empty() && !tells_commit {
             Ok(())
         } else {
-            let previous = if missing.is_empty() { previous } else { previous.max(upto) };
-            replicator.send(previous, &missing, commit)
+            replicator.send(previous.max(upto), &missing, commit)
         };
         if let Err(error) = sent {
             return Handled::Last(failed(&error));

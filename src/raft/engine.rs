@@ -169,7 +169,8 @@ fn raft_config(options: &EngineOptions, restores: bool) -> Result<Arc<Config>, E
         quorum_loss_probe_interval: None,
         enable_pre_vote: Some(true),
         enable_leader_restore: Some(restores),
-        allow_log_reversion: Some(false),
+        // A follower that lost acknowledged entries gets them again; the alternative is an assertion.
+        allow_log_reversion: Some(true),
         broadcast_submitted_on_append: None,
         ..Config::default()
     };

@@ -25,7 +25,7 @@ use super::log_store::LogView;
 use super::snapshot::{RaftSnapshot, SnapshotData, Snapshots};
 use super::snapshot_send::{SendError, send_snapshot};
 use super::types::{Node, TypeConfig, position};
-use crate::peers::message::{Message, RequestVote};
+use crate::peers::message::{AppendEntries, Message, RequestVote};
 use crate::peers::replicator::{ReplicationError, Replicator, Target};
 use crate::peers::set::Peers;
 use crate::types::{NodeId, Term};
@@ -83,9 +83,7 @@ impl NetBackoff<TypeConfig> for PeerClient {
 pub(super) fn rpc_error(error: &ReplicationError) -> RPCError<TypeConfig> {
     let text = AnyError::error(error.to_string());
     match error {
-        ReplicationError::Unreachable(..) | ReplicationError::Lost { .. } => {
-            RPCError::Unreachable(Unreachable::new(&text))
-        }
+        ReplicationError::Unreachable(..) => RPCError::Unreachable(Unreachable::new(&text)),
         ReplicationError::Rejected(..) | ReplicationError::HigherTerm(_) => {
             RPCError::Network(NetworkError::new(&text))
         }
@@ -115,12 +113,14 @@ impl NetStreamAppend<TypeConfig> for PeerClient {
         if self.is_heartbeat {
             let target = self.target.clone();
             let patience = self.network.patience;
+            let log = self.network.log.clone();
             return Box::pin(async move {
                 let Some(request) = input.next().await else {
                     let none: BoxStream<'s, _> = Box::pin(futures_util::stream::empty());
                     return Ok(none);
                 };
                 let term = Term(request.vote.leader_id.term);
+                tell_commit(&target, &log, &request, term);
                 // L6: whatever the follower's log holds, this commits nothing and cannot be mistaken.
                 let result = match target.fence(term, patience).await {
                     Ok(_) => Ok(request.prev_log_id),
@@ -143,6 +143,18 @@ impl NetStreamAppend<TypeConfig> for PeerClient {
             Ok(results)
         })
     }
+}
+
+/// Tells the commit index once more, in case a message was lost, where the follower's log is known to be a part of this
+/// one: its answer then says nothing wrong. L1, L7.
+fn tell_commit(target: &Target, log: &LogView, request: &AppendEntriesRequest<TypeConfig>, term: Term) {
+    let (rank, matched) = position(request.prev_log_id.as_ref());
+    let Some((previous_term, _)) = log.terms_at(matched).filter(|_| rank == term) else { return };
+    let commit = position(request.leader_commit.as_ref()).1.min(matched);
+    let append =
+        AppendEntries { term, previous_index: matched, previous_term, commit, entries: Vec::new() };
+    // The fence behind it finds out what is wrong.
+    let _ = target.send_message(&Message::AppendEntries(append));
 }
 
 impl PeerClient {
