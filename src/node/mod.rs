@@ -6,6 +6,7 @@ pub mod failure;
 pub mod handle;
 pub mod node_id;
 pub mod options;
+pub mod roles;
 pub mod run_parts;
 pub mod running;
 pub mod threads;

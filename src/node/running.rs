@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use tokio::net::{TcpListener, UnixListener};
@@ -11,6 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::core::{Core, CoreParts, LiveSettings, StoreEpochs};
 use super::failure::Failure;
+use super::roles::handover::{HandoverError, hand_over};
+use super::roles::manager::manage;
 use super::run_parts::RunParts;
 use super::threads::{LogThread, Threads};
 use crate::gateway::Gateway;
@@ -26,7 +28,7 @@ use crate::storage::disk::FileDisk;
 use crate::storage::error::StorageError;
 use crate::storage::load::{LoadOptions, Loaded, load};
 use crate::storage::log::{LogOptions, LogStatistics, LogTrouble, LogWriter};
-use crate::transport::dial::{Connector, PooledDial};
+use crate::transport::dial::{Dial, PooledDial};
 use crate::transport::listener::{Listening, is_from_this_process};
 use crate::types::clock::{SystemWallClock, WallClock};
 use crate::types::random::RandomSource;
@@ -49,19 +51,15 @@ impl StartError {
 }
 
 /// Threads and tasks of a node that was started.
-#[derive(Debug)]
 pub struct Running {
     core: Option<Core>,
     log: Option<LogThread>,
     threads: Option<Threads>,
     failure: Failure,
     statistics: Arc<LogStatistics>,
+    live: Arc<LiveSettings>,
+    dial: Arc<dyn Dial>,
 }
-
-/// There is no other voter to hand over to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no other voter")]
-pub struct NoOtherVoter;
 
 /// What the directory gave.
 struct Opened {
@@ -104,6 +102,7 @@ impl Running {
         let (sender, log) =
             LogThread::start(writer, on_panic).map_err(|error| StartError(format!("log thread: {error}")))?;
         let send = LogSender::new(move |request| sender.send(request));
+        let dial: Arc<dyn Dial> = Arc::new(PooledDial::new(parts.connector, Arc::new(threads.pool())));
         let core_parts = core_parts(
             &threads,
             EngineParts {
@@ -115,14 +114,21 @@ impl Running {
                 loaded: opened.loaded,
                 live: &parts.live,
                 failure: &failure,
-                connector: parts.connector,
+                dial: Arc::clone(&dial),
             },
         );
         match start_core(&threads, core_parts) {
             Ok(core) => {
                 // Whatever fails from here on stops the node again.
-                let running =
-                    Running { core: Some(core), log: Some(log), threads: Some(threads), failure, statistics };
+                let running = Running {
+                    core: Some(core),
+                    log: Some(log),
+                    threads: Some(threads),
+                    failure,
+                    statistics,
+                    live: parts.live,
+                    dial,
+                };
                 running.serve(listening, log_state)?;
                 Ok(running)
             }
@@ -145,6 +151,11 @@ impl Running {
         let supervision = supervise(core.engine().clone(), self.failure.clone(), core.stopping().clone());
         threads.consensus().spawn(supervision);
         threads.consensus().spawn(follow_log(core.engine().clone(), log_state));
+        let managing = manage(core.engine().clone(), Arc::clone(&self.dial), Arc::clone(&self.live));
+        let stop = core.stopping().clone();
+        threads.consensus().spawn(async move {
+            tokio::select! { () = stop.cancelled() => {} () = managing => {} }
+        });
         Ok(())
     }
 
@@ -166,12 +177,22 @@ impl Running {
         &self.statistics
     }
 
-    /// Gives leadership and vote to other nodes.
+    /// Gives leadership and vote to other nodes; roles are not managed here any more.
     ///
     /// # Errors
-    /// There is no other voter.
-    pub fn handover(&self) -> Result<(), NoOtherVoter> {
-        Err(NoOtherVoter)
+    /// Nobody takes them.
+    pub fn handover(&self) -> Result<(), HandoverError> {
+        let (Some(core), Some(threads)) = (&self.core, &self.threads) else {
+            return Err(HandoverError::NoLeader);
+        };
+        self.live.role_management.store(false, Ordering::Relaxed);
+        let (engine, dial) = (core.engine().clone(), Arc::clone(&self.dial));
+        let (sender, receiver) = std::sync::mpsc::channel();
+        threads.consensus().spawn(async move {
+            // The receiver waits for just this.
+            let _ = sender.send(hand_over(&engine, dial).await);
+        });
+        receiver.recv().unwrap_or(Err(HandoverError::NoLeader))
     }
 
     /// Ends connections, consensus, log and threads, in this order; the directory is free afterwards.
@@ -191,6 +212,12 @@ impl Running {
         if let Some(log) = self.log.take() {
             log.join();
         }
+    }
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running").field("core", &self.core).finish_non_exhaustive()
     }
 }
 
@@ -255,7 +282,7 @@ struct EngineParts<'a> {
     loaded: Loaded,
     live: &'a Arc<LiveSettings>,
     failure: &'a Failure,
-    connector: Arc<dyn Connector>,
+    dial: Arc<dyn Dial>,
 }
 
 fn core_parts(threads: &Threads, parts: EngineParts<'_>) -> CoreParts {
@@ -283,7 +310,7 @@ fn core_parts(threads: &Threads, parts: EngineParts<'_>) -> CoreParts {
         snapshots: Arc::new(SnapshotFiles::new(parts.directory, timestamp_ms, compress)),
         machine: Box::new(Databases::new(Arc::clone(&store), empty_page())),
         hooks: Arc::new(StoreEpochs(Arc::clone(&store))),
-        dial: Arc::new(PooledDial::new(parts.connector, Arc::new(threads.pool()))),
+        dial: parts.dial,
     };
     CoreParts {
         store,

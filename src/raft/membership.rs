@@ -13,11 +13,12 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{info, warn};
 
 use super::engine::Engine;
+use super::status::Status;
 use super::types::{Payload, membership_of, position, raft_index};
 use crate::peers::message::{Message, TimeoutNow};
 use crate::peers::replicator::Target;
 use crate::types::config::{CATCH_UP_ROUND_MAX, CATCH_UP_ROUNDS_MAX};
-use crate::types::{Configuration, LogIndex, NodeId, Role, Server};
+use crate::types::{Configuration, LogIndex, NodeId, Role, Server, Term};
 
 /// How often a node that is brought up to date is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
@@ -133,7 +134,7 @@ impl Engine {
         moved
     }
 
-    async fn hand_over(&self, target: Option<NodeId>, term: crate::types::Term) -> Result<(), ChangeError> {
+    async fn hand_over(&self, target: Option<NodeId>, term: Term) -> Result<(), ChangeError> {
         let configuration = self.configuration().configuration;
         let mut candidates = configuration.voters().filter(|server| server.id != self.id);
         let target = match target {
@@ -160,13 +161,12 @@ impl Engine {
             }
         };
         let left = tokio::select! {
-            left = timeout_at(deadline, status.wait_for(|now| now.serving.is_none_or(|now| now.term != term))) => left,
+            biased;
+            left = timeout_at(deadline, status.wait_for(|now| has_moved(now, self.id, term))) => left.is_ok(),
             () = asking => unreachable!("asks for ever"),
         };
-        match left {
-            Ok(_) => Ok(()),
-            Err(_) => Err(ChangeError::TransferFailed),
-        }
+        // Who does not lead any more has nothing to take back.
+        if left || self.current_term() != term { Ok(()) } else { Err(ChangeError::TransferFailed) }
     }
 
     /// Index up to which a follower is known to have the log.
@@ -284,6 +284,11 @@ impl Engine {
         let votes = configuration.get(self.id).is_some_and(|server| server.role == Role::Voter);
         CurrentRole { votes, committed: index <= self.last_applied() }
     }
+}
+
+/// Whether another node is known to lead in a later term.
+fn has_moved(now: &Status, own: NodeId, term: Term) -> bool {
+    now.term > term && now.leader.as_ref().is_some_and(|(leader, _)| *leader != own) || now.failed.is_some()
 }
 
 struct CurrentRole {

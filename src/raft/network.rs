@@ -151,8 +151,7 @@ fn tell_commit(target: &Target, log: &LogView, request: &AppendEntriesRequest<Ty
     let (rank, matched) = position(request.prev_log_id.as_ref());
     let Some((previous_term, _)) = log.terms_at(matched).filter(|_| rank == term) else { return };
     let commit = position(request.leader_commit.as_ref()).1.min(matched);
-    let append =
-        AppendEntries { term, previous_index: matched, previous_term, commit, entries: Vec::new() };
+    let append = AppendEntries { term, previous_index: matched, previous_term, commit, entries: Vec::new() };
     // The fence behind it finds out what is wrong.
     let _ = target.send_message(&Message::AppendEntries(append));
 }

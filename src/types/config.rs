@@ -169,3 +169,18 @@ pub const FAILOVER_RETRY_MAX: Duration = Duration::from_millis(400);
 
 /// Shortest wait for an answer of a peer, however short the election timeout is.
 pub const PEER_PATIENCE_MIN: Duration = Duration::from_millis(1000);
+
+/// Largest answer of another node that this one asks.
+pub const CLIENT_ANSWER_MAX_BYTES: u64 = 16 * 1024 * 1024;
+
+/// How long a node is asked whether it is there. spec: state-machine 6.1.
+pub const POLL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Pause between two rounds of role management. spec: state-machine 6.1.
+pub const ROLES_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Longest wait for a role to be given at a handover: the node may have to be brought up to date first.
+pub const HANDOVER_ASSIGN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Longest wait for a new leader at a handover.
+pub const HANDOVER_LEADER_TIMEOUT: Duration = Duration::from_secs(5);
