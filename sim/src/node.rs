@@ -26,6 +26,7 @@ use dqlite::vfs::empty_page;
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::disk::SimDisk;
 
@@ -98,27 +99,68 @@ pub fn load_options() -> LoadOptions {
     LoadOptions { auto_recovery: true, wall_clock: Arc::new(FrozenClock) }
 }
 
-/// Starts a node that bootstraps itself. To be called inside a runtime with a paused clock.
+/// Who a simulated node is.
+pub struct Member {
+    /// Its id; 1 bootstraps itself.
+    pub id: u64,
+    /// What others dial.
+    pub address: Vec<u8>,
+    /// Connects to them.
+    pub dial: Arc<dyn Dial>,
+    /// Ends the log when the node has crashed.
+    pub dead: CancellationToken,
+    /// Changes what is asked of the log, to plant a fault; the request itself for none.
+    pub tamper: Option<Tamper>,
+}
+
+/// Looks at every request to the log and hands it on, changes it or answers it.
+pub type Tamper = Arc<dyn Fn(LogRequest) -> Option<LogRequest> + Send + Sync>;
+
+impl std::fmt::Debug for Member {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Member").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// Starts a node that bootstraps itself and is alone. To be called inside a runtime with a paused clock.
 ///
 /// # Errors
 /// Those of the directory, of consensus and of SQLite.
 pub async fn start(disk: &SimDisk, settings: NodeSettings) -> Result<Core, StartError> {
+    let address = b"127.0.0.1:9001".to_vec();
+    let member =
+        Member { id: 1, address, dial: Arc::new(Alone), dead: CancellationToken::new(), tamper: None };
+    start_member(disk, settings, member).await
+}
+
+/// Starts a node of a cluster.
+///
+/// # Errors
+/// Those of the directory, of consensus and of SQLite.
+pub async fn start_member(
+    disk: &SimDisk,
+    settings: NodeSettings,
+    member: Member,
+) -> Result<Core, StartError> {
     let directory = Directory::open(Arc::new(disk.clone()), Path::new(DIRECTORY))?;
     let lock = directory.lock()?;
     directory.clean_up(&lock)?;
-    bootstrap(&directory, &lock, NodeId(1), b"127.0.0.1:9001")?;
+    if member.id == 1 {
+        bootstrap(&directory, &lock, NodeId(1), &member.address)?;
+    }
     let loaded = load(&directory, &lock, &load_options())?;
     let mut options = LogOptions::new(Box::new(|_| {}));
     options.segment_bytes = settings.segment_bytes;
     let next_index = loaded.last_index().next();
     let writer = LogWriter::new(directory.clone(), lock, loaded.metadata, next_index, options);
     let (sender, requests) = mpsc::unbounded_channel();
-    tokio::spawn(run_log(writer, requests));
+    tokio::spawn(run_log(writer, requests, member.dead));
     let store = PageStore::new();
     let ticks = AtomicU64::new(1_700_000_000_000 + settings.seed * 1_000_000);
+    let tamper = member.tamper;
     let engine = EngineOptions {
-        id: NodeId(1),
-        address: b"127.0.0.1:9001".to_vec(),
+        id: NodeId(member.id),
+        address: member.address,
         heartbeat_interval: Duration::from_millis(500),
         election_timeout: Duration::from_millis(3000),
         snapshot_policy: settings.policy,
@@ -126,7 +168,15 @@ pub async fn start(disk: &SimDisk, settings: NodeSettings) -> Result<Core, Start
         pool: Arc::new(InlinePool),
         random: Arc::new(RandomSource::from_seed(settings.seed)),
         // The receiver goes with the node.
-        log: LogSender::new(move |request| drop(sender.send(request))),
+        log: LogSender::new(move |request| {
+            let request = match &tamper {
+                Some(tamper) => tamper(request),
+                None => Some(request),
+            };
+            if let Some(request) = request {
+                drop(sender.send(request));
+            }
+        }),
         loaded,
         snapshots: Arc::new(SnapshotFiles::new(
             directory,
@@ -135,7 +185,7 @@ pub async fn start(disk: &SimDisk, settings: NodeSettings) -> Result<Core, Start
         )),
         machine: Box::new(Databases::new(Arc::clone(&store), empty_page())),
         hooks: Arc::new(StoreEpochs(Arc::clone(&store))),
-        dial: Arc::new(Alone),
+        dial: member.dial,
     };
     let parts = CoreParts {
         store,
@@ -149,9 +199,13 @@ pub async fn start(disk: &SimDisk, settings: NodeSettings) -> Result<Core, Start
     Core::start(parts).await.map_err(StartError::Core)
 }
 
-async fn run_log(mut writer: LogWriter, mut requests: mpsc::UnboundedReceiver<LogRequest>) {
+async fn run_log(
+    mut writer: LogWriter,
+    mut requests: mpsc::UnboundedReceiver<LogRequest>,
+    dead: CancellationToken,
+) {
     let mut progress = Progress::Idle;
-    loop {
+    while !dead.is_cancelled() {
         let mut batch = Vec::new();
         match progress {
             Progress::Idle => {
@@ -178,6 +232,8 @@ pub struct SimClient {
     stream: DuplexStream,
     /// Every answer, type and body.
     pub answers: Vec<(u8, Vec<u8>)>,
+    /// Whether answers are kept.
+    pub keeps_answers: bool,
 }
 
 impl SimClient {
@@ -186,7 +242,12 @@ impl SimClient {
         let (client, server) = tokio::io::duplex(STREAM_BYTES);
         let (read, write) = tokio::io::split(server);
         core.serve(read, write);
-        let mut client = SimClient { stream: client, answers: Vec::new() };
+        SimClient::over(client, name).await
+    }
+
+    /// Opens a database over a stream; None if the node does not answer or refuses.
+    pub async fn over(stream: DuplexStream, name: &str) -> Option<SimClient> {
+        let mut client = SimClient { stream, answers: Vec::new(), keeps_answers: true };
         client.stream.write_all(&1u64.to_le_bytes()).await.ok()?;
         let name = Bytes::copy_from_slice(name.as_bytes());
         let (kind, _) = client.call(&Request::Open { name, flags: 0, vfs: Bytes::new() }).await?;
@@ -201,7 +262,9 @@ impl SimClient {
         let words = u32::from_le_bytes([header[0], header[1], header[2], header[3]]);
         let mut body = vec![0; words as usize * 8];
         self.stream.read_exact(&mut body).await.ok()?;
-        self.answers.push((header[4], body.clone()));
+        if self.keeps_answers {
+            self.answers.push((header[4], body.clone()));
+        }
         Some((header[4], body))
     }
 

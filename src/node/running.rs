@@ -146,7 +146,7 @@ impl Running {
         let accepting = accept(threads, listening, Arc::clone(core.gateway()))?;
         let stop = core.stopping().clone();
         core.sql_tasks().spawn(async move {
-            tokio::select! { () = stop.cancelled() => {} () = accepting => {} }
+            tokio::select! { biased; () = stop.cancelled() => {} () = accepting => {} }
         });
         let supervision = supervise(core.engine().clone(), self.failure.clone(), core.stopping().clone());
         threads.consensus().spawn(supervision);
@@ -154,7 +154,7 @@ impl Running {
         let managing = manage(core.engine().clone(), Arc::clone(&self.dial), Arc::clone(&self.live));
         let stop = core.stopping().clone();
         threads.consensus().spawn(async move {
-            tokio::select! { () = stop.cancelled() => {} () = managing => {} }
+            tokio::select! { biased; () = stop.cancelled() => {} () = managing => {} }
         });
         Ok(())
     }
@@ -239,6 +239,7 @@ pub fn open_directory(path: &Path) -> Result<Directory, StorageError> {
 async fn supervise(engine: Engine, failure: Failure, stop: CancellationToken) {
     let mut status = engine.status();
     let reason = tokio::select! {
+        biased;
         () = stop.cancelled() => return,
         reason = failure.reported() => reason,
         status = status.wait_for(|status| status.failed.is_some()) => {

@@ -210,7 +210,7 @@ impl Link {
                 }
                 // A peer that closes every connection at once is not dialled in a loop.
                 if began.elapsed() < DIAL_RETRY {
-                    tokio::select! { () = sleep(DIAL_RETRY) => {} () = self.poked.notified() => {} }
+                    tokio::select! { biased; () = sleep(DIAL_RETRY) => {} () = self.poked.notified() => {} }
                 }
             }
         };

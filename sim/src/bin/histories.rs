@@ -1,0 +1,62 @@
+//! `histories FIRST COUNT`: runs simulated histories and says what they showed; exit status 1 after a violation.
+
+use std::io::{Write, stderr};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use dqlite_sim::scenario::{Report, history};
+
+fn main() -> ExitCode {
+    let numbers: Vec<u64> = std::env::args().skip(1).filter_map(|text| text.parse().ok()).collect();
+    let [first, count] = numbers[..] else {
+        let _ = writeln!(stderr(), "usage: histories FIRST COUNT");
+        return ExitCode::from(2);
+    };
+    let next = AtomicU64::new(first);
+    let results: Mutex<Vec<Result<Report, String>>> = Mutex::default();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + count {
+                        return;
+                    }
+                    let result = std::panic::catch_unwind(|| history(seed, None))
+                        .unwrap_or_else(|_| Err(format!("seed {seed}: panic")));
+                    let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
+                    if let Err(error) = &result {
+                        println!("\n{error}");
+                    }
+                    results.push(result);
+                    if results.len().is_multiple_of(50) {
+                        let _ = write!(stderr(), "\r{} of {count} histories", results.len());
+                    }
+                }
+            });
+        }
+    });
+    let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let reports: Vec<&Report> = results.iter().filter_map(|result| result.as_ref().ok()).collect();
+    let sum = |of: fn(&Report) -> usize| reports.iter().map(|report| of(report)).sum::<usize>();
+    let mut healed: Vec<Duration> = reports.iter().map(|report| report.healed_in).collect();
+    healed.sort_unstable();
+    let at = |part: usize| healed.get((healed.len() * part / 100).min(healed.len().saturating_sub(1)));
+    println!(
+        "\r{} histories, {} violations; {} operations acknowledged, {} not; {} power cuts, {} of leaders; \
+         {} partitions, {} changes of roles",
+        results.len(),
+        results.len() - reports.len(),
+        sum(|report| report.acknowledged),
+        sum(|report| report.unknown),
+        sum(|report| report.kills),
+        sum(|report| report.leader_kills),
+        sum(|report| report.partitions),
+        sum(|report| report.changes),
+    );
+    println!("first write after healing: median {:?}, p99 {:?}, longest {:?}", at(50), at(99), healed.last());
+    ExitCode::from(u8::from(reports.len() != results.len()))
+}
