@@ -16,6 +16,7 @@ use rand::{Rng, SeedableRng};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, duplex, split};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 /// Bytes of a connection that nobody has read, each way.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -205,6 +206,7 @@ impl Network {
             return Err(io::ErrorKind::TimedOut.into());
         }
         sleep(self.next_delay().unwrap_or_default()).await;
+        let born = self.lives(from, to);
         let listener = self.lock().listeners.get(to).cloned();
         let listener = listener.ok_or(io::ErrorKind::ConnectionRefused)?;
         let (ours, near) = duplex(BUFFER_BYTES);
@@ -212,9 +214,10 @@ impl Network {
         listener.send(theirs).map_err(|_| io::ErrorKind::ConnectionRefused)?;
         let (near_read, near_write) = split(near);
         let (far_read, far_write) = split(far);
-        let (end, _) = watch::channel(false);
-        tokio::spawn(self.clone().pump(near_read, far_write, from.to_vec(), to.to_vec(), end.clone()));
-        tokio::spawn(self.clone().pump(far_read, near_write, to.to_vec(), from.to_vec(), end));
+        let end = CancellationToken::new();
+        let (out, back) = ((from.to_vec(), to.to_vec()), (to.to_vec(), from.to_vec()));
+        tokio::spawn(self.clone().pump(near_read, far_write, out, born, end.clone()));
+        tokio::spawn(self.clone().pump(far_read, near_write, back, (born.1, born.0), end));
         Ok(ours)
     }
 
@@ -223,13 +226,11 @@ impl Network {
         self,
         mut from: ReadHalf<DuplexStream>,
         mut to: WriteHalf<DuplexStream>,
-        source: Vec<u8>,
-        target: Vec<u8>,
-        end: watch::Sender<bool>,
+        (source, target): (Vec<u8>, Vec<u8>),
+        born: (u64, u64),
+        end: CancellationToken,
     ) {
-        let born = self.lives(&source, &target);
         let mut changed = self.changed.subscribe();
-        let mut ended = end.subscribe();
         let mut buffer = vec![0; CHUNK_BYTES];
         let moving = async {
             loop {
@@ -263,12 +264,12 @@ impl Network {
         };
         tokio::select! {
             biased;
-            _ = ended.changed() => {}
+            () = end.cancelled() => {}
             () = crashed => {}
             () = moving => {}
         }
         // One broken direction breaks the other.
-        end.send_replace(true);
+        end.cancel();
     }
 }
 

@@ -14,6 +14,16 @@ fn main() -> ExitCode {
         let _ = writeln!(stderr(), "usage: histories FIRST COUNT");
         return ExitCode::from(2);
     };
+    // What nodes log, such as RUST_LOG=dqlite=info; for one history at a time.
+    if std::env::var_os("RUST_LOG").is_some() {
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .without_time()
+            .with_ansi(false)
+            .with_writer(stderr)
+            .init();
+    }
     let next = AtomicU64::new(first);
     let results: Mutex<Vec<Result<Report, String>>> = Mutex::default();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
