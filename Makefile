@@ -17,7 +17,7 @@ FEATURES := $(shell pkg-config --exists sqlite3 2>/dev/null || echo --features b
 BUILT := target/release
 FOLDER := target/lib
 
-.PHONY: all demo check check-upstream bench failover fuzz install uninstall deps fmt-check lint licences doc test
+.PHONY: all demo check check-upstream bench failover sim fuzz install uninstall deps fmt-check lint licences doc test
 
 all: deps
 	$(CARGO) build --release --lib --package dqlite $(FEATURES)
@@ -46,6 +46,13 @@ failover: target/dqlite-node
 	tests/upstream/fetch.sh $(UPSTREAM)
 	$(CARGO) run --quiet --release --package dqlite-testing --bin failover -- target/dqlite-node this=$(FOLDER) \
 	    $$(for root in $(UPSTREAM)/*/.complete; do root=$$(dirname $$root); echo $$(basename $$root)=$$root; done) --kills $(KILLS)
+
+# Simulated histories of whole clusters, from SEED on. A seed replays exactly: target/sim/release/histories SEED 1, with RUST_LOG.
+SEED ?= 1
+HISTORIES ?= 10000
+sim:
+	RUSTFLAGS="--cfg tokio_unstable" $(CARGO) build --quiet --release --package dqlite-sim --bin histories --target-dir target/sim
+	target/sim/release/histories $(SEED) $(HISTORIES)
 
 # Against upstream's real libraries, which are fetched from Debian's archive.
 check-upstream: deps

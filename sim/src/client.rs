@@ -24,7 +24,7 @@ const SURE: [u64; 2] = [5, 10250];
 /// What an answer says.
 enum Answer {
     Done(Vec<Vec<Value>>),
-    Failed(u64),
+    Failed,
     Unknown,
 }
 
@@ -77,7 +77,7 @@ impl ClusterClient {
     async fn call(&mut self, request: &Request) -> Answer {
         let Some(client) = self.connected().await else {
             sleep(Duration::from_millis(50)).await;
-            return Answer::Failed(10250);
+            return Answer::Failed;
         };
         match timeout(PATIENCE, client.call(request)).await {
             Ok(Some((6, _))) => Answer::Done(Vec::new()),
@@ -88,7 +88,7 @@ impl ClusterClient {
             Ok(Some((0, body))) => {
                 let code = body.get(..8).and_then(|word| word.try_into().ok()).map_or(0, u64::from_le_bytes);
                 self.turn_away();
-                if SURE.contains(&code) { Answer::Failed(code) } else { Answer::Unknown }
+                if SURE.contains(&code) { Answer::Failed } else { Answer::Unknown }
             }
             _ => {
                 self.turn_away();
@@ -102,7 +102,7 @@ impl ClusterClient {
         let sql = Bytes::copy_from_slice(sql.as_bytes());
         match self.call(&Request::ExecSql { db: 0, sql, parameters: Parameters::default() }).await {
             Answer::Done(_) => Outcome::Done(()),
-            Answer::Failed(_) => Outcome::Failed,
+            Answer::Failed => Outcome::Failed,
             Answer::Unknown => Outcome::Unknown,
         }
     }
@@ -112,7 +112,7 @@ impl ClusterClient {
         let sql = Bytes::copy_from_slice(sql.as_bytes());
         match self.call(&Request::QuerySql { db: 0, sql, parameters: Parameters::default() }).await {
             Answer::Done(rows) => Outcome::Done(rows),
-            Answer::Failed(_) => Outcome::Failed,
+            Answer::Failed => Outcome::Failed,
             Answer::Unknown => Outcome::Unknown,
         }
     }

@@ -37,8 +37,10 @@ pub struct Cluster {
     seed: u64,
     policy: SnapshotPolicy,
     places: BTreeMap<u64, Place>,
-    /// Faults planted in the log of each node.
+    /// Fault planted in the log of each node.
     pub tamper: Option<Tamper>,
+    /// Fault planted in the state of node 2.
+    pub skips: Option<u64>,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -66,7 +68,12 @@ impl Cluster {
                 (id, Place { id, address: address(id), disk, life: None, starts: 0 })
             })
             .collect();
-        Cluster { network: Network::new(seed), seed, policy, places, tamper: None }
+        Cluster { network: Network::new(seed), seed, policy, places, tamper: None, skips: None }
+    }
+
+    /// Disks forget what they sync from now on: a planted fault.
+    pub fn forget(&self) {
+        self.places.values().for_each(|place| place.disk.forget());
     }
 
     /// All addresses.
@@ -94,6 +101,7 @@ impl Cluster {
     pub async fn start(&mut self, id: u64) -> Result<(), StartError> {
         let (network, seed, policy, tamper) =
             (self.network.clone(), self.seed, self.policy, self.tamper.clone());
+        let skips = self.skips.filter(|_| id == 2);
         let Some(place) = self.places.get_mut(&id).filter(|place| place.life.is_none()) else {
             return Ok(());
         };
@@ -106,7 +114,7 @@ impl Cluster {
         };
         let dead = CancellationToken::new();
         let dial = Arc::new(network.dialer(&place.address));
-        let member = Member { id, address: place.address.clone(), dial, dead: dead.clone(), tamper };
+        let member = Member { id, address: place.address.clone(), dial, dead: dead.clone(), tamper, skips };
         let core = start_member(&place.disk, settings, member).await?;
         let mut accepted = network.listen(&place.address);
         let gateway = Arc::clone(core.gateway());

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use dqlite::node::core::{Core, CoreError, CoreParts, LiveSettings, StoreEpochs};
 use dqlite::pages::PageStore;
 use dqlite::protocol::request::{Parameters, Request};
-use dqlite::raft::{EngineOptions, LogSender, SnapshotFiles, SnapshotPolicy};
+use dqlite::raft::machine::{DecodedState, Decoder};
+use dqlite::raft::{EngineOptions, LogSender, Machine, SnapshotContent, SnapshotFiles, SnapshotPolicy};
 use dqlite::state_machine::databases::Databases;
 use dqlite::storage::bootstrap::bootstrap;
 use dqlite::storage::directory::Directory;
@@ -18,10 +19,10 @@ use dqlite::storage::error::StorageError;
 use dqlite::storage::load::{LoadOptions, load};
 use dqlite::storage::log::{LogOptions, LogRequest, LogWriter, Progress};
 use dqlite::transport::dial::{Dial, Stream};
-use dqlite::types::NodeId;
 use dqlite::types::clock::WallClock;
 use dqlite::types::random::RandomSource;
 use dqlite::types::tasks::{BlockingPool, SqlSection, Tasks};
+use dqlite::types::{Entry, LogIndex, NodeId};
 use dqlite::vfs::empty_page;
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -109,8 +110,37 @@ pub struct Member {
     pub dial: Arc<dyn Dial>,
     /// Ends the log when the node has crashed.
     pub dead: CancellationToken,
-    /// Changes what is asked of the log, to plant a fault; the request itself for none.
+    /// Changes what is asked of the log, to plant a fault.
     pub tamper: Option<Tamper>,
+    /// Entries of which every so many is not applied, to plant a fault.
+    pub skips: Option<u64>,
+}
+
+/// Leaves out entries.
+struct Skipping {
+    machine: Databases,
+    every: u64,
+}
+
+impl Machine for Skipping {
+    fn apply(&mut self, index: LogIndex, entry: &Entry) -> Result<(), String> {
+        if index.0.is_multiple_of(self.every) {
+            return Ok(());
+        }
+        Machine::apply(&mut self.machine, index, entry)
+    }
+
+    fn pin(&mut self) -> Box<dyn SnapshotContent> {
+        Machine::pin(&mut self.machine)
+    }
+
+    fn restore(&mut self, state: DecodedState) -> Result<(), String> {
+        Machine::restore(&mut self.machine, state)
+    }
+
+    fn decoder(&self) -> Arc<dyn Decoder> {
+        self.machine.decoder()
+    }
 }
 
 /// Looks at every request to the log and hands it on, changes it or answers it.
@@ -128,8 +158,14 @@ impl std::fmt::Debug for Member {
 /// Those of the directory, of consensus and of SQLite.
 pub async fn start(disk: &SimDisk, settings: NodeSettings) -> Result<Core, StartError> {
     let address = b"127.0.0.1:9001".to_vec();
-    let member =
-        Member { id: 1, address, dial: Arc::new(Alone), dead: CancellationToken::new(), tamper: None };
+    let member = Member {
+        id: 1,
+        address,
+        dial: Arc::new(Alone),
+        dead: CancellationToken::new(),
+        tamper: None,
+        skips: None,
+    };
     start_member(disk, settings, member).await
 }
 
@@ -183,7 +219,12 @@ pub async fn start_member(
             move || ticks.fetch_add(1, Ordering::Relaxed),
             Arc::new(AtomicBool::new(settings.compress)),
         )),
-        machine: Box::new(Databases::new(Arc::clone(&store), empty_page())),
+        machine: match member.skips {
+            Some(every) => {
+                Box::new(Skipping { machine: Databases::new(Arc::clone(&store), empty_page()), every })
+            }
+            None => Box::new(Databases::new(Arc::clone(&store), empty_page())),
+        },
         hooks: Arc::new(StoreEpochs(Arc::clone(&store))),
         dial: member.dial,
     };

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use dqlite::protocol::request::Value;
 use dqlite::raft::SnapshotPolicy;
+use dqlite::storage::log::LogRequest;
 use dqlite::types::Role;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -33,14 +34,26 @@ const CATCH_UP_MAX: Duration = Duration::from_secs(60);
 pub enum Plant {
     /// Disks forget what they synced.
     LostWrite,
-    /// Reads are answered by a node that may not lead any more.
+    /// Some reads are answered with what was read before.
     StaleRead,
     /// Votes are not persisted.
     ForgottenVote,
     /// One entry of the log never reaches the state machine of a node.
     Gap,
-    /// Writes are acknowledged before they are applied.
+    /// Writes are acknowledged whatever becomes of them.
     EarlyReply,
+}
+
+impl Plant {
+    /// All faults.
+    pub const ALL: [Plant; 5] =
+        [Plant::LostWrite, Plant::StaleRead, Plant::ForgottenVote, Plant::Gap, Plant::EarlyReply];
+
+    /// The fault of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Plant> {
+        Plant::ALL.into_iter().find(|plant| format!("{plant:?}") == name)
+    }
 }
 
 /// What a history showed.
@@ -107,6 +120,8 @@ async fn work(
 ) {
     let mut random = SmallRng::seed_from_u64(seed ^ number << 48);
     let mut count = 0;
+    // What this client read last.
+    let mut seen = BTreeMap::new();
     while begin.elapsed() < WORK {
         sleep(Duration::from_millis(random.random_range(0..150))).await;
         count += 1;
@@ -130,7 +145,14 @@ async fn work(
             }
             1 => {
                 let outcome = client.query(&format!("SELECT v FROM register WHERE k = {key}")).await;
-                let outcome = map(outcome, |rows| integer(&rows));
+                let mut outcome = map(outcome, |rows| integer(&rows));
+                if let Outcome::Done(value) = &outcome {
+                    let earlier = seen.insert(key, *value);
+                    if plant == Some(Plant::StaleRead) && earlier.is_some() && random.random_range(0..5) == 0
+                    {
+                        outcome = Outcome::Done(earlier.unwrap_or_default());
+                    }
+                }
                 record(&mut |all, end| {
                     let call = Register::Read;
                     let operation =
@@ -191,7 +213,15 @@ async fn disturb(
     while begin.elapsed() < WORK {
         sleep(Duration::from_millis(random.random_range(50..1500))).await;
         let ids = cluster.ids();
-        match random.random_range(0..12) {
+        match random.random_range(0..13) {
+            12 => {
+                // The whole room goes dark.
+                for id in cluster.live() {
+                    report.kills += 1;
+                    report.leader_kills += usize::from(cluster.leader() == Some(id));
+                    cluster.crash(id);
+                }
+            }
             0..=2 => {
                 let leader = cluster.leader();
                 let live = cluster.live();
@@ -293,8 +323,12 @@ async fn run(seed: u64, plant: Option<Plant>) -> Result<Report, String> {
         trailing_entries: random.random_range(4..60),
     };
     let mut cluster = Cluster::new(seed, nodes, policy);
-    cluster.tamper = plant.and_then(tamper);
+    cluster.tamper = (plant == Some(Plant::ForgottenVote)).then(forgets_votes);
+    cluster.skips = (plant == Some(Plant::Gap)).then_some(61);
     cluster.form().await?;
+    if plant == Some(Plant::LostWrite) {
+        cluster.forget();
+    }
     let addresses = cluster.addresses();
     let mut client = ClusterClient::new(&cluster.network, 0, &addresses);
     let mut tables = vec![
@@ -372,8 +406,7 @@ async fn run(seed: u64, plant: Option<Plant>) -> Result<Report, String> {
     };
     let (lists, rows) =
         timeout(HEAL_MAX, reading).await.map_err(|_| "the final state cannot be read".to_owned())?;
-    let mut all = histories.lock().unwrap_or_else(PoisonError::into_inner);
-    let all = std::mem::take(&mut *all);
+    let all = std::mem::take(&mut *histories.lock().unwrap_or_else(PoisonError::into_inner));
     for (key, operations) in &all.registers {
         check_register(operations).map_err(|error| format!("register {key}: {error}"))?;
     }
@@ -397,25 +430,15 @@ async fn run(seed: u64, plant: Option<Plant>) -> Result<Report, String> {
     Ok(report)
 }
 
-fn tamper(plant: Plant) -> Option<Tamper> {
-    use dqlite::storage::log::LogRequest;
-    match plant {
-        Plant::ForgottenVote => Some(Arc::new(|request| match request {
-            LogRequest::SetVote { done, .. } => {
-                done(Ok(()));
-                None
-            }
-            other => Some(other),
-        })),
-        Plant::LostWrite => Some(Arc::new(|request| match request {
-            LogRequest::Append { done, entries, .. } if entries.len() == 1 => {
-                done(Ok(()));
-                None
-            }
-            other => Some(other),
-        })),
-        _ => None,
-    }
+/// Acknowledges votes without storing them.
+fn forgets_votes() -> Tamper {
+    Arc::new(|request| match request {
+        LogRequest::SetVote { done, .. } => {
+            done(Ok(()));
+            None
+        }
+        other => Some(other),
+    })
 }
 
 /// Runs the history of a seed.

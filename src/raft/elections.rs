@@ -98,11 +98,12 @@ impl Engine {
         sleep(self.random_between(Duration::ZERO, FAILOVER_SPREAD)).await;
         let end = Instant::now() + self.election_timeout;
         while Instant::now() < end && self.board.is_gone() && self.leading_term().is_none() {
-            if self.would_win().await && self.board.is_gone() {
-                if let Err(error) = self.raft.trigger().elect(false).await {
-                    warn!(%error, "no election");
-                    return;
-                }
+            if self.would_win().await
+                && self.board.is_gone()
+                && let Err(error) = self.raft.trigger().elect(false).await
+            {
+                warn!(%error, "no election");
+                return;
             }
             sleep(self.random_between(FAILOVER_RETRY_MIN, FAILOVER_RETRY_MAX)).await;
         }

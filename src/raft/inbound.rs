@@ -214,9 +214,8 @@ impl RaftInbound {
         let answer =
             |term, granted| Some(RequestVoteResult { term, granted, is_pre_vote: Some(request.is_pre_vote) });
         let refused = if request.is_pre_vote { request.term.max(own) } else { own };
-        if !self.is_voter() {
-            return answer(if request.is_pre_vote { request.term } else { own }, false);
-        }
+        // A node that does not vote by its own log may do so by that of the candidate, whose entry it has not got yet:
+        // refusing, as upstream does, could leave nobody to elect a leader. One vote in a term is safe whoever gives it.
         let leader_gone = self.board.is_gone();
         if request.is_pre_vote && leader_gone {
             let (index, stored, _) = self.log.last();

@@ -191,6 +191,10 @@ impl Engine {
     ) -> Result<(), ChangeError> {
         let Some(serving) = self.serving() else { return Err(ChangeError::NotLeader) };
         let (current, index) = self.log.configuration();
+        if current.get(self.id).is_none_or(|server| server.role != Role::Voter) {
+            // It is giving leadership up.
+            return Err(ChangeError::NotLeader);
+        }
         let configuration = Arc::new(next(&current)?);
         let nobody = || ChangeError::NotAllowed("nobody would vote".to_owned());
         let membership = membership_of(&configuration).ok_or_else(nobody)?;

@@ -1,4 +1,4 @@
-//! `histories FIRST COUNT`: runs simulated histories and says what they showed; exit status 1 after a violation.
+//! `histories FIRST COUNT [FAULT]`: runs simulated histories and says what they showed; exit status 1 after a violation.
 
 use std::io::{Write, stderr};
 use std::process::ExitCode;
@@ -6,14 +6,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use dqlite_sim::scenario::{Report, history};
+use dqlite_sim::scenario::{Plant, Report, history};
 
 fn main() -> ExitCode {
     let numbers: Vec<u64> = std::env::args().skip(1).filter_map(|text| text.parse().ok()).collect();
-    let [first, count] = numbers[..] else {
-        let _ = writeln!(stderr(), "usage: histories FIRST COUNT");
+    let fault = std::env::args().nth(3).map(|name| Plant::named(&name));
+    let ([first, count], None | Some(Some(_))) = (&numbers[..], &fault) else {
+        let _ = writeln!(stderr(), "usage: histories FIRST COUNT [FAULT]");
         return ExitCode::from(2);
     };
+    let (first, count, fault) = (*first, *count, fault.flatten());
     // What nodes log, such as RUST_LOG=dqlite=info; for one history at a time.
     if std::env::var_os("RUST_LOG").is_some() {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
@@ -35,7 +37,7 @@ fn main() -> ExitCode {
                     if seed >= first + count {
                         return;
                     }
-                    let result = std::panic::catch_unwind(|| history(seed, None))
+                    let result = std::panic::catch_unwind(|| history(seed, fault))
                         .unwrap_or_else(|_| Err(format!("seed {seed}: panic")));
                     let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
                     if let Err(error) = &result {
@@ -67,6 +69,9 @@ fn main() -> ExitCode {
         sum(|report| report.partitions),
         sum(|report| report.changes),
     );
+    if let [Ok(report)] = &results[..] {
+        println!("digest of the network: {:016x}", report.digest);
+    }
     println!("first write after healing: median {:?}, p99 {:?}, longest {:?}", at(50), at(99), healed.last());
     ExitCode::from(u8::from(reports.len() != results.len()))
 }
