@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
@@ -14,7 +15,8 @@ use super::failover::Suspicion;
 use crate::peers::message::{Message, RequestVote};
 use crate::peers::replicator::Target;
 use crate::types::config::{
-    FAILOVER_DIAL_TIMEOUT, FAILOVER_RETRY_MAX, FAILOVER_RETRY_MIN, FAILOVER_SPREAD, FAILOVER_VOTE_TIMEOUT,
+    FAILOVER_DIAL_PAUSE, FAILOVER_DIAL_TIMEOUT, FAILOVER_KEEPS_CONNECTION, FAILOVER_RETRY_MAX,
+    FAILOVER_RETRY_MIN, FAILOVER_SPREAD, FAILOVER_VOTE_TIMEOUT,
 };
 use crate::types::{Role, Term};
 
@@ -84,9 +86,8 @@ impl Engine {
         if !is_voter || self.leading_term().is_some() {
             return;
         }
-        // Who accepts connections may only have lost one; it is heard again soon, or has started anew.
-        let answers = timeout(FAILOVER_DIAL_TIMEOUT, self.peers.dial(&suspicion.address)).await;
-        if !matches!(answers, Ok(Err(_))) {
+        // Who keeps a connection may only have lost one; it is heard again soon, or has started anew.
+        if !timeout(FAILOVER_DIAL_TIMEOUT, self.is_refused(suspicion)).await.unwrap_or(false) {
             let patience = self.heartbeat_interval * 2;
             sleep(patience.saturating_sub(self.board.silence())).await;
         }
@@ -106,6 +107,19 @@ impl Engine {
                 return;
             }
             sleep(self.random_between(FAILOVER_RETRY_MIN, FAILOVER_RETRY_MAX)).await;
+        }
+    }
+
+    /// Whether a connection to the leader is refused. A process that is ending may take some and drop them.
+    async fn is_refused(&self, suspicion: &Suspicion) -> bool {
+        loop {
+            let Ok(mut stream) = self.peers.dial(&suspicion.address).await else { return true };
+            // Nobody speaks first there.
+            let mut byte = [0];
+            if timeout(FAILOVER_KEEPS_CONNECTION, stream.read.read(&mut byte)).await.is_err() {
+                return false;
+            }
+            sleep(FAILOVER_DIAL_PAUSE).await;
         }
     }
 

@@ -184,3 +184,12 @@ pub const HANDOVER_ASSIGN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Longest wait for a new leader at a handover.
 pub const HANDOVER_LEADER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection to a peer whose machine acknowledges nothing for so long is given up.
+pub const PEER_SILENCE_MAX: Duration = Duration::from_secs(10);
+
+/// A leader that keeps a new connection for so long is there.
+pub const FAILOVER_KEEPS_CONNECTION: Duration = Duration::from_millis(100);
+
+/// Pause before a leader that dropped a new connection is dialled again.
+pub const FAILOVER_DIAL_PAUSE: Duration = Duration::from_millis(5);
