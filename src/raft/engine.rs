@@ -32,7 +32,8 @@ use crate::peers::{Peers, PeersParts, Spawn};
 use crate::storage::load::Loaded;
 use crate::transport::dial::Dial;
 use crate::types::config::{
-    INSTALL_SNAPSHOT_TIMEOUT, LOG_TRAILING_MAX_BYTES, PEER_PATIENCE_MIN, REPLICATION_BATCH_ENTRIES_MAX,
+    INSTALL_SNAPSHOT_TIMEOUT, LOG_TRAILING_MAX_BYTES, LOG_WANTED_MAX_BYTES, PEER_PATIENCE_MIN,
+    REPLICATION_BATCH_ENTRIES_MAX,
 };
 use crate::types::random::RandomSource;
 use crate::types::tasks::{BlockingPool, Tasks};
@@ -402,7 +403,11 @@ impl Engine {
         let Some(current) = self.snapshots.current() else { return true };
         let snapshot = current.position.index;
         let too_much = self.log.last_beyond(LOG_TRAILING_MAX_BYTES).min(snapshot);
-        let upto = self.snapshots.policy().purge_upto(snapshot).max(too_much);
+        let mut upto = self.snapshots.policy().purge_upto(snapshot).max(too_much);
+        if let Some(wanted) = self.snapshots.wanted_behind() {
+            // Else a peer that installs a large snapshot would need the next one as soon as it has it.
+            upto = upto.min(wanted).max(self.log.last_beyond(LOG_WANTED_MAX_BYTES).min(snapshot));
+        }
         match raft_index(upto) {
             Some(upto) => self.raft.trigger().purge_log(upto).await.is_ok(),
             None => true,

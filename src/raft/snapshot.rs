@@ -1,16 +1,18 @@
 //! When a snapshot is taken, and its way from a pinned state to the disk and to openraft.
 
 use std::io::Read;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use openraft::{RaftSnapshotBuilder, Snapshot, SnapshotMeta, StoredMembership};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::log_sender::LogSender;
 use super::machine::{DecodedState, SnapshotContent};
 use super::types::{Node, RaftStoredMembership, TypeConfig, log_id, membership_of};
 use crate::storage::log::LogRequest;
+use crate::types::config::SNAPSHOT_ENTRIES_KEPT;
 use crate::types::tasks::{BlockingPool, on_pool};
 use crate::types::{Configuration, LogIndex, Term};
 
@@ -152,6 +154,23 @@ pub(super) struct Snapshots {
     pub(super) log: LogSender,
     policy: Arc<Mutex<SnapshotPolicy>>,
     current: watch::Sender<Option<Current>>,
+    /// Snapshots on their way to peers, which will want the entries behind them: index, and until when.
+    sending: Arc<Mutex<Vec<(LogIndex, Option<Instant>)>>>,
+}
+
+/// Keeps the entries behind a snapshot while it is being sent and a while longer.
+pub(super) struct Sending {
+    index: LogIndex,
+    snapshots: Snapshots,
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        let mut sending = self.snapshots.sending();
+        if let Some(one) = sending.iter_mut().find(|(index, until)| *index == self.index && until.is_none()) {
+            one.1 = Some(Instant::now() + SNAPSHOT_ENTRIES_KEPT);
+        }
+    }
 }
 
 /// The snapshot on disk.
@@ -168,7 +187,14 @@ impl Snapshots {
         log: LogSender,
         policy: SnapshotPolicy,
     ) -> Snapshots {
-        Snapshots { store, pool, log, policy: Arc::new(Mutex::new(policy)), current: watch::channel(None).0 }
+        Snapshots {
+            store,
+            pool,
+            log,
+            policy: Arc::new(Mutex::new(policy)),
+            current: watch::channel(None).0,
+            sending: Arc::default(),
+        }
     }
 
     pub(super) fn policy(&self) -> SnapshotPolicy {
@@ -177,6 +203,23 @@ impl Snapshots {
 
     pub(super) fn set_policy(&self, policy: SnapshotPolicy) {
         *self.policy.lock().unwrap_or_else(PoisonError::into_inner) = policy;
+    }
+
+    fn sending(&self) -> MutexGuard<'_, Vec<(LogIndex, Option<Instant>)>> {
+        self.sending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A snapshot of this index is about to be sent.
+    pub(super) fn begin_sending(&self, index: LogIndex) -> Sending {
+        self.sending().push((index, None));
+        Sending { index, snapshots: self.clone() }
+    }
+
+    /// The last entry that no peer will want, as far as snapshots under way tell; none if there are none.
+    pub(super) fn wanted_behind(&self) -> Option<LogIndex> {
+        let mut sending = self.sending();
+        sending.retain(|(_, until)| until.is_none_or(|until| until > Instant::now()));
+        sending.iter().map(|(index, _)| *index).min()
     }
 
     pub(super) fn current(&self) -> Option<Current> {

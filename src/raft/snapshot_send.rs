@@ -41,6 +41,7 @@ pub(super) async fn send_snapshot(
     term: Term,
 ) -> Result<(), SendError> {
     let position = &snapshot.snapshot.position;
+    let _sending = snapshots.begin_sending(position.index);
     let store = snapshots.store.clone();
     let wanted = position.clone();
     let opened = on_pool(snapshots.pool.as_ref(), move || {

@@ -193,3 +193,9 @@ pub const FAILOVER_KEEPS_CONNECTION: Duration = Duration::from_millis(100);
 
 /// Pause before a leader that dropped a new connection is dialled again.
 pub const FAILOVER_DIAL_PAUSE: Duration = Duration::from_millis(5);
+
+/// Bytes of entries kept in memory for a peer that is installing a snapshot.
+pub const LOG_WANTED_MAX_BYTES: usize = 256 * 1024 * 1024;
+
+/// How long the entries behind a snapshot are kept after it was sent.
+pub const SNAPSHOT_ENTRIES_KEPT: Duration = Duration::from_secs(10);

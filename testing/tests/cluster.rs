@@ -283,6 +283,53 @@ fn a_node_that_joins_late_gets_a_snapshot() {
     assert!(!has_entry(cluster.directory(4).unwrap(), 100), "the log was sent, no snapshot");
 }
 
+/// Most memory that a node had so far.
+fn peak_bytes(cluster: &Cluster, id: u64) -> u64 {
+    let status =
+        std::fs::read_to_string(format!("/proc/{}/status", cluster.process(id).unwrap().id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024
+}
+
+#[test]
+fn a_large_snapshot_goes_to_a_new_node_in_bounded_memory_while_others_write() {
+    const ROW_BYTES: u64 = 1 << 20;
+    let size =
+        std::env::var("DQLITE_TEST_SNAPSHOT_MIB").map_or(64, |text| text.parse::<u64>().unwrap()) << 20;
+    let bed = bed();
+    let mut cluster = bed.cluster(1, &["--snapshot-threshold=20", "--snapshot-trailing=20"]);
+    let mut client = cluster.database(DATABASE).unwrap();
+    client.exec("CREATE TABLE blob(b)", &[]).unwrap();
+    for _ in 0..size / ROW_BYTES {
+        client.exec(&format!("INSERT INTO blob VALUES(zeroblob({ROW_BYTES} - 100))"), &[]).unwrap();
+    }
+    let writers = start_writers(&cluster, 1).unwrap();
+    write_more(&writers, 50);
+    let before = peak_bytes(&cluster, FIRST_ID);
+    let began = std::time::Instant::now();
+
+    cluster.join(2, &bed.library(2), Role::Voter).unwrap();
+
+    let took = began.elapsed();
+    let (leader, node) = (peak_bytes(&cluster, FIRST_ID), peak_bytes(&cluster, 2));
+    let mib = |bytes: u64| bytes >> 20;
+    println!(
+        "a database of {} MiB to a new node in {took:?}: the leader's peak grew from {} to {} MiB, that of the new node is {} MiB",
+        mib(size),
+        mib(before),
+        mib(leader),
+        mib(node)
+    );
+    write_more(&writers, 20);
+    assert_sound(&cluster, writers);
+    assert!(leader - before < size / 2 + (64 << 20), "the leader needs memory for a snapshot that it sends");
+    assert!(
+        node < size * 2 + (128 << 20),
+        "the new node needs more memory than for the old and the new state"
+    );
+    assert!(!has_entry(cluster.directory(2).unwrap(), 5), "the log was sent, no snapshot");
+}
+
 #[test]
 fn writes_fail_without_a_majority_and_go_on_with_one() {
     let bed = bed();
