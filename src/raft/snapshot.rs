@@ -155,8 +155,11 @@ pub(super) struct Snapshots {
     policy: Arc<Mutex<SnapshotPolicy>>,
     current: watch::Sender<Option<Current>>,
     /// Snapshots on their way to peers, which will want the entries behind them: index, and until when.
-    sending: Arc<Mutex<Vec<(LogIndex, Option<Instant>)>>>,
+    sending: Arc<Mutex<UnderWay>>,
 }
+
+/// Index of each snapshot that is being sent, or was sent and until when that is remembered.
+type UnderWay = Vec<(LogIndex, Option<Instant>)>;
 
 /// Keeps the entries behind a snapshot while it is being sent and a while longer.
 pub(super) struct Sending {
@@ -205,7 +208,7 @@ impl Snapshots {
         *self.policy.lock().unwrap_or_else(PoisonError::into_inner) = policy;
     }
 
-    fn sending(&self) -> MutexGuard<'_, Vec<(LogIndex, Option<Instant>)>> {
+    fn sending(&self) -> MutexGuard<'_, UnderWay> {
         self.sending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -283,6 +283,44 @@ fn a_node_that_joins_late_gets_a_snapshot() {
     assert!(!has_entry(cluster.directory(4).unwrap(), 100), "the log was sent, no snapshot");
 }
 
+// checklist c-api 70: role management: five nodes
+#[test]
+fn roles_are_managed_when_the_host_wants_it() {
+    let bed = bed();
+    let arguments = ["--role-management", "--voters=3", "--standbys=1"];
+    let mut cluster = bed.cluster(1, &arguments);
+    for id in 2..=5 {
+        cluster.join(id, &bed.library(id), Role::Spare).unwrap();
+    }
+    let count = |cluster: &Cluster, role: Role| {
+        cluster
+            .members()
+            .map_or(0, |members| members.iter().filter(|member| member.role == Some(role)).count())
+    };
+    let wait = |cluster: &Cluster, what: &str, wanted: &dyn Fn(&Cluster) -> bool| {
+        let end = std::time::Instant::now() + ROWS_WAIT;
+        while !wanted(cluster) {
+            assert!(std::time::Instant::now() < end, "{what}: {:?}", cluster.members());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    wait(&cluster, "three voters and a stand-by", &|cluster| {
+        count(cluster, Role::Voter) == 3 && count(cluster, Role::StandBy) == 1
+    });
+
+    let leader = cluster.leader().unwrap();
+    let members = cluster.members().unwrap();
+    let voter =
+        members.iter().find(|member| member.role == Some(Role::Voter) && member.id.0 != leader).unwrap();
+    cluster.kill(voter.id.0).unwrap();
+
+    wait(&cluster, "another voter in the place of the dead one", &|cluster| {
+        count(cluster, Role::Voter) == 3
+            && count(cluster, Role::StandBy) == 1
+            && cluster.role(voter.id.0).ok().flatten() == Some(Role::Spare)
+    });
+}
+
 /// Most memory that a node had so far.
 fn peak_bytes(cluster: &Cluster, id: u64) -> u64 {
     let status =
