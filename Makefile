@@ -1,4 +1,4 @@
-# Targets: all demo check check-upstream bench fuzz install uninstall, and the parts of check: deps fmt-check lint licences doc test. See README.md.
+# Targets: all demo check check-upstream bench failover fuzz install uninstall, and the parts of check: deps fmt-check lint licences doc test. See README.md.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -17,7 +17,7 @@ FEATURES := $(shell pkg-config --exists sqlite3 2>/dev/null || echo --features b
 BUILT := target/release
 FOLDER := target/lib
 
-.PHONY: all demo check check-upstream bench fuzz install uninstall deps fmt-check lint licences doc test
+.PHONY: all demo check check-upstream bench failover sim fuzz install uninstall deps fmt-check lint licences doc test
 
 all: deps
 	$(CARGO) build --release --lib --package dqlite $(FEATURES)
@@ -39,6 +39,20 @@ UPSTREAM ?= target/upstream
 bench: target/dqlite-node
 	tests/upstream/fetch.sh $(UPSTREAM)
 	$(CARGO) run --quiet --release --package dqlite-testing --bin bench -- target/dqlite-node $(FOLDER) $(UPSTREAM)
+
+# Time without writes when the leader of three nodes is killed, KILLS times for each library, and rows lost (there must be none).
+KILLS ?= 20
+failover: target/dqlite-node
+	tests/upstream/fetch.sh $(UPSTREAM)
+	$(CARGO) run --quiet --release --package dqlite-testing --bin failover -- target/dqlite-node this=$(FOLDER) \
+	    $$(for root in $(UPSTREAM)/*/.complete; do root=$$(dirname $$root); echo $$(basename $$root)=$$root; done) --kills $(KILLS)
+
+# Simulated histories of whole clusters, from SEED on. A seed replays exactly: target/sim/release/histories SEED 1, with RUST_LOG.
+SEED ?= 1
+HISTORIES ?= 10000
+sim:
+	RUSTFLAGS="--cfg tokio_unstable" $(CARGO) build --quiet --release --package dqlite-sim --bin histories --target-dir target/sim
+	target/sim/release/histories $(SEED) $(HISTORIES)
 
 # Against upstream's real libraries, which are fetched from Debian's archive.
 check-upstream: deps

@@ -1,6 +1,7 @@
 /*
  * One node, over the public interface alone. Runs with any libdqlite.so.0: what upstream's 1.11.1 lacks is looked up at run time.
- * Prints "ready" when clients can connect. SIGTERM and SIGINT stop it cleanly; with --stop-on-eof the end of standard input does too.
+ * Prints "ready" when clients can connect. SIGTERM and SIGINT stop it cleanly; with --stop-on-eof the end of standard input does too;
+ * with --handover another node takes its leadership, and if need be its vote, before it stops.
  */
 #define _GNU_SOURCE
 #include <dqlite.h>
@@ -34,6 +35,7 @@ struct options {
     int no_auto_recovery;
     int no_compression;
     int stop_on_eof;
+    int handover;
 };
 
 enum {
@@ -51,7 +53,8 @@ enum {
     OPTION_FAILURE_DOMAIN,
     OPTION_NO_AUTO_RECOVERY,
     OPTION_NO_COMPRESSION,
-    OPTION_STOP_ON_EOF
+    OPTION_STOP_ON_EOF,
+    OPTION_HANDOVER
 };
 
 static const struct option option_names[] = {
@@ -70,13 +73,15 @@ static const struct option option_names[] = {
     {"no-auto-recovery", no_argument, NULL, OPTION_NO_AUTO_RECOVERY},
     {"no-compression", no_argument, NULL, OPTION_NO_COMPRESSION},
     {"stop-on-eof", no_argument, NULL, OPTION_STOP_ON_EOF},
+    {"handover", no_argument, NULL, OPTION_HANDOVER},
     {NULL, 0, NULL, 0}};
 
 static void usage(void)
 {
     fprintf(stderr, "usage: dqlite-node --data-dir DIR [--id N] [--address A] [--bind A] [--snapshot-threshold N]\n"
                     "  [--snapshot-trailing N] [--latency-ms N] [--busy-timeout MS] [--role-management] [--voters N]\n"
-                    "  [--standbys N] [--failure-domain N] [--no-auto-recovery] [--no-compression] [--stop-on-eof]\n");
+                    "  [--standbys N] [--failure-domain N] [--no-auto-recovery] [--no-compression] [--stop-on-eof]\n"
+                    "  [--handover]\n");
     exit(2);
 }
 
@@ -121,6 +126,7 @@ static void set_option(struct options *options, int option)
     case OPTION_NO_AUTO_RECOVERY: options->no_auto_recovery = 1; break;
     case OPTION_NO_COMPRESSION: options->no_compression = 1; break;
     case OPTION_STOP_ON_EOF: options->stop_on_eof = 1; break;
+    case OPTION_HANDOVER: options->handover = 1; break;
     default: usage();
     }
 }
@@ -295,6 +301,12 @@ int main(int argc, char *argv[])
     fflush(stdout);
 
     wait_for_end(signals, options.stop_on_eof);
+    if (options.handover) {
+        code = call_plain("dqlite_node_handover", node);
+        if (code != 0) {
+            fprintf(stderr, "dqlite-node: handover: code %d; the node stops all the same\n", code);
+        }
+    }
     code = dqlite_node_stop(node);
     if (code != 0) {
         fprintf(stderr, "dqlite-node: stop: code %d\n", code);

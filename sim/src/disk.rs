@@ -73,6 +73,7 @@ struct State {
     fault: Option<(u64, Fault)>,
     no_space_left: u64,
     off: bool,
+    forgets: bool,
     trace: Vec<(String, u64)>,
 }
 
@@ -205,6 +206,11 @@ impl SimDisk {
         self.lock().fault = Some((operation, fault));
     }
 
+    /// From now on entries that are synced do not become durable: a planted fault.
+    pub fn forget(&self) {
+        self.lock().forgets = true;
+    }
+
     /// Operations so far.
     #[must_use]
     pub fn operations(&self) -> u64 {
@@ -249,8 +255,14 @@ impl SimDisk {
             inodes.push(Inode { durable: content.clone(), content, pending: Vec::new() });
         }
         let directories = old.directories.clone();
-        let state =
-            State { inodes, names: names.clone(), durable_names: names, directories, ..State::default() };
+        let state = State {
+            inodes,
+            names: names.clone(),
+            durable_names: names,
+            directories,
+            forgets: old.forgets,
+            ..State::default()
+        };
         SimDisk { state: Arc::new(Mutex::new(state)) }
     }
 }
@@ -363,9 +375,12 @@ impl SimFile {
     fn sync(&mut self, what: &str) -> io::Result<()> {
         let mut state = SimDisk::lock(&self.disk);
         let result = state.step(what, &self.path, &[], false);
-        let off = state.off;
+        // Only entries are forgotten: a directory in disorder would not start at all.
+        let is_segment = self.path.file_name().is_some_and(|name| name.to_string_lossy().contains("open-"));
+        let (off, forgets) = (state.off, state.forgets && is_segment && what == "sync data");
         let inode = &mut state.inodes[self.inode];
         match &result {
+            Ok(()) if forgets => {}
             Ok(()) => {
                 inode.durable = inode.content.clone();
                 inode.pending.clear();

@@ -1,4 +1,9 @@
 //! Whole nodes on a simulated disk and clock: a seed replays exactly.
 
+pub mod client;
+pub mod cluster;
 pub mod disk;
+pub mod history;
+pub mod network;
 pub mod node;
+pub mod scenario;

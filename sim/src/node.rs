@@ -10,20 +10,24 @@ use bytes::Bytes;
 use dqlite::node::core::{Core, CoreError, CoreParts, LiveSettings, StoreEpochs};
 use dqlite::pages::PageStore;
 use dqlite::protocol::request::{Parameters, Request};
-use dqlite::raft::{EngineOptions, LogSender, SnapshotFiles, SnapshotPolicy};
+use dqlite::raft::machine::{DecodedState, Decoder};
+use dqlite::raft::{EngineOptions, LogSender, Machine, SnapshotContent, SnapshotFiles, SnapshotPolicy};
 use dqlite::state_machine::databases::Databases;
 use dqlite::storage::bootstrap::bootstrap;
 use dqlite::storage::directory::Directory;
 use dqlite::storage::error::StorageError;
 use dqlite::storage::load::{LoadOptions, load};
 use dqlite::storage::log::{LogOptions, LogRequest, LogWriter, Progress};
-use dqlite::types::NodeId;
+use dqlite::transport::dial::{Dial, Stream};
 use dqlite::types::clock::WallClock;
 use dqlite::types::random::RandomSource;
 use dqlite::types::tasks::{BlockingPool, SqlSection, Tasks};
+use dqlite::types::{Entry, LogIndex, NodeId};
 use dqlite::vfs::empty_page;
+use futures_util::future::BoxFuture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::disk::SimDisk;
 
@@ -80,33 +84,119 @@ pub struct NodeSettings {
     pub segment_bytes: u64,
 }
 
+/// Reaches nobody.
+#[derive(Clone, Copy, Debug)]
+pub struct Alone;
+
+impl Dial for Alone {
+    fn dial(&self, _address: Vec<u8>) -> BoxFuture<'static, std::io::Result<Stream>> {
+        Box::pin(async { Err(std::io::ErrorKind::ConnectionRefused.into()) })
+    }
+}
+
 /// The options a simulated directory is loaded with.
 #[must_use]
 pub fn load_options() -> LoadOptions {
     LoadOptions { auto_recovery: true, wall_clock: Arc::new(FrozenClock) }
 }
 
-/// Starts a node that bootstraps itself. To be called inside a runtime with a paused clock.
+/// Who a simulated node is.
+pub struct Member {
+    /// Its id; 1 bootstraps itself.
+    pub id: u64,
+    /// What others dial.
+    pub address: Vec<u8>,
+    /// Connects to them.
+    pub dial: Arc<dyn Dial>,
+    /// Ends the log when the node has crashed.
+    pub dead: CancellationToken,
+    /// Changes what is asked of the log, to plant a fault.
+    pub tamper: Option<Tamper>,
+    /// Entries of which every so many is not applied, to plant a fault.
+    pub skips: Option<u64>,
+}
+
+/// Leaves out entries.
+struct Skipping {
+    machine: Databases,
+    every: u64,
+}
+
+impl Machine for Skipping {
+    fn apply(&mut self, index: LogIndex, entry: &Entry) -> Result<(), String> {
+        if index.0.is_multiple_of(self.every) {
+            return Ok(());
+        }
+        Machine::apply(&mut self.machine, index, entry)
+    }
+
+    fn pin(&mut self) -> Box<dyn SnapshotContent> {
+        Machine::pin(&mut self.machine)
+    }
+
+    fn restore(&mut self, state: DecodedState) -> Result<(), String> {
+        Machine::restore(&mut self.machine, state)
+    }
+
+    fn decoder(&self) -> Arc<dyn Decoder> {
+        self.machine.decoder()
+    }
+}
+
+/// Looks at every request to the log and hands it on, changes it or answers it.
+pub type Tamper = Arc<dyn Fn(LogRequest) -> Option<LogRequest> + Send + Sync>;
+
+impl std::fmt::Debug for Member {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Member").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// Starts a node that bootstraps itself and is alone. To be called inside a runtime with a paused clock.
 ///
 /// # Errors
 /// Those of the directory, of consensus and of SQLite.
 pub async fn start(disk: &SimDisk, settings: NodeSettings) -> Result<Core, StartError> {
+    let address = b"127.0.0.1:9001".to_vec();
+    let member = Member {
+        id: 1,
+        address,
+        dial: Arc::new(Alone),
+        dead: CancellationToken::new(),
+        tamper: None,
+        skips: None,
+    };
+    start_member(disk, settings, member).await
+}
+
+/// Starts a node of a cluster.
+///
+/// # Errors
+/// Those of the directory, of consensus and of SQLite.
+pub async fn start_member(
+    disk: &SimDisk,
+    settings: NodeSettings,
+    member: Member,
+) -> Result<Core, StartError> {
     let directory = Directory::open(Arc::new(disk.clone()), Path::new(DIRECTORY))?;
     let lock = directory.lock()?;
     directory.clean_up(&lock)?;
-    bootstrap(&directory, &lock, NodeId(1), b"127.0.0.1:9001")?;
+    if member.id == 1 {
+        bootstrap(&directory, &lock, NodeId(1), &member.address)?;
+    }
     let loaded = load(&directory, &lock, &load_options())?;
     let mut options = LogOptions::new(Box::new(|_| {}));
     options.segment_bytes = settings.segment_bytes;
     let next_index = loaded.last_index().next();
     let writer = LogWriter::new(directory.clone(), lock, loaded.metadata, next_index, options);
     let (sender, requests) = mpsc::unbounded_channel();
-    tokio::spawn(run_log(writer, requests));
+    tokio::spawn(run_log(writer, requests, member.dead));
     let store = PageStore::new();
     let ticks = AtomicU64::new(1_700_000_000_000 + settings.seed * 1_000_000);
+    let tamper = member.tamper;
     let engine = EngineOptions {
-        id: NodeId(1),
-        address: b"127.0.0.1:9001".to_vec(),
+        id: NodeId(member.id),
+        address: member.address,
         heartbeat_interval: Duration::from_millis(500),
         election_timeout: Duration::from_millis(3000),
         snapshot_policy: settings.policy,
@@ -114,15 +204,29 @@ pub async fn start(disk: &SimDisk, settings: NodeSettings) -> Result<Core, Start
         pool: Arc::new(InlinePool),
         random: Arc::new(RandomSource::from_seed(settings.seed)),
         // The receiver goes with the node.
-        log: LogSender::new(move |request| drop(sender.send(request))),
+        log: LogSender::new(move |request| {
+            let request = match &tamper {
+                Some(tamper) => tamper(request),
+                None => Some(request),
+            };
+            if let Some(request) = request {
+                drop(sender.send(request));
+            }
+        }),
         loaded,
         snapshots: Arc::new(SnapshotFiles::new(
             directory,
             move || ticks.fetch_add(1, Ordering::Relaxed),
             Arc::new(AtomicBool::new(settings.compress)),
         )),
-        machine: Box::new(Databases::new(Arc::clone(&store), empty_page())),
+        machine: match member.skips {
+            Some(every) => {
+                Box::new(Skipping { machine: Databases::new(Arc::clone(&store), empty_page()), every })
+            }
+            None => Box::new(Databases::new(Arc::clone(&store), empty_page())),
+        },
         hooks: Arc::new(StoreEpochs(Arc::clone(&store))),
+        dial: member.dial,
     };
     let parts = CoreParts {
         store,
@@ -136,9 +240,13 @@ pub async fn start(disk: &SimDisk, settings: NodeSettings) -> Result<Core, Start
     Core::start(parts).await.map_err(StartError::Core)
 }
 
-async fn run_log(mut writer: LogWriter, mut requests: mpsc::UnboundedReceiver<LogRequest>) {
+async fn run_log(
+    mut writer: LogWriter,
+    mut requests: mpsc::UnboundedReceiver<LogRequest>,
+    dead: CancellationToken,
+) {
     let mut progress = Progress::Idle;
-    loop {
+    while !dead.is_cancelled() {
         let mut batch = Vec::new();
         match progress {
             Progress::Idle => {
@@ -165,6 +273,8 @@ pub struct SimClient {
     stream: DuplexStream,
     /// Every answer, type and body.
     pub answers: Vec<(u8, Vec<u8>)>,
+    /// Whether answers are kept.
+    pub keeps_answers: bool,
 }
 
 impl SimClient {
@@ -173,7 +283,12 @@ impl SimClient {
         let (client, server) = tokio::io::duplex(STREAM_BYTES);
         let (read, write) = tokio::io::split(server);
         core.serve(read, write);
-        let mut client = SimClient { stream: client, answers: Vec::new() };
+        SimClient::over(client, name).await
+    }
+
+    /// Opens a database over a stream; None if the node does not answer or refuses.
+    pub async fn over(stream: DuplexStream, name: &str) -> Option<SimClient> {
+        let mut client = SimClient { stream, answers: Vec::new(), keeps_answers: true };
         client.stream.write_all(&1u64.to_le_bytes()).await.ok()?;
         let name = Bytes::copy_from_slice(name.as_bytes());
         let (kind, _) = client.call(&Request::Open { name, flags: 0, vfs: Bytes::new() }).await?;
@@ -188,7 +303,9 @@ impl SimClient {
         let words = u32::from_le_bytes([header[0], header[1], header[2], header[3]]);
         let mut body = vec![0; words as usize * 8];
         self.stream.read_exact(&mut body).await.ok()?;
-        self.answers.push((header[4], body.clone()));
+        if self.keeps_answers {
+            self.answers.push((header[4], body.clone()));
+        }
         Some((header[4], body))
     }
 

@@ -40,6 +40,14 @@ impl Connector for HostConnector {
                 "connect function: descriptor {descriptor} for '{address}'"
             )));
         }
+        // SAFETY: only asks the kernel. A descriptor that nobody has must not be owned: closing it would be a fault.
+        if unsafe { libc::fcntl(descriptor, libc::F_GETFD) } < 0 {
+            let error = io::Error::last_os_error();
+            return Err(io::Error::new(
+                error.kind(),
+                format!("connect function: descriptor {descriptor} for '{address}': {error}"),
+            ));
+        }
         // SAFETY: the function gave the descriptor away (spec: c-api 3.4).
         Socket::adopt(unsafe { OwnedFd::from_raw_fd(descriptor) })
     }
@@ -66,4 +74,48 @@ pub unsafe extern "C" fn dqlite_node_set_connect_func(
     let connector = connector(f, arg);
     // SAFETY: null or live, by this function's contract.
     unsafe { call(n, |handle| handle.set_connector(connector)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::IntoRawFd;
+
+    use super::*;
+
+    unsafe extern "C" fn refuses(_: *mut c_void, _: *const c_char, _: *mut c_int) -> c_int {
+        111
+    }
+
+    unsafe extern "C" fn forgets(_: *mut c_void, _: *const c_char, _: *mut c_int) -> c_int {
+        0
+    }
+
+    unsafe extern "C" fn gives_a_closed_one(_: *mut c_void, _: *const c_char, fd: *mut c_int) -> c_int {
+        // SAFETY: the library's pointer. No process has so many descriptors.
+        unsafe { *fd = 1_000_000 };
+        0
+    }
+
+    unsafe extern "C" fn gives_a_file(_: *mut c_void, _: *const c_char, fd: *mut c_int) -> c_int {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        // SAFETY: the library's pointer.
+        unsafe { *fd = file.into_raw_fd() };
+        0
+    }
+
+    // issue 3: a connect callback that refuses or returns a closed descriptor; checklist c-api 3.4
+    #[test]
+    fn a_function_that_gives_no_connection_is_an_error_that_says_why() {
+        let table: [(ConnectFunction, &str); 4] = [
+            (refuses, "code 111"),
+            (forgets, "descriptor -1"),
+            (gives_a_closed_one, "1000000"),
+            (gives_a_file, ""),
+        ];
+        for (function, text) in table {
+            let connector = connector(Some(function), std::ptr::null_mut());
+            let error = connector.connect("peer").unwrap_err().to_string();
+            assert!(error.contains(text), "{error}");
+        }
+    }
 }

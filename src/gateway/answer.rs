@@ -95,7 +95,7 @@ impl<W: AsyncWrite + Send + Unpin> Connection<W> {
             | Request::Assign { .. }
             | Request::Promote { .. }
             | Request::Remove { .. }
-            | Request::Transfer { .. } => super::membership::answer(&self.gateway.engine, &request),
+            | Request::Transfer { .. } => super::membership::answer(&self.gateway.engine, &request).await,
             Request::Query { .. }
             | Request::QuerySql { .. }
             | Request::Dump { .. }

@@ -119,6 +119,7 @@ impl Gateway {
             let stop = gateway.stop.clone();
             let mut frames = FrameReader::new(read);
             let version = tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
                 word = frames.handshake() => match word {
                     Ok(Some(word)) => Version::from_handshake(word),
@@ -133,6 +134,7 @@ impl Gateway {
             gateway.tasks.spawn(read_requests(frames, sender, Arc::clone(&progress), Arc::clone(&gateway)));
             let mut connection = Connection { gateway, session, write, version, progress };
             let dialled = tokio::select! {
+                biased;
                 () = stop.cancelled() => None,
                 dialled = connection.run(requests) => dialled,
             };
@@ -205,6 +207,7 @@ async fn read_requests<R>(
     let mut epoch = gateway.executor.watch_epoch();
     loop {
         let frame = tokio::select! {
+            biased;
             () = requests.closed() => return,
             () = gateway.stop.cancelled() => { progress.interrupt.interrupt(); return }
             // Whatever runs may be reading a version that is no more.

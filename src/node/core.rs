@@ -102,13 +102,14 @@ impl EpochHooks for StoreEpochs {
     }
 }
 
-/// Drops raft connections: there is nobody to talk to yet.
+/// Hands raft connections to consensus.
 #[derive(Debug)]
-struct NoPeers;
+struct EnginePeers(Engine);
 
-impl PeerSink for NoPeers {
+impl PeerSink for EnginePeers {
     fn accept(&self, peer: PeerConnection) {
-        tracing::debug!(id = peer.id.0, "raft connection closed");
+        let PeerConnection { id, address, received, stream, unused } = peer;
+        self.0.peers().accept(id, address, received, stream, Box::new(unused));
     }
 }
 
@@ -134,7 +135,7 @@ impl Core {
             engine: engine.clone(),
             failure_domain: Arc::clone(&parts.live.failure_domain),
             weight: Arc::clone(&parts.live.weight),
-            peers: Arc::new(NoPeers),
+            peers: Arc::new(EnginePeers(engine.clone())),
             tasks: parts.sql_tasks.clone(),
             stop: stop.clone(),
         });

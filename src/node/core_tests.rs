@@ -31,6 +31,7 @@ async fn start(disk: &TestDisk, seed: u64) -> Core {
         snapshots: Arc::new(disk.clone()),
         machine: Box::new(Databases::new(Arc::clone(&store), empty_page())),
         hooks: Arc::new(StoreEpochs(Arc::clone(&store))),
+        dial: Arc::new(crate::raft::testing::NoDial),
     };
     let parts = CoreParts {
         store,

@@ -11,6 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::core::{Core, CoreParts, LiveSettings, StoreEpochs};
 use super::failure::Failure;
+use super::roles::EngineMembership;
+use super::roles::handover::{Handover, HandoverError};
+use super::roles::rounds::RoleManagement;
 use super::run_parts::RunParts;
 use super::threads::{LogThread, Threads};
 use crate::gateway::Gateway;
@@ -26,6 +29,7 @@ use crate::storage::disk::FileDisk;
 use crate::storage::error::StorageError;
 use crate::storage::load::{LoadOptions, Loaded, load};
 use crate::storage::log::{LogOptions, LogStatistics, LogTrouble, LogWriter};
+use crate::transport::dial::{Dial, PooledDial};
 use crate::transport::listener::{Listening, is_from_this_process};
 use crate::types::clock::{SystemWallClock, WallClock};
 use crate::types::random::RandomSource;
@@ -48,19 +52,17 @@ impl StartError {
 }
 
 /// Threads and tasks of a node that was started.
-#[derive(Debug)]
 pub struct Running {
     core: Option<Core>,
     log: Option<LogThread>,
     threads: Option<Threads>,
     failure: Failure,
     statistics: Arc<LogStatistics>,
+    live: Arc<LiveSettings>,
+    dial: Arc<dyn Dial>,
+    /// Ends role management.
+    roles: CancellationToken,
 }
-
-/// There is no other voter to hand over to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no other voter")]
-pub struct NoOtherVoter;
 
 /// What the directory gave.
 struct Opened {
@@ -103,6 +105,7 @@ impl Running {
         let (sender, log) =
             LogThread::start(writer, on_panic).map_err(|error| StartError(format!("log thread: {error}")))?;
         let send = LogSender::new(move |request| sender.send(request));
+        let dial: Arc<dyn Dial> = Arc::new(PooledDial::new(parts.connector, Arc::new(threads.pool())));
         let core_parts = core_parts(
             &threads,
             EngineParts {
@@ -114,13 +117,22 @@ impl Running {
                 loaded: opened.loaded,
                 live: &parts.live,
                 failure: &failure,
+                dial: Arc::clone(&dial),
             },
         );
         match start_core(&threads, core_parts) {
             Ok(core) => {
                 // Whatever fails from here on stops the node again.
-                let running =
-                    Running { core: Some(core), log: Some(log), threads: Some(threads), failure, statistics };
+                let running = Running {
+                    core: Some(core),
+                    log: Some(log),
+                    threads: Some(threads),
+                    failure,
+                    statistics,
+                    live: parts.live,
+                    dial,
+                    roles: CancellationToken::new(),
+                };
                 running.serve(listening, log_state)?;
                 Ok(running)
             }
@@ -138,11 +150,19 @@ impl Running {
         let accepting = accept(threads, listening, Arc::clone(core.gateway()))?;
         let stop = core.stopping().clone();
         core.sql_tasks().spawn(async move {
-            tokio::select! { () = stop.cancelled() => {} () = accepting => {} }
+            tokio::select! { biased; () = stop.cancelled() => {} () = accepting => {} }
         });
         let supervision = supervise(core.engine().clone(), self.failure.clone(), core.stopping().clone());
         threads.consensus().spawn(supervision);
         threads.consensus().spawn(follow_log(core.engine().clone(), log_state));
+        let membership = Arc::new(EngineMembership(core.engine().clone()));
+        let (dial, live) = (Arc::clone(&self.dial), Arc::clone(&self.live));
+        let roles = RoleManagement::new(core.engine().id(), membership, dial, live);
+        let stop = core.stopping().clone();
+        let managing = roles.run(self.roles.clone());
+        threads.consensus().spawn(async move {
+            tokio::select! { biased; () = stop.cancelled() => {} () = managing => {} }
+        });
         Ok(())
     }
 
@@ -164,12 +184,26 @@ impl Running {
         &self.statistics
     }
 
-    /// Gives leadership and vote to other nodes.
+    /// Gives leadership and vote to other nodes; roles are not managed here any more.
     ///
     /// # Errors
-    /// There is no other voter.
-    pub fn handover(&self) -> Result<(), NoOtherVoter> {
-        Err(NoOtherVoter)
+    /// Nobody takes them.
+    pub fn handover(&self) -> Result<(), HandoverError> {
+        let (Some(core), Some(threads)) = (&self.core, &self.threads) else {
+            return Err(HandoverError::NoLeader);
+        };
+        let handover = Handover {
+            own: core.engine().id(),
+            membership: Arc::new(EngineMembership(core.engine().clone())),
+            dial: Arc::clone(&self.dial),
+            roles: self.roles.clone(),
+        };
+        let (sender, receiver) = std::sync::mpsc::channel();
+        threads.consensus().spawn(async move {
+            // The receiver waits for just this.
+            let _ = sender.send(handover.run().await);
+        });
+        receiver.recv().unwrap_or(Err(HandoverError::NoLeader))
     }
 
     /// Ends connections, consensus, log and threads, in this order; the directory is free afterwards.
@@ -192,6 +226,12 @@ impl Running {
     }
 }
 
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running").field("core", &self.core).finish_non_exhaustive()
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         self.stop();
@@ -210,6 +250,7 @@ pub fn open_directory(path: &Path) -> Result<Directory, StorageError> {
 async fn supervise(engine: Engine, failure: Failure, stop: CancellationToken) {
     let mut status = engine.status();
     let reason = tokio::select! {
+        biased;
         () = stop.cancelled() => return,
         reason = failure.reported() => reason,
         status = status.wait_for(|status| status.failed.is_some()) => {
@@ -253,6 +294,7 @@ struct EngineParts<'a> {
     loaded: Loaded,
     live: &'a Arc<LiveSettings>,
     failure: &'a Failure,
+    dial: Arc<dyn Dial>,
 }
 
 fn core_parts(threads: &Threads, parts: EngineParts<'_>) -> CoreParts {
@@ -280,6 +322,7 @@ fn core_parts(threads: &Threads, parts: EngineParts<'_>) -> CoreParts {
         snapshots: Arc::new(SnapshotFiles::new(parts.directory, timestamp_ms, compress)),
         machine: Box::new(Databases::new(Arc::clone(&store), empty_page())),
         hooks: Arc::new(StoreEpochs(Arc::clone(&store))),
+        dial: parts.dial,
     };
     CoreParts {
         store,

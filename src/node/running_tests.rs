@@ -214,3 +214,60 @@ fn thirty_two_writers_share_syncs() {
     assert!(ratio <= 0.2, "{ratio}");
     running.stop();
 }
+
+/// Blocks every dial until it is released, then refuses.
+struct Hanging(std::sync::Mutex<std::sync::mpsc::Receiver<()>>, std::sync::atomic::AtomicUsize);
+
+impl crate::transport::dial::Connector for Hanging {
+    fn connect(&self, address: &str) -> std::io::Result<crate::transport::dial::Socket> {
+        self.1.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        // Ends when the sender goes.
+        let _ = self.0.lock().unwrap().recv();
+        Err(std::io::Error::other(format!("no way to {address}")))
+    }
+}
+
+// issue 3: a connect callback that hangs: the node lives, serves, and stops when the callback has returned
+#[test]
+fn a_connect_function_that_hangs_holds_up_nobody_but_its_peer() {
+    let folder = tempfile::tempdir().unwrap();
+    let (release, hanging) = std::sync::mpsc::channel();
+    let connector = Arc::new(Hanging(std::sync::Mutex::new(hanging), 0.into()));
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let address = format!("127.0.0.1:{port}");
+    let mut running = Running::start(RunParts {
+        id: NodeId(1),
+        address: address.clone().into_bytes(),
+        directory: folder.path().to_owned(),
+        options: Options::default(),
+        live: Arc::new(LiveSettings::default()),
+        listener: BoundSocket::bind(&address).unwrap(),
+        connector: connector.clone(),
+    })
+    .unwrap();
+    let mut admin = dial(&address);
+    assert_eq!(call(&mut admin, &Request::Add { id: 2, address: Bytes::from_static(b"nowhere") }).0, 8);
+    // To be promoted the node has to be dialled.
+    admin.write_all(&Request::Assign { id: 2, role: 0 }.encode().unwrap()).unwrap();
+    while connector.1.load(std::sync::atomic::Ordering::Relaxed) == 0 {
+        std::thread::yield_now();
+    }
+
+    let mut client = dial(&address);
+    let open = Request::Open { name: Bytes::from_static(b"test"), flags: 0, vfs: Bytes::new() };
+    assert_eq!(call(&mut client, &open).0, 4);
+    for sql in ["CREATE TABLE t(n)", "INSERT INTO t VALUES(1)"] {
+        let sql = Bytes::copy_from_slice(sql.as_bytes());
+        assert_eq!(
+            call(&mut client, &Request::ExecSql { db: 0, sql, parameters: Parameters::default() }).0,
+            6
+        );
+    }
+
+    let stopping = std::thread::spawn(move || {
+        running.stop();
+        running.failure()
+    });
+    drop(release);
+    assert_eq!(stopping.join().unwrap(), None);
+}

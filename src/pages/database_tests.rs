@@ -1,6 +1,7 @@
 //! Versions, heads, epochs and pins of one database.
 
 use super::*;
+use crate::pages::DatabaseImages;
 
 fn page(count: u32, mark: u8) -> PageRef {
     let mut bytes = [mark; PAGE_SIZE];
@@ -177,12 +178,11 @@ fn a_snapshot_replaces_the_set_of_databases_and_open_handles_see_it() {
     let other = store.open(b"other", &page(1, 0)).unwrap();
     let stale = other.head();
 
-    store
-        .replace_all(vec![
-            (b"test".to_vec(), vec![page(2, 4), page(0, 5)]),
-            (b"new".to_vec(), vec![page(1, 6)]),
-        ])
-        .unwrap();
+    let images = DatabaseImages::check(vec![
+        (b"test".to_vec(), vec![page(2, 4), page(0, 5)]),
+        (b"new".to_vec(), vec![page(1, 6)]),
+    ]);
+    store.replace_all(images.unwrap());
 
     assert_eq!(database.committed().root.get(PageNumber(2)), Some(&page(0, 5)));
     assert_eq!(other.committed().root.page_count(), 1);

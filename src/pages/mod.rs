@@ -13,5 +13,5 @@ pub use database::{Appended, Commit, Database, Discarded, Pin, StaleEpoch};
 pub use header::{BadPage, PageOneError};
 pub use overlay::Overlay;
 pub use page::PageRef;
-pub use store::{Attached, NameError, PageStore, ReplaceError, check_name};
+pub use store::{Attached, DatabaseImages, NameError, PageStore, ReplaceError, check_name};
 pub use tree::{Pages, Root};

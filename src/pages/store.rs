@@ -168,26 +168,9 @@ impl PageStore {
         self.lock().iter().map(|(name, found)| (name.clone(), found.database.committed().root)).collect()
     }
 
-    /// Makes the set of databases equal to this one, as a snapshot says. The epoch ends; open handles see it.
-    ///
-    /// # Errors
-    /// A name, an image or a page 1 is refused: nothing happens.
-    pub fn replace_all(&self, databases: Vec<(Vec<u8>, Vec<PageRef>)>) -> Result<(), ReplaceError> {
-        let mut roots = BTreeMap::new();
-        for (name, pages) in databases {
-            check_stored_name(&name)?;
-            let text = String::from_utf8_lossy(&name).into_owned();
-            let Some(first) = pages.first().cloned() else {
-                return Err(ReplaceError::NoPage(text));
-            };
-            if u32::try_from(pages.len()).is_err() {
-                return Err(ReplaceError::TooManyPages(text, pages.len()));
-            }
-            first.with(header::check).map_err(|error| ReplaceError::PageOne(text.clone(), error))?;
-            if roots.insert(name, (first, Root::from_pages(pages, 1))).is_some() {
-                return Err(ReplaceError::Twice(text));
-            }
-        }
+    /// Makes the set of databases equal to these images. Versions disappear: the epoch ends.
+    pub fn replace_all(&self, images: DatabaseImages) {
+        let mut roots = images.roots;
         let mut named = self.lock();
         let epoch = self.epoch() + 1;
         named.retain(|name, found| {
@@ -200,7 +183,6 @@ impl PageStore {
             named.insert(name, Named { database, attached: 0 });
         }
         self.epoch.send_replace(epoch);
-        Ok(())
     }
 
     /// The epoch: one stretch in which no version disappeared.
@@ -281,5 +263,36 @@ impl Drop for Attached {
         if let Some(store) = self.store.upgrade() {
             store.detach(&self.database);
         }
+    }
+}
+
+/// Whole databases that may replace those of a store.
+#[derive(Debug)]
+pub struct DatabaseImages {
+    roots: BTreeMap<Vec<u8>, (PageRef, Root)>,
+}
+
+impl DatabaseImages {
+    /// Takes names and pages from 1 on.
+    ///
+    /// # Errors
+    /// A name, an image or a page 1 is refused.
+    pub fn check(databases: Vec<(Vec<u8>, Vec<PageRef>)>) -> Result<DatabaseImages, ReplaceError> {
+        let mut roots = BTreeMap::new();
+        for (name, pages) in databases {
+            check_stored_name(&name)?;
+            let text = String::from_utf8_lossy(&name).into_owned();
+            let Some(first) = pages.first().cloned() else {
+                return Err(ReplaceError::NoPage(text));
+            };
+            if u32::try_from(pages.len()).is_err() {
+                return Err(ReplaceError::TooManyPages(text, pages.len()));
+            }
+            first.with(header::check).map_err(|error| ReplaceError::PageOne(text.clone(), error))?;
+            if roots.insert(name, (first, Root::from_pages(pages, 1))).is_some() {
+                return Err(ReplaceError::Twice(text));
+            }
+        }
+        Ok(DatabaseImages { roots })
     }
 }

@@ -1,3 +1,13 @@
-//! Raft messages between nodes.
+//! Messages between nodes: their bytes, the connections that carry them, and what is awaited from each peer.
 
+pub mod inbound;
+pub mod link;
 pub mod message;
+pub mod peer;
+pub mod reader;
+pub mod replicator;
+pub mod set;
+
+pub use inbound::{Inbound, Refusal, Sender};
+pub use peer::{Answer, FENCE_BASE, Peer};
+pub use set::{Peers, PeersParts, Spawn};

@@ -3,29 +3,38 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::errors::{ForwardToLeader, LinearizableReadError, RaftError};
 use openraft::raft::VoteRequest;
 use openraft::type_config::alias::WatchReceiverOf;
-use openraft::{Config, Raft, RaftMetrics, ReadPolicy, ServerState, Vote};
+use openraft::{Config, Raft, RaftMetrics, ServerState, Vote};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
+use super::failover::LeaderBoard;
+use super::inbound::RaftInbound;
 use super::log_sender::LogSender;
 use super::log_store::{LogStore, LogView};
 use super::machine::Machine;
 use super::network::Network;
 use super::proposer::{EpochHooks, ProposalQueue, Proposer, Refused};
+use super::reads::{ReadGate, ReadRounds};
 use super::snapshot::{SnapshotPolicy, SnapshotStore, Snapshots};
+use super::snapshot_receive::SnapshotReceiver;
 use super::state_machine::{Applied, StateMachine, loaded_snapshot};
-use super::status::{Leadership, Status, StatusBoard};
+use super::status::{Leadership, Serving, Status, StatusBoard};
 
 use super::types::{EntryError, RaftLogId, Runtime, TypeConfig, log_index, raft_index};
+use crate::peers::{Peers, PeersParts, Spawn};
 use crate::storage::load::Loaded;
-use crate::types::config::{INSTALL_SNAPSHOT_TIMEOUT, LOG_TRAILING_MAX_BYTES, REPLICATION_BATCH_ENTRIES_MAX};
+use crate::transport::dial::Dial;
+use crate::types::config::{
+    INSTALL_SNAPSHOT_TIMEOUT, LOG_TRAILING_MAX_BYTES, LOG_WANTED_MAX_BYTES, PEER_PATIENCE_MIN,
+    REPLICATION_BATCH_ENTRIES_MAX,
+};
 use crate::types::random::RandomSource;
 use crate::types::tasks::{BlockingPool, Tasks};
 use crate::types::{Configuration, EntryData, LogIndex, NodeId, ProposalToken, Term};
@@ -58,6 +67,8 @@ pub struct EngineOptions {
     pub machine: Box<dyn Machine>,
     /// The page store's epochs.
     pub hooks: Arc<dyn EpochHooks>,
+    /// Connects to other nodes.
+    pub dial: Arc<dyn Dial>,
 }
 
 /// Why an engine did not start.
@@ -108,15 +119,22 @@ pub struct CurrentConfiguration {
 /// Consensus of one node.
 #[derive(Clone)]
 pub struct Engine {
-    id: NodeId,
-    raft: Raft<TypeConfig, StateMachine>,
+    pub(super) id: NodeId,
+    pub(super) raft: Raft<TypeConfig, StateMachine>,
     consensus: Tasks,
-    random: Arc<RandomSource>,
-    queue: Arc<ProposalQueue>,
-    log: LogView,
+    pub(super) random: Arc<RandomSource>,
+    pub(super) queue: Arc<ProposalQueue>,
+    pub(super) log: LogView,
     applied: watch::Receiver<Applied>,
     status: StatusBoard,
     snapshots: Snapshots,
+    pub(super) peers: Peers,
+    pub(super) board: LeaderBoard,
+    reads: Arc<ReadGate>,
+    pub(super) changing: Arc<tokio::sync::Mutex<()>>,
+    pub(super) transferring: Arc<AtomicBool>,
+    pub(super) heartbeat_interval: Duration,
+    pub(super) election_timeout: Duration,
     stopping: CancellationToken,
 }
 
@@ -124,11 +142,22 @@ fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// openraft gives a heartbeat one interval to be answered, and a leader whose heartbeats go unanswered takes no writes.
+/// What upstream derives from a network latency is shorter than a round trip: four latencies instead. openraft-mapping L12.
+fn raft_heartbeat(heartbeat: Duration, election: Duration) -> Duration {
+    let is_derived = heartbeat * 10 <= election;
+    let interval = if is_derived { election * 4 / 15 } else { heartbeat };
+    interval.max(Duration::from_millis(1))
+}
+
 fn raft_config(options: &EngineOptions, restores: bool) -> Result<Arc<Config>, EngineError> {
     let election = milliseconds(options.election_timeout);
     let config = Config {
         cluster_name: "dqlite".to_owned(),
-        heartbeat_interval: milliseconds(options.heartbeat_interval).max(1),
+        heartbeat_interval: milliseconds(raft_heartbeat(
+            options.heartbeat_interval,
+            options.election_timeout,
+        )),
         election_timeout_min: election / 2,
         election_timeout_max: election,
         heartbeat_min_interval: Some(0),
@@ -141,7 +170,8 @@ fn raft_config(options: &EngineOptions, restores: bool) -> Result<Arc<Config>, E
         quorum_loss_probe_interval: None,
         enable_pre_vote: Some(true),
         enable_leader_restore: Some(restores),
-        allow_log_reversion: Some(false),
+        // A follower that lost acknowledged entries gets them again; the alternative is an assertion.
+        allow_log_reversion: Some(true),
         broadcast_submitted_on_append: None,
         ..Config::default()
     };
@@ -176,10 +206,27 @@ impl Engine {
         let applied = machine.applied();
         if let Some(file) = &options.loaded.snapshot {
             let current = loaded_snapshot(&file.meta, |index| log.rank_at(index));
-            machine.restore(current).await.map_err(|error| EngineError::Restore(error.to_string()))?;
+            machine.restore(current, None).await.map_err(|error| EngineError::Restore(error.to_string()))?;
         }
         drop(options.loaded);
-        let raft = Raft::new(options.id.0, config, Network, store, machine)
+        let decoder = machine.decoder().map_err(|error| EngineError::Restore(error.to_string()))?;
+        let stopping = CancellationToken::new();
+        let (consensus, random) = (options.consensus.clone(), options.random.clone());
+        let spawn: Spawn = Arc::new(move |future| {
+            // A task that panics is reported by openraft or by the channels it leaves.
+            drop(consensus.spawn(Runtime::scope(random.next_u64(), future)));
+        });
+        let peers = Peers::new(PeersParts {
+            id: options.id,
+            address: options.address.clone().into(),
+            dial: options.dial,
+            spawn: spawn.clone(),
+            stop: stopping.clone(),
+        });
+        let patience = options.election_timeout.max(PEER_PATIENCE_MIN);
+        let network =
+            Network { peers: peers.clone(), log: log.clone(), snapshots: snapshots.clone(), patience };
+        let raft = Raft::new(options.id.0, config, network, store, machine)
             .await
             .map_err(|error| EngineError::Consensus(error.to_string()))?;
         let engine = Engine {
@@ -192,18 +239,41 @@ impl Engine {
             applied,
             status: StatusBoard::new(),
             snapshots,
-            stopping: CancellationToken::new(),
+            peers,
+            board: LeaderBoard::new(),
+            reads: Arc::default(),
+            changing: Arc::default(),
+            transferring: Arc::default(),
+            heartbeat_interval: options.heartbeat_interval,
+            election_timeout: options.election_timeout,
+            stopping,
         };
         engine.start_tasks(options.hooks);
+        engine.peers.set_inbound(Arc::new(RaftInbound {
+            id: engine.id,
+            raft: engine.raft.clone(),
+            log: engine.log.clone(),
+            applied: engine.applied.clone(),
+            status: engine.status.clone(),
+            board: engine.board.clone(),
+            receiver: SnapshotReceiver::new(engine.snapshots.clone(), decoder),
+            spawn,
+            tail: Arc::default(),
+        }));
         if engine.configuration().configuration.is_only_voter(engine.id) {
             engine.lead(restores).await?;
         }
         Ok(engine)
     }
 
-    fn spawn_scoped(&self, future: impl Future<Output = ()> + Send + 'static) {
+    /// On the consensus thread, until the node stops.
+    pub(super) fn spawn_scoped(&self, future: impl Future<Output = ()> + Send + 'static) {
+        let stopping = self.stopping.clone();
+        let until_stopped = async move {
+            tokio::select! { biased; () = stopping.cancelled() => {} () = future => {} }
+        };
         // A task that panics is reported by openraft or by the channels it leaves.
-        drop(self.consensus.spawn(Runtime::scope(self.random.next_u64(), future)));
+        drop(self.consensus.spawn(Runtime::scope(self.random.next_u64(), until_stopped)));
     }
 
     fn start_tasks(&self, hooks: Arc<dyn EpochHooks>) {
@@ -217,9 +287,22 @@ impl Engine {
             leadership,
             status: self.status.clone(),
         };
-        self.spawn_scoped(proposer.run());
-        self.spawn_scoped(self.clone().watch_raft(leadership_sender));
+        // These two see openraft's end.
+        drop(self.consensus.spawn(Runtime::scope(self.random.next_u64(), proposer.run())));
+        let watching = self.clone().watch_raft(leadership_sender);
+        drop(self.consensus.spawn(Runtime::scope(self.random.next_u64(), watching)));
         self.spawn_scoped(self.clone().take_snapshots());
+        let rounds = ReadRounds {
+            id: self.id,
+            gate: self.reads.clone(),
+            peers: self.peers.clone(),
+            log: self.log.clone(),
+            status: self.status.clone(),
+            patience: self.election_timeout,
+        };
+        self.spawn_scoped(rounds.run());
+        self.spawn_scoped(self.clone().watch_quorum());
+        self.spawn_scoped(self.clone().watch_leader());
     }
 
     /// A node alone need not wait for its election timer.
@@ -270,7 +353,10 @@ impl Engine {
         let term = Term(current.current_term);
         let leader = current.current_leader.map(|id| {
             let node = current.membership_config.membership().get_node(&id);
-            (NodeId(id), node.map(|node| node.address.clone()).unwrap_or_default())
+            let address = node.map(|node| node.address.clone());
+            // Who leads need not be a member that is known here.
+            let told = || self.board.address_of(NodeId(id)).map(|address| address.to_vec());
+            (NodeId(id), address.or_else(told).unwrap_or_default())
         });
         let leads = current.state == ServerState::Leader && current.current_leader == Some(self.id.0);
         self.status.set_leader(term, leader);
@@ -317,7 +403,11 @@ impl Engine {
         let Some(current) = self.snapshots.current() else { return true };
         let snapshot = current.position.index;
         let too_much = self.log.last_beyond(LOG_TRAILING_MAX_BYTES).min(snapshot);
-        let upto = self.snapshots.policy().purge_upto(snapshot).max(too_much);
+        let mut upto = self.snapshots.policy().purge_upto(snapshot).max(too_much);
+        if let Some(wanted) = self.snapshots.wanted_behind() {
+            // Else a peer that installs a large snapshot would need the next one as soon as it has it.
+            upto = upto.min(wanted).max(self.log.last_beyond(LOG_WANTED_MAX_BYTES).min(snapshot));
+        }
         match raft_index(upto) {
             Some(upto) => self.raft.trigger().purge_log(upto).await.is_ok(),
             None => true,
@@ -359,6 +449,32 @@ impl Engine {
         CurrentConfiguration { configuration, index, committed: committed.max(self.last_applied()) }
     }
 
+    /// Connections that other nodes made go here, and requests of this one to them.
+    #[must_use]
+    pub fn peers(&self) -> &Peers {
+        &self.peers
+    }
+
+    /// Set while this node leads and takes proposals.
+    #[must_use]
+    pub fn serving(&self) -> Option<Serving> {
+        self.status.serving()
+    }
+
+    /// The term this node is in.
+    #[must_use]
+    pub fn current_term(&self) -> Term {
+        self.status.term()
+    }
+
+    /// The term this node leads in as far as openraft says, serving or not.
+    pub(super) fn leading_term(&self) -> Option<Term> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let leads = metrics.state == ServerState::Leader && metrics.current_leader == Some(self.id.0);
+        leads.then_some(Term(metrics.current_term))
+    }
+
     /// Index of the last applied entry.
     #[must_use]
     pub fn last_applied(&self) -> LogIndex {
@@ -384,18 +500,7 @@ impl Engine {
         if self.log.configuration().0.is_only_voter(self.id) {
             return Ok(());
         }
-        match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
-            Ok(_) => Ok(()),
-            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(ForwardToLeader {
-                leader_id: Some(id),
-                leader_node,
-                ..
-            }))) => Err(NotLeader {
-                id: self.id,
-                leader: Some((NodeId(id), leader_node.map(|node| node.address).unwrap_or_default())),
-            }),
-            Err(_) => Err(not_leader()),
-        }
+        if self.reads.prove().await { Ok(()) } else { Err(not_leader()) }
     }
 
     /// Gives up leadership by adopting the next term without a vote in it. spec: openraft-mapping 2.2.
@@ -446,3 +551,7 @@ impl std::fmt::Debug for Engine {
 #[cfg(test)]
 #[path = "engine_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "peer_tests.rs"]
+mod peer_tests;

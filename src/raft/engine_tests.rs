@@ -6,7 +6,7 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::raft::Serving;
-use crate::raft::testing::{InlinePool, TestDisk, TestHooks, TestMachine, command};
+use crate::raft::testing::{InlinePool, NoDial, TestDisk, TestHooks, TestMachine, command};
 
 struct Node {
     engine: Engine,
@@ -32,6 +32,7 @@ async fn start(disk: TestDisk, policy: SnapshotPolicy, seed: u64) -> Node {
         snapshots: Arc::new(disk.clone()),
         machine: Box::new(machine.clone()),
         hooks: hooks.clone(),
+        dial: Arc::new(NoDial),
     };
     let engine = Engine::start(options).await.unwrap();
     Node { engine, disk, machine, hooks }

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use super::leader_id::LeaderId;
 use super::log_sender::LogSender;
 use super::types::{Entry, EntryError, RaftLogId, TypeConfig, log_id, log_index, position};
+use crate::peers::replicator::LeaderLog;
 use crate::storage::load::Loaded;
 use crate::storage::log::LogRequest;
 use crate::storage::metadata::Metadata;
@@ -30,11 +31,15 @@ struct State {
     entries: VecDeque<Entry>,
     /// Position before `first`, if anything was purged.
     purged: Option<RaftLogId>,
+    /// Term of that entry as it was stored.
+    purged_term: Term,
     vote: Option<Vote<LeaderId>>,
     /// Term and vote on disk.
     metadata: Metadata,
     /// Token of the last entry proposed here.
     last_token: Option<ProposalToken>,
+    /// Index and stored term of a received snapshot that is being installed.
+    incoming: Option<(LogIndex, Term)>,
     /// Configurations of the log, oldest first, before them that of the purged part.
     configurations: Vec<(LogIndex, Arc<Configuration>)>,
 }
@@ -146,6 +151,45 @@ impl LogView {
         state.entries.get(state.place(index)).map(Entry::rank)
     }
 
+    /// Stored term and rank of an entry that is still there or was purged last; of index 0, zero.
+    pub(super) fn terms_at(&self, index: LogIndex) -> Option<(Term, Term)> {
+        if index == LogIndex::NONE {
+            return Some((Term(0), Term(0)));
+        }
+        let state = self.lock();
+        let (rank, purged_index) = position(state.purged.as_ref());
+        if index == purged_index {
+            return Some((state.purged_term, rank));
+        }
+        if index < state.first {
+            return None;
+        }
+        state.entries.get(state.place(index)).map(|entry| (entry.stored().term, entry.rank()))
+    }
+
+    /// Index, stored term and rank of the last entry.
+    pub(super) fn last(&self) -> (LogIndex, Term, Term) {
+        let state = self.lock();
+        match state.entries.back() {
+            Some(entry) => (entry.log_index(), entry.stored().term, entry.rank()),
+            None => {
+                let (rank, index) = position(state.purged.as_ref());
+                (index, state.purged_term, rank)
+            }
+        }
+    }
+
+    /// A received snapshot that ends here is about to replace the log: what a truncation would remove from the disk
+    /// before it goes with all the rest, so that no step in between can be loaded as something else.
+    pub(super) fn expect_snapshot(&self, index: LogIndex, stored: Term) {
+        self.lock().incoming = Some((index, stored));
+    }
+
+    /// That snapshot was not installed.
+    pub(super) fn expect_no_snapshot(&self) {
+        self.lock().incoming = None;
+    }
+
     /// The last entry before the newest ones that fit into `max_bytes`; 0 if all do.
     pub(super) fn last_beyond(&self, max_bytes: usize) -> LogIndex {
         let state = self.lock();
@@ -171,6 +215,16 @@ impl LogView {
     /// Token of the last proposal that reached the log.
     pub(super) fn appended(&self) -> watch::Receiver<Option<ProposalToken>> {
         self.appended.clone()
+    }
+}
+
+impl LeaderLog for LogView {
+    fn last_index(&self) -> LogIndex {
+        LogView::last_index(self)
+    }
+
+    fn stored_term(&self, index: LogIndex) -> Option<Term> {
+        self.terms_at(index).map(|(stored, _)| stored)
     }
 }
 
@@ -206,13 +260,17 @@ impl LogStore {
         let snapshot_id = snapshot.and_then(|meta| log_id(meta.term, meta.index));
         let mut first = loaded.first_index;
         let after_snapshot = snapshot.map_or(LogIndex(1), |meta| meta.index.next());
+        let mut purged_term = snapshot.map_or(Term(0), |meta| meta.term);
         let purged = if entries.is_empty() || first == after_snapshot {
             first = after_snapshot;
             snapshot_id
         } else if first > LogIndex(1) {
             // The term before the oldest entry is not on disk: that entry itself counts as purged.
             first = first.next();
-            entries.pop_front().map(|entry| entry.log_id())
+            entries.pop_front().map(|entry| {
+                purged_term = entry.stored().term;
+                entry.log_id()
+            })
         } else {
             None
         };
@@ -232,9 +290,11 @@ impl LogStore {
             first,
             entries,
             purged,
+            purged_term,
             vote,
             metadata: loaded.metadata,
             last_token: None,
+            incoming: None,
             configurations,
         };
         Ok(LogStore { state: Arc::new(Mutex::new(state)), appended: watch::channel(None).0, log })
@@ -329,6 +389,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             let keep = state.place(index);
             state.entries.truncate(keep);
             state.configurations.retain(|(at, _)| *at < index);
+            if state.incoming.is_some_and(|(end, _)| index <= end.next()) {
+                return Ok(());
+            }
         }
         self.log.complete(|done| LogRequest::TruncateFrom { index, done }).await
     }
@@ -342,6 +405,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             }
             let beyond = index >= state.next_index();
             let count = state.place(index.next());
+            let incoming = state.incoming.take_if(|(end, _)| *end <= index);
+            let last = if beyond { None } else { state.entries.get(state.place(index)) };
+            state.purged_term = match (last, incoming) {
+                (Some(entry), _) => entry.stored().term,
+                (None, Some((_, stored))) => stored,
+                (None, None) => Term(*upto.committed_leader_id()),
+            };
             state.entries.drain(..count);
             state.first = index.next();
             state.purged = Some(upto);

@@ -40,6 +40,18 @@ impl super::super::SnapshotStore for SharedFiles {
     fn open(&self, _position: &super::super::SnapshotPosition) -> Result<Box<dyn io::Read + Send>, String> {
         Ok(Box::new(io::empty()))
     }
+
+    fn content_bytes(&self, _position: &super::super::SnapshotPosition) -> Result<u64, String> {
+        Ok(0)
+    }
+
+    fn receive(
+        &self,
+        _position: &super::super::SnapshotPosition,
+        _content_bytes: u64,
+    ) -> Result<Box<dyn super::super::snapshot::ReceivedSnapshot>, String> {
+        Err("nothing is received".to_owned())
+    }
 }
 
 #[tokio::test]

@@ -1,9 +1,11 @@
 //! What raft asks of the replicated state: implemented by `state_machine/`, called by one task in log order.
 
+use std::any::Any;
 use std::io;
+use std::sync::Arc;
 
 use crate::state_machine::content::Content;
-use crate::state_machine::databases::Databases;
+use crate::state_machine::databases::{Databases, RestorableDatabases};
 use crate::types::{Entry, LogIndex};
 
 /// The replicated state.
@@ -20,8 +22,23 @@ pub trait Machine: Send + 'static {
     /// Replaces the state by the content of a snapshot.
     ///
     /// # Errors
+    /// The content is refused; nothing has changed.
+    fn restore(&mut self, state: DecodedState) -> Result<(), String>;
+
+    /// Decodes snapshots for `restore`, on any thread.
+    fn decoder(&self) -> Arc<dyn Decoder>;
+}
+
+/// A state as a snapshot holds it; only its machine knows what is inside.
+pub type DecodedState = Box<dyn Any + Send>;
+
+/// Decodes the content of snapshots.
+pub trait Decoder: Send + Sync {
+    /// Reads and checks a whole content: `restore` takes what this gives.
+    ///
+    /// # Errors
     /// The content cannot be read or is not a snapshot.
-    fn restore(&mut self, reader: Box<dyn io::Read + Send>) -> Result<(), String>;
+    fn decode(&self, reader: Box<dyn io::Read + Send>) -> Result<DecodedState, String>;
 }
 
 /// A pinned state that can be written out.
@@ -45,8 +62,24 @@ impl Machine for Databases {
         Box::new(Databases::pin(self))
     }
 
-    fn restore(&mut self, mut reader: Box<dyn io::Read + Send>) -> Result<(), String> {
-        Databases::restore(self, &mut reader).map_err(|error| error.to_string())
+    fn restore(&mut self, state: DecodedState) -> Result<(), String> {
+        let state =
+            state.downcast::<RestorableDatabases>().map_err(|_| "a state of another kind".to_owned())?;
+        Databases::restore(self, *state);
+        Ok(())
+    }
+
+    fn decoder(&self) -> Arc<dyn Decoder> {
+        Arc::new(DatabasesDecoder)
+    }
+}
+
+struct DatabasesDecoder;
+
+impl Decoder for DatabasesDecoder {
+    fn decode(&self, mut reader: Box<dyn io::Read + Send>) -> Result<DecodedState, String> {
+        let state = RestorableDatabases::read(&mut reader).map_err(|error| error.to_string())?;
+        Ok(Box::new(state))
     }
 }
 

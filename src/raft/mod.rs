@@ -1,14 +1,22 @@
 //! openraft: types, engine, its storage and state machine traits.
 
+mod append_session;
+mod elections;
 pub mod engine;
+mod failover;
+mod inbound;
 pub mod leader_id;
 mod log_sender;
 mod log_store;
 pub mod machine;
+pub mod membership;
 mod network;
 pub mod proposer;
+mod reads;
 pub mod snapshot;
 pub mod snapshot_files;
+mod snapshot_receive;
+mod snapshot_send;
 mod state_machine;
 pub mod status;
 #[cfg(test)]
@@ -18,6 +26,7 @@ pub mod types;
 pub use engine::{CurrentConfiguration, Engine, EngineError, EngineOptions, NotLeader};
 pub use log_sender::LogSender;
 pub use machine::{Machine, SnapshotContent};
+pub use membership::ChangeError;
 pub use proposer::{EpochHooks, Refused, RefusedReason};
 pub use snapshot::{SnapshotPolicy, SnapshotPosition, SnapshotStore};
 pub use snapshot_files::SnapshotFiles;

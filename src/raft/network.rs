@@ -1,58 +1,104 @@
-//! openraft's way to other nodes. A node alone has none: every call answers that the peer cannot be reached.
+//! openraft's way to other nodes: its calls become messages of `peers`, and answers that carry no id become results.
+//! The rules are those of openraft-mapping 4.3.
 
 use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
 
-use futures_util::Stream;
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
 use openraft::base::{BoxFuture, BoxStream};
-use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{
     Backoff, NetBackoff, NetSnapshot, NetStreamAppend, NetTransferLeader, NetVote, RPCOption,
     RaftNetworkFactory,
 };
 use openraft::raft::{
-    AppendEntriesRequest, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+    AppendEntriesRequest, SnapshotResponse, StreamAppendError, StreamAppendResult, TransferLeaderRequest,
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
-use openraft::{AnyError, OptionalSend};
+use openraft::{AnyError, OptionalSend, Vote};
 
+use super::append_session::AppendSession;
 use super::leader_id::LeaderId;
-use super::snapshot::{RaftSnapshot, SnapshotData};
-use super::types::{Node, TypeConfig};
+use super::log_store::LogView;
+use super::snapshot::{RaftSnapshot, SnapshotData, Snapshots};
+use super::snapshot_send::{SendError, send_snapshot};
+use super::types::{Node, TypeConfig, position};
+use crate::peers::message::{AppendEntries, Message, RequestVote};
+use crate::peers::replicator::{ReplicationError, Replicator, Target};
+use crate::peers::set::Peers;
+use crate::types::{NodeId, Term};
 
-/// Makes one client per peer.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Network;
+/// Pauses after failures to reach a peer, then the last one for ever.
+const BACKOFF_MS: [u64; 4] = [50, 100, 200, 400];
 
-/// One peer.
-#[derive(Clone, Copy, Debug)]
-pub struct PeerClient {
-    target: u64,
+/// What the clients of all peers share.
+#[derive(Clone)]
+pub(super) struct Network {
+    pub(super) peers: Peers,
+    pub(super) log: LogView,
+    pub(super) snapshots: Snapshots,
+    /// How long an answer may take.
+    pub(super) patience: Duration,
 }
 
-impl PeerClient {
-    fn unreachable(&self) -> Unreachable<TypeConfig> {
-        Unreachable::new(&AnyError::error(format!("no connection to node {}", self.target)))
+/// One of openraft's ways to one peer.
+pub(super) struct PeerClient {
+    network: Network,
+    target: Target,
+    is_heartbeat: bool,
+    replicator: Option<Replicator>,
+}
+
+impl Network {
+    fn client(&self, target: u64, node: &Node, is_heartbeat: bool) -> PeerClient {
+        let address = Bytes::copy_from_slice(&node.address);
+        let target = Target::new(&self.peers, NodeId(target), address);
+        PeerClient { network: self.clone(), target, is_heartbeat, replicator: None }
     }
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = PeerClient;
 
-    async fn new_client(&mut self, target: u64, _node: &Node) -> PeerClient {
-        PeerClient { target }
+    async fn new_client(&mut self, target: u64, node: &Node) -> PeerClient {
+        self.client(target, node, false)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, node: &Node) -> PeerClient {
+        self.client(target, node, true)
     }
 }
 
 impl NetBackoff<TypeConfig> for PeerClient {
     fn backoff(&self) -> Option<Backoff> {
-        None
+        let last = BACKOFF_MS[BACKOFF_MS.len() - 1];
+        let pauses = BACKOFF_MS.into_iter().chain(std::iter::repeat(last));
+        Some(Backoff::new(pauses.map(Duration::from_millis)))
     }
+}
+
+/// What openraft is told of a failure.
+pub(super) fn rpc_error(error: &ReplicationError) -> RPCError<TypeConfig> {
+    let text = AnyError::error(error.to_string());
+    match error {
+        ReplicationError::Unreachable(..) => RPCError::Unreachable(Unreachable::new(&text)),
+        ReplicationError::Rejected(..) | ReplicationError::HigherTerm(_) => {
+            RPCError::Network(NetworkError::new(&text))
+        }
+    }
+}
+
+/// A term that somebody else is in, learned without a vote.
+pub(super) fn term_only(term: Term) -> Vote<LeaderId> {
+    Vote::new(term.0, 0)
 }
 
 impl NetStreamAppend<TypeConfig> for PeerClient {
     fn stream_append<'s, S>(
         &'s mut self,
-        _input: S,
+        mut input: S,
         _option: RPCOption,
     ) -> BoxFuture<
         's,
@@ -64,27 +110,120 @@ impl NetStreamAppend<TypeConfig> for PeerClient {
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
-        let error = self.unreachable();
-        Box::pin(async move { Err(RPCError::Unreachable(error)) })
+        if self.is_heartbeat {
+            let target = self.target.clone();
+            let patience = self.network.patience;
+            let log = self.network.log.clone();
+            return Box::pin(async move {
+                let Some(request) = input.next().await else {
+                    let none: BoxStream<'s, _> = Box::pin(futures_util::stream::empty());
+                    return Ok(none);
+                };
+                let term = Term(request.vote.leader_id.term);
+                tell_commit(&target, &log, &request, term);
+                // L6: whatever the follower's log holds, this commits nothing and cannot be mistaken.
+                let result = match target.fence(term, patience).await {
+                    Ok(_) => Ok(request.prev_log_id),
+                    Err(ReplicationError::HigherTerm(term)) => {
+                        Err(StreamAppendError::HigherVote(term_only(term)))
+                    }
+                    Err(error) => return Err(rpc_error(&error)),
+                };
+                let one: BoxStream<'s, _> = Box::pin(futures_util::stream::iter([Ok(result)]));
+                Ok(one)
+            });
+        }
+        let session = AppendSession::new(self, input);
+        let results = futures_util::stream::unfold(session, |mut session| async move {
+            let result = session.next().await?;
+            Some((result, session))
+        });
+        Box::pin(async move {
+            let results: BoxStream<'s, _> = Box::pin(results);
+            Ok(results)
+        })
+    }
+}
+
+/// Tells the commit index once more, in case a message was lost, where the follower's log is known to be a part of this
+/// one: its answer then says nothing wrong. L1, L7.
+fn tell_commit(target: &Target, log: &LogView, request: &AppendEntriesRequest<TypeConfig>, term: Term) {
+    let (rank, matched) = position(request.prev_log_id.as_ref());
+    let Some((previous_term, _)) = log.terms_at(matched).filter(|_| rank == term) else { return };
+    let commit = position(request.leader_commit.as_ref()).1.min(matched);
+    let append = AppendEntries { term, previous_index: matched, previous_term, commit, entries: Vec::new() };
+    // The fence behind it finds out what is wrong.
+    let _ = target.send_message(&Message::AppendEntries(append));
+}
+
+impl PeerClient {
+    /// The replicator of a term; a new one for a new term.
+    pub(super) fn replicator(&mut self, term: Term) -> &mut Replicator {
+        let usable = self.replicator.take().filter(|replicator| replicator.term() == term);
+        self.replicator.insert(usable.unwrap_or_else(|| {
+            let log = Arc::new(self.network.log.clone());
+            Replicator::new(self.target.clone(), term, log, self.network.patience)
+        }))
+    }
+
+    /// The peer.
+    pub(super) fn id(&self) -> NodeId {
+        self.target.id
+    }
+
+    /// The replicator in use.
+    pub(super) fn current(&mut self) -> Option<&mut Replicator> {
+        self.replicator.as_mut()
+    }
+
+    async fn ask_for_vote(
+        &self,
+        rpc: &VoteRequest<TypeConfig>,
+        is_pre_vote: bool,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let (rank, last_index) = position(rpc.last_log_id.as_ref());
+        let stored = self.network.log.terms_at(last_index).map_or(rank, |(stored, _)| stored);
+        let LeaderId { term, voted_for } = rpc.vote.leader_id;
+        let request = RequestVote {
+            term: Term(term),
+            candidate: NodeId(voted_for),
+            last_index,
+            last_term: stored,
+            disrupts_leader: rpc.leadership_transfer,
+            is_pre_vote,
+        };
+        let answer = self.target.peer.expect_vote(request);
+        self.target.send_message(&Message::RequestVote(request)).map_err(|error| rpc_error(&error))?;
+        // openraft bounds the wait.
+        let Ok(answer) = answer.await else {
+            let error = ReplicationError::Unreachable(self.target.id, "no answer to a vote".to_owned());
+            return Err(rpc_error(&error));
+        };
+        if answer.granted {
+            return Ok(VoteResponse::new(rpc.vote, None, true));
+        }
+        // The term of a refused pre-vote is that of the question, unless the peer is ahead. raft-wire 6.3.
+        let knows_more = answer.term.0 > term || !is_pre_vote;
+        let vote = if knows_more { term_only(answer.term) } else { Vote::new(0, 0) };
+        Ok(VoteResponse::new(vote, None, false))
     }
 }
 
 impl NetVote<TypeConfig> for PeerClient {
     async fn vote(
         &mut self,
-        _request: VoteRequest<TypeConfig>,
+        rpc: VoteRequest<TypeConfig>,
         _option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Err(RPCError::Unreachable(self.unreachable()))
+        self.ask_for_vote(&rpc, false).await
     }
 
-    // The default would grant.
     async fn pre_vote(
         &mut self,
-        _request: VoteRequest<TypeConfig>,
+        rpc: VoteRequest<TypeConfig>,
         _option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Err(RPCError::Unreachable(self.unreachable()))
+        self.ask_for_vote(&rpc, true).await
     }
 }
 
@@ -93,21 +232,37 @@ impl NetSnapshot<TypeConfig> for PeerClient {
 
     async fn full_snapshot(
         &mut self,
-        _vote: openraft::Vote<LeaderId>,
-        _snapshot: RaftSnapshot,
-        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        vote: Vote<LeaderId>,
+        snapshot: RaftSnapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        Err(StreamingError::Unreachable(self.unreachable()))
+        let term = Term(vote.leader_id.term);
+        let sending = send_snapshot(&self.target, &self.network.snapshots, &snapshot, term);
+        let sent = tokio::select! {
+            biased;
+            closed = cancel => return Err(StreamingError::Closed(closed)),
+            sent = sending => sent,
+        };
+        match sent {
+            Ok(()) => Ok(SnapshotResponse::new(vote)),
+            Err(SendError::HigherTerm(term)) => Ok(SnapshotResponse::new(term_only(term))),
+            Err(SendError::Failed(text)) => {
+                tracing::warn!(peer = self.target.id.0, error = text, "snapshot not sent");
+                Err(StreamingError::Unreachable(Unreachable::new(&AnyError::error(text))))
+            }
+        }
     }
 }
 
 impl NetTransferLeader<TypeConfig> for PeerClient {
+    // Transfers are this layer's own: openraft's would not wait for the target. openraft-mapping 4.6.
     async fn transfer_leader(
         &mut self,
         _request: TransferLeaderRequest<TypeConfig>,
         _option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Err(RPCError::Unreachable(self.unreachable()))
+        let error = ReplicationError::Unreachable(self.target.id, "openraft transfers nothing".to_owned());
+        Err(rpc_error(&error))
     }
 }

@@ -61,6 +61,8 @@ struct OpenEpoch {
 #[derive(Debug, Default)]
 struct QueueState {
     open: Option<OpenEpoch>,
+    /// What waits is not handed on: leadership may be about to move.
+    paused: bool,
     waiting: VecDeque<(ProposalToken, EntryData)>,
 }
 
@@ -103,6 +105,12 @@ impl ProposalQueue {
         Ok(token)
     }
 
+    /// Holds proposals back, or lets them go again; they are taken all the same.
+    pub(super) fn pause(&self, paused: bool) {
+        self.lock().paused = paused;
+        self.filled.notify_one();
+    }
+
     fn open(&self, epoch: u64) {
         self.lock().open = Some(OpenEpoch { epoch, next: 1 });
     }
@@ -118,6 +126,9 @@ impl ProposalQueue {
     /// Takes a batch bounded by count and bytes; at least one proposal if any waits.
     fn take_batch(&self) -> VecDeque<(ProposalToken, EntryData)> {
         let mut state = self.lock();
+        if state.paused {
+            return VecDeque::new();
+        }
         let mut bytes = 0;
         let count = state
             .waiting

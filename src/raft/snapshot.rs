@@ -1,16 +1,18 @@
 //! When a snapshot is taken, and its way from a pinned state to the disk and to openraft.
 
 use std::io::Read;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use openraft::{RaftSnapshotBuilder, Snapshot, SnapshotMeta, StoredMembership};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::log_sender::LogSender;
-use super::machine::SnapshotContent;
+use super::machine::{DecodedState, SnapshotContent};
 use super::types::{Node, RaftStoredMembership, TypeConfig, log_id, membership_of};
 use crate::storage::log::LogRequest;
+use crate::types::config::SNAPSHOT_ENTRIES_KEPT;
 use crate::types::tasks::{BlockingPool, on_pool};
 use crate::types::{Configuration, LogIndex, Term};
 
@@ -45,13 +47,69 @@ pub trait SnapshotStore: Send + Sync + 'static {
     /// # Errors
     /// The snapshot has gone or cannot be read.
     fn open(&self, position: &SnapshotPosition) -> Result<Box<dyn Read + Send>, String>;
+
+    /// Bytes of that content.
+    ///
+    /// # Errors
+    /// The snapshot has gone or cannot be read.
+    fn content_bytes(&self, position: &SnapshotPosition) -> Result<u64, String>;
+
+    /// Begins a snapshot that comes from elsewhere; it does not exist before it is named.
+    ///
+    /// # Errors
+    /// The disk failed.
+    fn receive(
+        &self,
+        position: &SnapshotPosition,
+        content_bytes: u64,
+    ) -> Result<Box<dyn ReceivedSnapshot>, String>;
+}
+
+/// A snapshot on its way to the disk. Called on the blocking pool.
+pub trait ReceivedSnapshot: Send {
+    /// Takes the next bytes of the content.
+    ///
+    /// # Errors
+    /// The disk failed, or there are more than announced.
+    fn write(&mut self, bytes: &[u8]) -> Result<(), String>;
+
+    /// Makes the whole content durable and reads it back.
+    ///
+    /// # Errors
+    /// The disk failed, or the content is shorter than announced.
+    fn seal(&mut self) -> Result<Box<dyn Read + Send>, String>;
+
+    /// Makes it a snapshot of the directory.
+    ///
+    /// # Errors
+    /// The disk failed.
+    fn name(self: Box<Self>) -> Result<(), String>;
 }
 
 /// What openraft passes around as a snapshot: its content stays in the file.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SnapshotData {
     /// Which snapshot.
     pub position: SnapshotPosition,
+    /// The state in it, if it was decoded already.
+    pub(super) decoded: Decoded,
+}
+
+/// A decoded state that one user takes.
+pub(super) type Decoded = Arc<Mutex<Option<DecodedState>>>;
+
+impl SnapshotData {
+    /// A snapshot in the directory.
+    #[must_use]
+    pub fn on_disk(position: SnapshotPosition) -> SnapshotData {
+        SnapshotData { position, decoded: Arc::default() }
+    }
+}
+
+impl std::fmt::Debug for SnapshotData {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SnapshotData").field("position", &self.position).finish_non_exhaustive()
+    }
 }
 
 /// When to take a snapshot and how many entries to keep behind it.
@@ -96,6 +154,26 @@ pub(super) struct Snapshots {
     pub(super) log: LogSender,
     policy: Arc<Mutex<SnapshotPolicy>>,
     current: watch::Sender<Option<Current>>,
+    /// Snapshots on their way to peers, which will want the entries behind them: index, and until when.
+    sending: Arc<Mutex<UnderWay>>,
+}
+
+/// Index of each snapshot that is being sent, or was sent and until when that is remembered.
+type UnderWay = Vec<(LogIndex, Option<Instant>)>;
+
+/// Keeps the entries behind a snapshot while it is being sent and a while longer.
+pub(super) struct Sending {
+    index: LogIndex,
+    snapshots: Snapshots,
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        let mut sending = self.snapshots.sending();
+        if let Some(one) = sending.iter_mut().find(|(index, until)| *index == self.index && until.is_none()) {
+            one.1 = Some(Instant::now() + SNAPSHOT_ENTRIES_KEPT);
+        }
+    }
 }
 
 /// The snapshot on disk.
@@ -112,7 +190,14 @@ impl Snapshots {
         log: LogSender,
         policy: SnapshotPolicy,
     ) -> Snapshots {
-        Snapshots { store, pool, log, policy: Arc::new(Mutex::new(policy)), current: watch::channel(None).0 }
+        Snapshots {
+            store,
+            pool,
+            log,
+            policy: Arc::new(Mutex::new(policy)),
+            current: watch::channel(None).0,
+            sending: Arc::default(),
+        }
     }
 
     pub(super) fn policy(&self) -> SnapshotPolicy {
@@ -121,6 +206,23 @@ impl Snapshots {
 
     pub(super) fn set_policy(&self, policy: SnapshotPolicy) {
         *self.policy.lock().unwrap_or_else(PoisonError::into_inner) = policy;
+    }
+
+    fn sending(&self) -> MutexGuard<'_, UnderWay> {
+        self.sending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A snapshot of this index is about to be sent.
+    pub(super) fn begin_sending(&self, index: LogIndex) -> Sending {
+        self.sending().push((index, None));
+        Sending { index, snapshots: self.clone() }
+    }
+
+    /// The last entry that no peer will want, as far as snapshots under way tell; none if there are none.
+    pub(super) fn wanted_behind(&self) -> Option<LogIndex> {
+        let mut sending = self.sending();
+        sending.retain(|(_, until)| until.is_none_or(|until| until > Instant::now()));
+        sending.iter().map(|(index, _)| *index).min()
     }
 
     pub(super) fn current(&self) -> Option<Current> {
@@ -176,13 +278,13 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
                 self.snapshots.set_current(self.next.clone());
                 Ok(Snapshot {
                     meta: self.next.meta.clone(),
-                    snapshot: SnapshotData { position: self.next.position.clone() },
+                    snapshot: SnapshotData::on_disk(self.next.position.clone()),
                 })
             }
             Err(error) => {
                 warn!(index = self.next.position.index.0, error, "snapshot not taken");
                 let meta = self.snapshots.current().map(|current| current.meta).unwrap_or_default();
-                Ok(Snapshot { meta, snapshot: SnapshotData { position: self.next.position.clone() } })
+                Ok(Snapshot { meta, snapshot: SnapshotData::on_disk(self.next.position.clone()) })
             }
         }
     }

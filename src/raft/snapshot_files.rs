@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::machine::SnapshotContent;
-use super::snapshot::{SnapshotPosition, SnapshotStore};
+use super::snapshot::{ReceivedSnapshot, SnapshotPosition, SnapshotStore};
 use crate::storage::directory::Directory;
 use crate::storage::error::StorageError;
 use crate::storage::snapshot::{Compression, SnapshotWriter};
@@ -45,6 +45,13 @@ impl SnapshotFiles {
         }
     }
 
+    fn existing(&self, position: &SnapshotPosition) -> Result<SnapshotFile, String> {
+        let found = self.find(position).map_err(|error| error.to_string())?;
+        found.ok_or_else(|| {
+            format!("no snapshot of term {} and index {} in the directory", position.term, position.index)
+        })
+    }
+
     /// The newest complete file of a snapshot that ends there.
     fn find(&self, position: &SnapshotPosition) -> Result<Option<SnapshotFile>, StorageError> {
         let files = self.directory.list()?;
@@ -77,12 +84,41 @@ impl SnapshotStore for SnapshotFiles {
     }
 
     fn open(&self, position: &SnapshotPosition) -> Result<Box<dyn Read + Send>, String> {
-        let found = self.find(position).map_err(|error| error.to_string())?;
-        let file = found.ok_or_else(|| {
-            format!("no snapshot of term {} and index {} in the directory", position.term, position.index)
-        })?;
+        let file = self.existing(position)?;
         let reader = file.open_data(&self.directory).map_err(|error| error.to_string())?;
         Ok(Box::new(reader))
+    }
+
+    fn content_bytes(&self, position: &SnapshotPosition) -> Result<u64, String> {
+        self.existing(position)?.content_bytes(&self.directory).map_err(|error| error.to_string())
+    }
+
+    fn receive(
+        &self,
+        position: &SnapshotPosition,
+        content_bytes: u64,
+    ) -> Result<Box<dyn ReceivedSnapshot>, String> {
+        let meta = self.meta(position);
+        let writer = SnapshotWriter::create(&self.directory, meta, content_bytes, self.compression())
+            .map_err(|error| error.to_string())?;
+        Ok(Box::new(Receiving(writer)))
+    }
+}
+
+struct Receiving(SnapshotWriter);
+
+impl ReceivedSnapshot for Receiving {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), String> {
+        self.0.write_all(bytes).map_err(|error| error.to_string())
+    }
+
+    fn seal(&mut self) -> Result<Box<dyn Read + Send>, String> {
+        self.0.seal().map_err(|error| error.to_string())?;
+        Ok(Box::new(self.0.read_back().map_err(|error| error.to_string())?))
+    }
+
+    fn name(self: Box<Self>) -> Result<(), String> {
+        self.0.name().map(drop).map_err(|error| error.to_string())
     }
 }
 

@@ -9,7 +9,7 @@ use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{OptionalSend, Snapshot};
 use tokio::sync::watch;
 
-use super::machine::Machine;
+use super::machine::{DecodedState, Decoder, Machine};
 use super::snapshot::{
     Current, RaftSnapshot, RaftSnapshotMeta, SnapshotBuilder, SnapshotData, SnapshotPosition, Snapshots,
     stored_membership,
@@ -65,13 +65,20 @@ impl StateMachine {
     ///
     /// # Errors
     /// It cannot be read; the state is then gone.
-    pub(super) async fn restore(&mut self, current: Current) -> io::Result<()> {
+    pub(super) async fn restore(
+        &mut self,
+        current: Current,
+        decoded: Option<DecodedState>,
+    ) -> io::Result<()> {
         let mut machine = self.machine().take().ok_or_else(lost)?;
         let store = self.snapshots.store.clone();
         let position = current.position.clone();
         let restored = on_pool(self.snapshots.pool.as_ref(), move || {
-            let reader = store.open(&position)?;
-            machine.restore(reader)?;
+            let state = match decoded {
+                Some(state) => state,
+                None => machine.decoder().decode(store.open(&position)?)?,
+            };
+            machine.restore(state)?;
             Ok::<_, String>(machine)
         });
         let restored = restored.await.map_err(io::Error::other)?;
@@ -87,6 +94,11 @@ impl StateMachine {
         self.snapshots.set_current(current);
         self.publish();
         Ok(())
+    }
+
+    /// Decodes snapshots, on any thread.
+    pub(super) fn decoder(&mut self) -> io::Result<Arc<dyn Decoder>> {
+        Ok(self.machine().as_ref().ok_or_else(lost)?.decoder())
     }
 
     fn machine(&mut self) -> &mut Option<Box<dyn Machine>> {
@@ -176,13 +188,14 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         meta: &RaftSnapshotMeta,
         snapshot: SnapshotData,
     ) -> Result<(), io::Error> {
-        self.restore(Current { meta: meta.clone(), position: snapshot.position }).await
+        let decoded = snapshot.decoded.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.restore(Current { meta: meta.clone(), position: snapshot.position }, decoded).await
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<RaftSnapshot>, io::Error> {
         Ok(self.snapshots.current().map(|current| Snapshot {
             meta: current.meta,
-            snapshot: SnapshotData { position: current.position },
+            snapshot: SnapshotData::on_disk(current.position),
         }))
     }
 }

@@ -52,6 +52,18 @@ impl StatusBoard {
         self.sender.subscribe()
     }
 
+    pub(super) fn term(&self) -> Term {
+        self.sender.borrow().term
+    }
+
+    pub(super) fn serving(&self) -> Option<Serving> {
+        self.sender.borrow().serving
+    }
+
+    pub(super) fn serving_term(&self) -> Option<Term> {
+        self.serving().map(|serving| serving.term)
+    }
+
     pub(super) fn set_serving(&self, serving: Option<Serving>) {
         self.sender.send_if_modified(|status| {
             let next = if status.failed.is_some() { None } else { serving };

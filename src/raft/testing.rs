@@ -3,6 +3,8 @@
 use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use super::machine::{DecodedState, Decoder};
+use super::snapshot::ReceivedSnapshot;
 use super::{EpochHooks, LogSender, Machine, SnapshotContent, SnapshotPosition, SnapshotStore};
 use crate::storage::load::Loaded;
 use crate::storage::log::{Done, LogRequest};
@@ -163,6 +165,52 @@ impl SnapshotStore for TestDisk {
             _ => Err(format!("no snapshot at {}", position.index)),
         }
     }
+
+    fn content_bytes(&self, position: &SnapshotPosition) -> Result<u64, String> {
+        match &self.lock().snapshot {
+            Some((stored, bytes)) if stored == position => Ok(bytes.len() as u64),
+            _ => Err(format!("no snapshot at {}", position.index)),
+        }
+    }
+
+    fn receive(
+        &self,
+        position: &SnapshotPosition,
+        content_bytes: u64,
+    ) -> Result<Box<dyn ReceivedSnapshot>, String> {
+        Ok(Box::new(TestReceived {
+            disk: self.clone(),
+            position: position.clone(),
+            content_bytes,
+            bytes: vec![],
+        }))
+    }
+}
+
+struct TestReceived {
+    disk: TestDisk,
+    position: SnapshotPosition,
+    content_bytes: u64,
+    bytes: Vec<u8>,
+}
+
+impl ReceivedSnapshot for TestReceived {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), String> {
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn seal(&mut self) -> Result<Box<dyn Read + Send>, String> {
+        if self.bytes.len() as u64 != self.content_bytes {
+            return Err(format!("{} bytes of {}", self.bytes.len(), self.content_bytes));
+        }
+        Ok(Box::new(io::Cursor::new(self.bytes.clone())))
+    }
+
+    fn name(self: Box<Self>) -> Result<(), String> {
+        self.disk.lock().snapshot = Some((self.position, self.bytes));
+        Ok(())
+    }
 }
 
 /// What a test machine holds: a number per command, and who proposed it.
@@ -192,13 +240,25 @@ impl Machine for TestMachine {
         Box::new(TestContent(self.0.lock().unwrap().commands.clone()))
     }
 
-    fn restore(&mut self, mut reader: Box<dyn Read + Send>) -> Result<(), String> {
+    fn restore(&mut self, state: DecodedState) -> Result<(), String> {
+        self.0.lock().unwrap().commands = *state.downcast::<Vec<u64>>().unwrap();
+        Ok(())
+    }
+
+    fn decoder(&self) -> Arc<dyn Decoder> {
+        Arc::new(TestDecoder)
+    }
+}
+
+struct TestDecoder;
+
+impl Decoder for TestDecoder {
+    fn decode(&self, mut reader: Box<dyn Read + Send>) -> Result<DecodedState, String> {
         let mut bytes = Vec::new();
         reader.read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-        let commands =
+        let commands: Vec<u64> =
             bytes.chunks_exact(8).map(|chunk| u64::from_le_bytes(chunk.try_into().unwrap())).collect();
-        self.0.lock().unwrap().commands = commands;
-        Ok(())
+        Ok(Box::new(commands))
     }
 }
 
@@ -235,4 +295,16 @@ impl EpochHooks for TestHooks {
 /// Payload of a numbered command.
 pub(crate) fn command(number: u64) -> EntryData {
     EntryData::from_bytes(number.to_le_bytes().to_vec().into())
+}
+
+/// Reaches nobody.
+pub(crate) struct NoDial;
+
+impl crate::transport::dial::Dial for NoDial {
+    fn dial(
+        &self,
+        _address: Vec<u8>,
+    ) -> futures_util::future::BoxFuture<'static, io::Result<crate::transport::dial::Stream>> {
+        Box::pin(async { Err(io::ErrorKind::ConnectionRefused.into()) })
+    }
 }

@@ -4,7 +4,7 @@
 use std::io::Read;
 use std::sync::Arc;
 
-use crate::pages::{BadPage, NameError, PageRef, PageStore, ReplaceError};
+use crate::pages::{BadPage, DatabaseImages, NameError, PageRef, PageStore, ReplaceError};
 use crate::types::{Entry, EntryKind, LogIndex};
 
 use super::command::{self, Command, CommandError, Frames};
@@ -88,10 +88,23 @@ impl Databases {
     }
 
     /// Makes the set of databases equal to a snapshot.
+    pub fn restore(&self, state: RestorableDatabases) {
+        self.store.replace_all(state.images);
+    }
+}
+
+/// Databases of a snapshot, checked.
+#[derive(Debug)]
+pub struct RestorableDatabases {
+    images: DatabaseImages,
+}
+
+impl RestorableDatabases {
+    /// Reads the content of a snapshot.
     ///
     /// # Errors
-    /// Nothing has changed then.
-    pub fn restore(&self, stream: &mut dyn Read) -> Result<(), RestoreError> {
-        Ok(self.store.replace_all(content::read(stream)?)?)
+    /// It does not decode, or holds what cannot be a database.
+    pub fn read(stream: &mut dyn Read) -> Result<RestorableDatabases, RestoreError> {
+        Ok(RestorableDatabases { images: DatabaseImages::check(content::read(stream)?)? })
     }
 }

@@ -14,6 +14,7 @@ use super::directory::Directory;
 use super::disk::{DiskFile, OpenMode};
 use super::error::StorageError;
 use super::segment::{self, FORMAT_WORD, SegmentName};
+use super::snapshot_meta::SnapshotName;
 
 /// Length of the format word.
 const FORMAT_BYTES: u64 = FORMAT_WORD.len() as u64;
@@ -251,6 +252,9 @@ impl LogSegments {
                 continue;
             }
             let keep = index.0 - segment.first.0;
+            if self.is_numbered_by_name_alone(&segment)? {
+                return self.replace_first(&segment, keep);
+            }
             // Damaged content is found before anything is renamed.
             shorten(&read_whole(&self.directory, path.clone())?, keep)
                 .map_err(|error| failed("truncate segment", path.clone(), error))?;
@@ -260,6 +264,45 @@ impl LogSegments {
             self.finish_shortening()?;
         }
         Ok(())
+    }
+
+    /// Whether this segment, were it an open one, would be loaded with other indexes: no closed one before it says where
+    /// it begins, and the snapshot ends elsewhere. spec: disk-format 7.3. Segments before a gap, which nobody loads, go.
+    fn is_numbered_by_name_alone(&self, segment: &ClosedSegment) -> Result<bool, StorageError> {
+        let earlier: Vec<ClosedSegment> =
+            self.closed()?.into_iter().filter(|other| other.first < segment.first).collect();
+        if earlier.iter().any(|other| other.last.next() == segment.first) {
+            return Ok(false);
+        }
+        for other in earlier {
+            remove_if_there(&self.directory, self.directory.path().join(&other.name))?;
+        }
+        sync_directory(&self.directory)?;
+        let names = list(&self.directory)?;
+        let has = |name: &str| names.iter().any(|other| other == name);
+        let snapshots = names.iter().filter_map(|name| SnapshotName::parse_meta(name));
+        let newest = snapshots.filter(|name| has(&name.data_name())).max();
+        Ok(newest.is_some_and(|name| segment.first <= name.index))
+    }
+
+    /// Keeps the first `keep` entries of the first segment but one: its successor begins one entry later, so that the two
+    /// are never taken for each other, and a load between the steps finds the successor alone. spec: disk-format 7.3, 3.
+    fn replace_first(&mut self, segment: &ClosedSegment, keep: u64) -> Result<(), StorageError> {
+        let old = self.directory.path().join(&segment.name);
+        if keep > 1 {
+            let content = read_whole(&self.directory, old.clone())?;
+            let shortened = shorten(&content, keep)
+                .and_then(|content| without_first(content, keep))
+                .map_err(|error| failed("truncate segment", old.clone(), error))?;
+            let last = LogIndex(segment.first.0 + keep - 1);
+            let name = segment::closed_name(segment.first.next(), last);
+            let temporary = self.directory.path().join(format!("tmp-{name}"));
+            make_file(&self.directory, temporary.clone(), &shortened)?;
+            rename(&self.directory, temporary, self.directory.path().join(name))?;
+            sync_directory(&self.directory)?;
+        }
+        remove_if_there(&self.directory, old)?;
+        sync_directory(&self.directory)
     }
 
     /// Second half of a truncation: the segment is an open one; shorten and close it.
@@ -418,6 +461,20 @@ fn shorten(content: &[u8], keep: u64) -> io::Result<Vec<u8>> {
             out.extend_from_slice(headers);
             out.extend_from_slice(data);
             left = 0;
+        }
+    }
+    Ok(out)
+}
+
+/// The entries of a segment's content but the first, in one batch.
+fn without_first(content: Vec<u8>, count: u64) -> io::Result<Vec<u8>> {
+    let entries = segment::decode_closed(&content.into(), count)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
+    let mut out = FORMAT_WORD.to_vec();
+    for batch in entries.get(1..).unwrap_or_default().chunks(segment::BATCH_ENTRIES_MAX) {
+        out.extend_from_slice(&segment::encode_batch_prefix(batch));
+        for entry in batch {
+            entry.data.chunks().iter().for_each(|chunk| out.extend_from_slice(chunk));
         }
     }
     Ok(out)

@@ -16,6 +16,8 @@ use super::snapshot_meta::{SnapshotFile, SnapshotMeta};
 
 /// First bytes of an LZ4 frame. spec: disk-format 5.2.
 const LZ4_MAGIC: [u8; 4] = [0x04, 0x22, 0x4d, 0x18];
+/// Bit of the frame's flags that says that the content's size follows.
+const LZ4_HAS_SIZE: u8 = 0x08;
 /// Bytes written to or read from the file at once.
 const BUFFER_BYTES: usize = 256 * 1024;
 
@@ -36,6 +38,8 @@ pub struct SnapshotWriter {
     content_size: u64,
     written: u64,
     sink: Option<Sink>,
+    /// Length of the file once it is sealed.
+    data_bytes: Option<u64>,
     /// Whether the data may have its name.
     named: bool,
 }
@@ -92,6 +96,7 @@ impl SnapshotWriter {
             content_size,
             written: 0,
             sink: Some(sink),
+            data_bytes: None,
             named: false,
         })
     }
@@ -101,7 +106,16 @@ impl SnapshotWriter {
     /// # Errors
     /// A file operation failed, or the content does not have the announced size; no snapshot exists then.
     pub fn finish(mut self) -> Result<SnapshotFile, StorageError> {
-        let sink = self.sink.take().expect("only finish takes the sink");
+        self.seal()?;
+        self.name()
+    }
+
+    /// Ends the data and makes it durable; it has no name yet.
+    ///
+    /// # Errors
+    /// A file operation failed, or the content does not have the announced size.
+    pub fn seal(&mut self) -> Result<(), StorageError> {
+        let Some(sink) = self.sink.take() else { return Ok(()) };
         let finish = || {
             if self.written != self.content_size {
                 let message = format!("content has {} bytes, announced {}", self.written, self.content_size);
@@ -115,7 +129,28 @@ impl SnapshotWriter {
             appender.file.sync_all()?;
             Ok(appender.offset)
         };
-        let data_bytes = finish().map_err(|error| failed("write snapshot", self.temporary.clone(), error))?;
+        let written = finish().map_err(|error| failed("write snapshot", self.temporary.clone(), error))?;
+        self.data_bytes = Some(written);
+        Ok(())
+    }
+
+    /// Reads back what was sealed.
+    ///
+    /// # Errors
+    /// The file cannot be opened or read.
+    pub fn read_back(&self) -> Result<SnapshotReader, StorageError> {
+        open_plain(&self.directory, &self.temporary)
+    }
+
+    /// Gives sealed data its name.
+    ///
+    /// # Errors
+    /// A file operation failed, or the data was not sealed.
+    pub fn name(mut self) -> Result<SnapshotFile, StorageError> {
+        let Some(data_bytes) = self.data_bytes else {
+            let error = io::Error::other("the data was not ended");
+            return Err(failed("name snapshot", self.temporary.clone(), error));
+        };
         let data_name = self.meta.name().data_name();
         let data = self.directory.path().join(&data_name);
         // From here on the snapshot may exist, whatever an error says.
@@ -132,7 +167,8 @@ impl Write for SnapshotWriter {
             let message = format!("content longer than the announced {} bytes", self.content_size);
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
-        let count = match self.sink.as_mut().expect("only finish takes the sink") {
+        let Some(sink) = self.sink.as_mut() else { return Err(io::Error::other("the data was ended")) };
+        let count = match sink {
             Sink::Lz4(encoder) => encoder.write(bytes)?,
             Sink::Raw(appender) => appender.write(bytes)?,
         };
@@ -201,19 +237,46 @@ impl SnapshotFile {
     /// # Errors
     /// The file cannot be opened or read.
     pub fn open_data(&self, directory: &Directory) -> Result<SnapshotReader, StorageError> {
-        let path = directory.path().join(&self.data_name);
-        let open = || {
-            let file = FileReader { file: directory.disk().open(&path, OpenMode::Read)?, offset: 0 };
-            let mut file = BufReader::with_capacity(BUFFER_BYTES, file);
-            Ok(if file.fill_buf()?.starts_with(&LZ4_MAGIC) {
-                let decoder = FrameDecoder::new(EndWatch { file, saw_end: false });
-                SnapshotReader { source: Source::Lz4(Box::new(decoder)), ended: false }
-            } else {
-                SnapshotReader { source: Source::Raw(file), ended: false }
-            })
-        };
-        open().map_err(|error| failed("open snapshot", path.clone(), error))
+        open_plain(directory, &directory.path().join(&self.data_name))
     }
+
+    /// Bytes that `open_data` gives.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn content_bytes(&self, directory: &Directory) -> Result<u64, StorageError> {
+        let path = directory.path().join(&self.data_name);
+        let read = || {
+            let mut start = [0; 14];
+            let file = directory.disk().open(&path, OpenMode::Read)?;
+            let count = file.read_at(&mut start, 0)?;
+            if !start.starts_with(&LZ4_MAGIC) {
+                return Ok(self.data_bytes);
+            }
+            if count == start.len() && start[4] & LZ4_HAS_SIZE != 0 {
+                let mut size = [0; 8];
+                size.copy_from_slice(&start[6..]);
+                return Ok(u64::from_le_bytes(size));
+            }
+            let mut reader = open_plain(directory, &path).map_err(io::Error::other)?;
+            io::copy(&mut reader, &mut io::sink())
+        };
+        read().map_err(|error| failed("read snapshot", path.clone(), error))
+    }
+}
+
+fn open_plain(directory: &Directory, path: &std::path::Path) -> Result<SnapshotReader, StorageError> {
+    let open = || {
+        let file = FileReader { file: directory.disk().open(path, OpenMode::Read)?, offset: 0 };
+        let mut file = BufReader::with_capacity(BUFFER_BYTES, file);
+        Ok(if file.fill_buf()?.starts_with(&LZ4_MAGIC) {
+            let decoder = FrameDecoder::new(EndWatch { file, saw_end: false });
+            SnapshotReader { source: Source::Lz4(Box::new(decoder)), ended: false }
+        } else {
+            SnapshotReader { source: Source::Raw(file), ended: false }
+        })
+    };
+    open().map_err(|error| failed("open snapshot", path.to_owned(), error))
 }
 
 /// The plain content of a snapshot. A damaged or truncated LZ4 file gives an error where it is found.
@@ -318,6 +381,7 @@ mod tests {
             let mut read = Vec::new();
             file.open_data(&directory).unwrap().read_to_end(&mut read).unwrap();
             assert_eq!(read, content);
+            assert_eq!(file.content_bytes(&directory).unwrap(), content.len() as u64);
             assert!(keep.path().join("snapshot-2-7-11.meta").exists());
             assert_eq!(std::fs::read_dir(keep.path()).unwrap().count(), 2);
         }

@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::address::Address;
-use crate::types::config::CONNECT_TIMEOUT;
+use crate::types::config::{CONNECT_TIMEOUT, PEER_SILENCE_MAX};
 use crate::types::tasks::{BlockingPool, on_pool};
 
 /// A connected stream in non-blocking mode.
@@ -116,6 +116,8 @@ impl Dial for PooledDial {
                 Socket::Tcp(stream) => {
                     // Messages are whole: waiting for more gains nothing.
                     stream.set_nodelay(true)?;
+                    // What a peer's machine has not taken for so long is lost, and so is the connection.
+                    let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(PEER_SILENCE_MAX));
                     let (read, write) = tokio::net::TcpStream::from_std(stream)?.into_split();
                     Ok(Stream { read: Box::new(read), write: Box::new(write) })
                 }

@@ -143,3 +143,83 @@ pub const HANDOVER_CHANGE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Pause of a handover before it asks or looks again.
 pub const HANDOVER_RETRY: Duration = Duration::from_millis(100);
+/// Pause after a dial that failed. spec: raft-wire 1.2.
+pub const DIAL_RETRY: Duration = Duration::from_millis(1000);
+
+/// Messages that survive a failed dial: the newest. spec: raft-wire 1.2.
+pub const DIAL_FAILED_KEEP: usize = 3;
+
+/// A connection to a peer is closed when nothing was sent for so long.
+pub const LINK_IDLE: Duration = Duration::from_secs(60);
+
+/// Messages that wait to be sent to one peer.
+pub const LINK_QUEUE_MESSAGES_MAX: usize = 1024;
+
+/// Bytes that wait to be sent to one peer; one message may be larger.
+pub const LINK_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Peers, members or not, that this node answers at once.
+pub const LINKS_MAX: usize = 256;
+
+/// Payload of one received AppendEntries; upstream sends whatever it has in one message. spec: raft-wire 7.3.
+pub const APPEND_PAYLOAD_MAX_BYTES: u64 = 4 * 1024 * 1024 * 1024;
+
+/// Bytes of a snapshot handed on at once.
+pub const SNAPSHOT_CHUNK_BYTES: usize = 256 * 1024;
+
+/// Pieces of a snapshot between the connection and the disk.
+pub const SNAPSHOT_CHUNKS_AHEAD: usize = 8;
+
+/// Messages of a peer that are worked on at once; then its connection is not read.
+pub const INBOUND_MESSAGES_MAX: usize = 64;
+
+/// Fences to one peer that wait for their answers.
+pub const FENCES_MAX: usize = 256;
+
+/// Appends to one peer that wait for their answers.
+pub const APPENDS_IN_FLIGHT_MAX: usize = 256;
+
+/// Bytes of appends to one peer that wait for their answers; one append may be larger.
+pub const APPENDS_IN_FLIGHT_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Answers of one peer that nobody has looked at yet.
+pub const RESULTS_MAX: usize = 1024;
+
+/// Longest time of one round in which a node is brought up to date. spec: raft-wire 8.2.
+pub const CATCH_UP_ROUND_MAX: Duration = Duration::from_secs(50);
+
+/// Most such rounds. spec: raft-wire 8.2.
+pub const CATCH_UP_ROUNDS_MAX: u32 = 100;
+
+/// Longest wait for a sign of life of a leader whose connections have ended.
+pub const FAILOVER_DIAL_TIMEOUT: Duration = Duration::from_millis(1000);
+
+/// Longest wait for a vote against a leader that is gone.
+pub const FAILOVER_VOTE_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// Those that see at once that the leader is gone campaign at different times within this.
+pub const FAILOVER_SPREAD: Duration = Duration::from_millis(60);
+
+/// Shortest pause before the next attempt to replace a leader that is gone.
+pub const FAILOVER_RETRY_MIN: Duration = Duration::from_millis(100);
+
+/// Longest pause before the next attempt.
+pub const FAILOVER_RETRY_MAX: Duration = Duration::from_millis(400);
+
+/// Shortest wait for an answer of a peer, however short the election timeout is.
+pub const PEER_PATIENCE_MIN: Duration = Duration::from_millis(1000);
+
+/// A connection to a peer whose machine acknowledges nothing for so long is given up.
+pub const PEER_SILENCE_MAX: Duration = Duration::from_secs(10);
+
+/// A leader that keeps a new connection for so long is there.
+pub const FAILOVER_KEEPS_CONNECTION: Duration = Duration::from_millis(100);
+
+/// Pause before a leader that dropped a new connection is dialled again.
+pub const FAILOVER_DIAL_PAUSE: Duration = Duration::from_millis(5);
+
+/// Bytes of entries kept in memory for a peer that is installing a snapshot.
+pub const LOG_WANTED_MAX_BYTES: usize = 256 * 1024 * 1024;
+
+/// How long the entries behind a snapshot are kept after it was sent.
+pub const SNAPSHOT_ENTRIES_KEPT: Duration = Duration::from_secs(10);

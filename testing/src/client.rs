@@ -17,6 +17,8 @@ const PROTOCOL: u64 = 1;
 const BODY_MAX_BYTES: usize = 1 << 30;
 /// Bytes read at once: memory follows what arrives.
 const CHUNK_BYTES: usize = 1 << 20;
+/// Longest answer of a node that is asked who leads.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause between two looks for a leader.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -72,6 +74,7 @@ pub struct Table {
 #[derive(Debug)]
 pub struct Client {
     stream: TcpStream,
+    address: String,
 }
 
 impl Client {
@@ -88,7 +91,7 @@ impl Client {
         stream.set_read_timeout(Some(timeout))?;
         stream.set_write_timeout(Some(timeout))?;
         stream.write_all(&PROTOCOL.to_le_bytes())?;
-        Ok(Client { stream })
+        Ok(Client { stream, address: address.to_owned() })
     }
 
     /// Connects to the node that leads, asking all of `addresses` until one does or `timeout` is over.
@@ -98,25 +101,53 @@ impl Client {
     pub fn connect_to_leader(addresses: &[String], timeout: Duration) -> Result<Client, ClientError> {
         let end = Instant::now() + timeout;
         loop {
-            for address in addresses {
-                let step = timeout.min(Duration::from_secs(5));
-                let Ok(mut client) = Client::connect(address, step) else { continue };
-                match client.leader() {
-                    Ok((_, leader)) if leader == *address => return Ok(client),
-                    Ok((_, leader)) if !leader.is_empty() => {
-                        let Ok(mut client) = Client::connect(&leader, step) else { continue };
-                        if client.leader().is_ok_and(|(_, found)| found == leader) {
-                            return Ok(client);
-                        }
-                    }
-                    _ => {}
-                }
+            if let Some(client) = Client::look_for_leader(addresses, timeout.min(LOOK_TIMEOUT)) {
+                return Ok(client);
             }
             if Instant::now() >= end {
                 return Err(ClientError::NoLeader(addresses.to_vec()));
             }
             std::thread::sleep(LOOK_AGAIN);
         }
+    }
+
+    /// Asks each of `addresses` once who leads, and connects to the first node that says it does itself.
+    #[must_use]
+    pub fn look_for_leader(addresses: &[String], timeout: Duration) -> Option<Client> {
+        let leads = |address: &str| {
+            let mut client = Client::connect(address, timeout).ok()?;
+            let (_, leader) = client.leader().ok()?;
+            Some((client, leader))
+        };
+        for address in addresses {
+            match leads(address) {
+                Some((client, leader)) if leader == *address => return Some(client),
+                Some((_, leader)) if !leader.is_empty() => {
+                    if let Some((client, found)) = leads(&leader)
+                        && found == leader
+                    {
+                        return Some(client);
+                    }
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// The node's address.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Bounds every later read and write.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn set_timeout(&mut self, timeout: Duration) -> Result<(), ClientError> {
+        self.stream.set_read_timeout(Some(timeout))?;
+        Ok(self.stream.set_write_timeout(Some(timeout))?)
     }
 
     /// Sends without waiting for the answer.

@@ -2,5 +2,11 @@
 //! their own that run `tests-c/dqlite-node.c` over a libdqlite.
 
 pub mod client;
+pub mod cluster;
+pub mod image;
+pub mod loopback;
+pub mod outage;
 pub mod process;
+pub mod record;
 pub mod targets;
+pub mod writers;

@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -15,8 +16,10 @@ const START_TIMEOUT: Duration = Duration::from_secs(120);
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause between two looks whether a process has ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
-/// Most bytes of a node's standard error that are kept.
-const STDERR_MAX_BYTES: u64 = 1 << 20;
+/// Most bytes of a node's standard error that are kept; beyond them the older half goes.
+const STDERR_MAX_BYTES: usize = 1 << 20;
+/// Bytes of standard error read at once.
+const STDERR_CHUNK_BYTES: usize = 4096;
 
 /// A libdqlite to run on.
 #[derive(Clone, Debug)]
@@ -44,6 +47,12 @@ impl Library {
         let loader =
             folders.iter().flat_map(|folder| names.map(|name| folder.join(name))).find(|path| path.exists());
         Library { folders, loader }
+    }
+
+    /// The library of `place`: an unpacked root if it holds `usr`, else a folder that this machine's C library suits.
+    #[must_use]
+    pub fn at(place: &Path) -> Library {
+        if place.join("usr").is_dir() { Library::of_root(place) } else { Library::new(place) }
     }
 
     fn path(&self) -> OsString {
@@ -127,7 +136,8 @@ pub struct NodeOptions {
 #[derive(Debug)]
 pub struct NodeProcess {
     child: Child,
-    stderr: Option<JoinHandle<String>>,
+    stderr: Arc<Mutex<Vec<u8>>>,
+    stderr_reader: Option<JoinHandle<()>>,
     /// Where it listens.
     pub address: String,
     /// From its start to its being ready.
@@ -154,16 +164,13 @@ impl NodeProcess {
             .stderr(Stdio::piped())
             .spawn()?;
         let stdout = child.stdout.take();
-        let stderr = child.stderr.take().map(|stream| {
-            std::thread::spawn(move || {
-                let mut text = Vec::new();
-                // What was read before an error is the text.
-                let _ = stream.take(STDERR_MAX_BYTES).read_to_end(&mut text);
-                String::from_utf8_lossy(&text).into_owned()
-            })
+        let stderr = Arc::new(Mutex::new(Vec::new()));
+        let stderr_reader = child.stderr.take().map(|stream| {
+            let kept = Arc::clone(&stderr);
+            std::thread::spawn(move || keep_text(stream, &kept))
         });
-        let mut node =
-            NodeProcess { child, stderr, address: options.address.clone(), started_in: Duration::ZERO };
+        let address = options.address.clone();
+        let mut node = NodeProcess { child, stderr, stderr_reader, address, started_in: Duration::ZERO };
         let (sender, receiver) = channel();
         std::thread::spawn(move || {
             let mut line = String::new();
@@ -238,7 +245,30 @@ impl NodeProcess {
 
     /// What an ended process wrote to its standard error.
     pub fn error_text(&mut self) -> String {
-        self.stderr.take().and_then(|reader| reader.join().ok()).unwrap_or_default()
+        if let Some(reader) = self.stderr_reader.take() {
+            // What was read before a panic is the text.
+            let _ = reader.join();
+        }
+        self.error_tail(STDERR_MAX_BYTES)
+    }
+
+    /// The last `bytes_max` bytes that the process has written to its standard error so far.
+    #[must_use]
+    pub fn error_tail(&self, bytes_max: usize) -> String {
+        let kept = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&kept[kept.len().saturating_sub(bytes_max)..]).into_owned()
+    }
+}
+
+/// Reads a stream to its end, or to an error, and keeps its newest bytes.
+fn keep_text(mut stream: impl Read, kept: &Mutex<Vec<u8>>) {
+    let mut chunk = [0; STDERR_CHUNK_BYTES];
+    while let Ok(count @ 1..) = stream.read(&mut chunk) {
+        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() + count > STDERR_MAX_BYTES {
+            kept.drain(..STDERR_MAX_BYTES / 2);
+        }
+        kept.extend_from_slice(&chunk[..count]);
     }
 }
 

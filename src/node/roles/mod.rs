@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
+use crate::raft::engine::Engine;
 use crate::types::{Configuration, NodeId, Role};
 
 pub mod handover;
@@ -33,4 +34,32 @@ pub trait Membership: Send + Sync {
     /// Moves leadership to a voter, `None` to the one with the longest log that can be reached; done when this node does
     /// not lead any more. Only on the leader. spec: client-protocol 12.
     fn transfer(&self, target: Option<NodeId>) -> BoxFuture<'static, Result<(), String>>;
+}
+
+/// Consensus of a running node.
+#[derive(Clone, Debug)]
+pub struct EngineMembership(pub Engine);
+
+impl Membership for EngineMembership {
+    fn serving(&self) -> bool {
+        self.0.serving().is_some()
+    }
+
+    fn leader(&self) -> Option<(NodeId, Vec<u8>)> {
+        self.0.status().borrow().leader.clone()
+    }
+
+    fn configuration(&self) -> Arc<Configuration> {
+        self.0.configuration().configuration
+    }
+
+    fn assign(&self, id: NodeId, role: Role) -> BoxFuture<'static, Result<(), String>> {
+        let engine = self.0.clone();
+        Box::pin(async move { engine.assign(id, role).await.map_err(|error| error.to_string()) })
+    }
+
+    fn transfer(&self, target: Option<NodeId>) -> BoxFuture<'static, Result<(), String>> {
+        let engine = self.0.clone();
+        Box::pin(async move { engine.transfer(target).await.map_err(|error| error.to_string()) })
+    }
 }

@@ -43,7 +43,7 @@ impl RoleManagement {
                 self.round().await;
             }
         };
-        tokio::select! { () = stop.cancelled() => {} () = rounds => {} }
+        tokio::select! { biased; () = stop.cancelled() => {} () = rounds => {} }
     }
 
     async fn round(&mut self) {

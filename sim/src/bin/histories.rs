@@ -1,0 +1,83 @@
+//! `histories FIRST COUNT [FAULT]`: runs simulated histories and says what they showed; exit status 1 after a violation.
+
+use std::io::{Write, stderr};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use dqlite_sim::scenario::{Plant, Report, history};
+
+fn main() -> ExitCode {
+    let numbers: Vec<u64> = std::env::args().skip(1).filter_map(|text| text.parse().ok()).collect();
+    let fault = std::env::args().nth(3).map(|name| Plant::named(&name));
+    let ([first, count], None | Some(Some(_))) = (&numbers[..], &fault) else {
+        let _ = writeln!(stderr(), "usage: histories FIRST COUNT [FAULT]");
+        return ExitCode::from(2);
+    };
+    let (first, count, fault) = (*first, *count, fault.flatten());
+    // What nodes log, such as RUST_LOG=dqlite=info; for one history at a time.
+    if std::env::var_os("RUST_LOG").is_some() {
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .without_time()
+            .with_ansi(false)
+            .with_writer(stderr)
+            .init();
+    }
+    let next = AtomicU64::new(first);
+    let results: Mutex<Vec<Result<Report, String>>> = Mutex::default();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + count {
+                        return;
+                    }
+                    let result = std::panic::catch_unwind(|| history(seed, fault))
+                        .unwrap_or_else(|_| Err(format!("seed {seed}: panic")));
+                    let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
+                    if let Err(error) = &result {
+                        println!("\n{error}");
+                    }
+                    results.push(result);
+                    if results.len().is_multiple_of(50) {
+                        let _ = write!(stderr(), "\r{} of {count} histories", results.len());
+                    }
+                }
+            });
+        }
+    });
+    let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let reports: Vec<&Report> = results.iter().filter_map(|result| result.as_ref().ok()).collect();
+    let sum = |of: fn(&Report) -> usize| reports.iter().map(|report| of(report)).sum::<usize>();
+    let mut healed: Vec<Duration> = reports.iter().map(|report| report.healed_in).collect();
+    healed.sort_unstable();
+    let at = |part: usize| healed.get((healed.len() * part / 100).min(healed.len().saturating_sub(1)));
+    println!(
+        "\r{} histories, {} violations; {} operations acknowledged, {} not; {} power cuts, {} of leaders; \
+         {} partitions, {} changes of roles",
+        results.len(),
+        results.len() - reports.len(),
+        sum(|report| report.acknowledged),
+        sum(|report| report.unknown),
+        sum(|report| report.kills),
+        sum(|report| report.leader_kills),
+        sum(|report| report.partitions),
+        sum(|report| report.changes),
+    );
+    // What cannot be replayed cannot be mended: the first one again.
+    let replayed = match history(first, fault) {
+        Ok(report) => {
+            let replays = history(first, fault).is_ok_and(|again| again.digest == report.digest);
+            println!("seed {first} again: the same {:016x} over the network: {replays}", report.digest);
+            replays
+        }
+        Err(_) => true,
+    };
+    println!("first write after healing: median {:?}, p99 {:?}, longest {:?}", at(50), at(99), healed.last());
+    ExitCode::from(u8::from(reports.len() != results.len() || !replayed))
+}

@@ -1,0 +1,261 @@
+//! A cluster of whole nodes in one process: each on a disk of its own, over one simulated network.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use dqlite::node::core::Core;
+use dqlite::raft::{ChangeError, SnapshotPolicy};
+use dqlite::types::{NodeId, PageNumber, Role};
+use std::sync::Arc;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::disk::SimDisk;
+use crate::network::Network;
+use crate::node::{DIRECTORY, Member, NodeSettings, StartError, Tamper, start_member};
+
+/// A node that runs.
+struct Life {
+    core: Core,
+    dead: CancellationToken,
+}
+
+/// One place for a node.
+struct Place {
+    id: u64,
+    address: Vec<u8>,
+    disk: SimDisk,
+    life: Option<Life>,
+    starts: u64,
+}
+
+/// The cluster.
+pub struct Cluster {
+    /// What the nodes and clients talk over.
+    pub network: Network,
+    seed: u64,
+    policy: SnapshotPolicy,
+    places: BTreeMap<u64, Place>,
+    /// Fault planted in the log of each node.
+    pub tamper: Option<Tamper>,
+    /// Fault planted in the state of node 2.
+    pub skips: Option<u64>,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster").field("seed", &self.seed).finish_non_exhaustive()
+    }
+}
+
+/// Address of a node.
+#[must_use]
+pub fn address(id: u64) -> Vec<u8> {
+    format!("10.0.0.{id}:9000").into_bytes()
+}
+
+/// Pages of every database, with the index up to which entries are applied.
+type Image = (u64, Vec<(Vec<u8>, Vec<Option<u64>>)>);
+
+impl Cluster {
+    /// `nodes` places, nobody runs.
+    #[must_use]
+    pub fn new(seed: u64, nodes: u64, policy: SnapshotPolicy) -> Cluster {
+        let places = (1..=nodes)
+            .map(|id| {
+                let disk = SimDisk::new(Path::new(DIRECTORY));
+                (id, Place { id, address: address(id), disk, life: None, starts: 0 })
+            })
+            .collect();
+        Cluster { network: Network::new(seed), seed, policy, places, tamper: None, skips: None }
+    }
+
+    /// Disks forget what they sync from now on: a planted fault.
+    pub fn forget(&self) {
+        self.places.values().for_each(|place| place.disk.forget());
+    }
+
+    /// All addresses.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<Vec<u8>> {
+        self.places.values().map(|place| place.address.clone()).collect()
+    }
+
+    /// Nodes that run.
+    #[must_use]
+    pub fn live(&self) -> Vec<u64> {
+        self.places.values().filter(|place| place.life.is_some()).map(|place| place.id).collect()
+    }
+
+    /// All nodes.
+    #[must_use]
+    pub fn ids(&self) -> Vec<u64> {
+        self.places.keys().copied().collect()
+    }
+
+    /// Starts a node that does not run.
+    ///
+    /// # Errors
+    /// The directory does not load, which it always must.
+    pub async fn start(&mut self, id: u64) -> Result<(), StartError> {
+        let (network, seed, policy, tamper) =
+            (self.network.clone(), self.seed, self.policy, self.tamper.clone());
+        let skips = self.skips.filter(|_| id == 2);
+        let Some(place) = self.places.get_mut(&id).filter(|place| place.life.is_none()) else {
+            return Ok(());
+        };
+        place.starts += 1;
+        let settings = NodeSettings {
+            seed: seed.wrapping_mul(1000) % 1_000_000_007 + id * 100 + place.starts,
+            policy,
+            compress: id.is_multiple_of(2),
+            segment_bytes: 32 * 1024,
+        };
+        let dead = CancellationToken::new();
+        let dial = Arc::new(network.dialer(&place.address));
+        let member = Member { id, address: place.address.clone(), dial, dead: dead.clone(), tamper, skips };
+        let core = start_member(&place.disk, settings, member).await?;
+        let mut accepted = network.listen(&place.address);
+        let gateway = Arc::clone(core.gateway());
+        tokio::spawn(async move {
+            while let Some(stream) = accepted.recv().await {
+                let (read, write) = tokio::io::split(stream);
+                gateway.serve(read, write);
+            }
+        });
+        place.life = Some(Life { core, dead });
+        Ok(())
+    }
+
+    /// The power of a node is cut: what was not synced is lost or kept at random.
+    pub fn crash(&mut self, id: u64) {
+        let seed = self.seed;
+        let Some(place) = self.places.get_mut(&id) else { return };
+        let Some(life) = place.life.take() else { return };
+        place.disk = place.disk.after_power_cut(seed ^ id << 32 ^ place.starts);
+        self.network.crash(&place.address);
+        life.dead.cancel();
+        // Nothing of it reaches a disk or the network any more; this only frees it.
+        tokio::spawn(life.core.stop());
+    }
+
+    /// A node ends cleanly.
+    pub async fn stop(&mut self, id: u64) {
+        let Some(place) = self.places.get_mut(&id) else { return };
+        let Some(life) = place.life.take() else { return };
+        let _ = timeout(Duration::from_secs(60), life.core.stop()).await;
+        self.network.crash(&place.address);
+        sleep(Duration::from_millis(10)).await;
+        life.dead.cancel();
+        place.disk = place.disk.after_power_cut(self.seed ^ id);
+    }
+
+    /// A running node.
+    #[must_use]
+    pub fn core(&self, id: u64) -> Option<&Core> {
+        self.places.get(&id)?.life.as_ref().map(|life| &life.core)
+    }
+
+    /// The node that takes writes, if one does.
+    #[must_use]
+    pub fn leader(&self) -> Option<u64> {
+        self.live()
+            .into_iter()
+            .find(|id| self.core(*id).is_some_and(|core| core.engine().serving().is_some()))
+    }
+
+    /// Waits for a node that takes writes.
+    pub async fn wait_leader(&self, patience: Duration) -> Option<u64> {
+        let end = Instant::now() + patience;
+        while Instant::now() < end {
+            if let Some(leader) = self.leader() {
+                return Some(leader);
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        None
+    }
+
+    /// Starts all nodes and makes them voters.
+    ///
+    /// # Errors
+    /// What did not work.
+    pub async fn form(&mut self) -> Result<(), String> {
+        for id in self.ids() {
+            self.start(id).await.map_err(|error| format!("start of node {id}: {error:?}"))?;
+        }
+        for id in self.ids().into_iter().filter(|id| *id != 1) {
+            let engine = self.core(1).ok_or("node 1 does not run")?.engine().clone();
+            engine.add(NodeId(id), address(id)).await.map_err(|error| format!("add {id}: {error}"))?;
+            let assigned = engine.assign(NodeId(id), Role::Voter).await;
+            assigned.map_err(|error| format!("promote {id}: {error}"))?;
+        }
+        Ok(())
+    }
+
+    /// Changes a role through whoever leads.
+    ///
+    /// # Errors
+    /// Nobody leads, or the change was refused.
+    pub async fn assign(&self, id: u64, role: Role) -> Result<(), ChangeError> {
+        let leader = self.leader().and_then(|leader| self.core(leader)).ok_or(ChangeError::NotLeader)?;
+        let engine = leader.engine().clone();
+        let assigned = timeout(Duration::from_secs(20), engine.assign(NodeId(id), role));
+        assigned.await.unwrap_or(Err(ChangeError::LeadershipLost))
+    }
+
+    /// Why nodes have stopped by themselves.
+    #[must_use]
+    pub fn failures(&self) -> Vec<String> {
+        let failed = |id: &u64| {
+            let failed = self.core(*id)?.engine().status().borrow().failed.clone()?;
+            Some(format!("node {id} failed: {failed}"))
+        };
+        self.live().iter().filter_map(failed).collect()
+    }
+
+    fn image(&self, id: u64) -> Option<Image> {
+        let core = self.core(id)?;
+        let databases = core.executor().store().pin_committed();
+        let digest = |bytes: &[u8]| {
+            bytes.iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
+                (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
+            })
+        };
+        let pages = databases.into_iter().map(|(name, root)| {
+            let pages = (1..=root.page_count())
+                .map(|number| root.get(PageNumber(number)).map(|page| page.with(|bytes| digest(&bytes[..]))))
+                .collect();
+            (name, pages)
+        });
+        Some((core.engine().last_applied().0, pages.collect()))
+    }
+
+    /// Waits until all running nodes have applied the same, and compares their pages.
+    ///
+    /// # Errors
+    /// They do not get there, or they differ.
+    pub async fn compare(&self, patience: Duration) -> Result<usize, String> {
+        let end = Instant::now() + patience;
+        loop {
+            let images: BTreeMap<u64, Image> =
+                self.live().into_iter().filter_map(|id| Some((id, self.image(id)?))).collect();
+            let newest = images.values().map(|image| image.0).max();
+            if images.values().all(|image| Some(image.0) == newest) {
+                let Some((first, image)) = images.first_key_value() else { return Ok(0) };
+                for (id, other) in &images {
+                    if other.1 != image.1 {
+                        return Err(format!("at index {} nodes {first} and {id} have other pages", image.0));
+                    }
+                }
+                return Ok(images.len());
+            }
+            if Instant::now() > end {
+                let applied: Vec<(u64, u64)> = images.iter().map(|(id, image)| (*id, image.0)).collect();
+                return Err(format!("nodes do not catch up: (node, applied) {applied:?}"));
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! One connection that this node dialled: messages go out, nothing comes back on it. spec: raft-wire 1.1, 1.2.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use crate::transport::dial::{Dial, Stream};
+use crate::types::NodeId;
+use crate::types::config::{
+    DIAL_FAILED_KEEP, DIAL_RETRY, LINK_IDLE, LINK_QUEUE_BYTES_MAX, LINK_QUEUE_MESSAGES_MAX,
+};
+
+/// Slices handed to one write.
+const SLICES_MAX: usize = 64;
+
+/// A message ready to be written.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// Its bytes in order.
+    pub chunks: Vec<Bytes>,
+}
+
+impl Outgoing {
+    fn bytes(&self) -> usize {
+        self.chunks.iter().map(Bytes::len).sum()
+    }
+}
+
+/// Where a link stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkState {
+    /// Connections made so far. What was sent on an earlier one may be lost.
+    pub generation: u64,
+    /// Whether the last of them is in use.
+    pub connected: bool,
+    /// Dials that failed so far.
+    pub failures: u64,
+}
+
+/// Why a message is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LinkFull {
+    /// Too many messages or bytes wait.
+    #[error("{messages} messages of {bytes} bytes wait to be sent")]
+    Full {
+        /// Messages.
+        messages: usize,
+        /// Bytes.
+        bytes: usize,
+    },
+    /// The link has ended.
+    #[error("the link has ended")]
+    Ended,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    messages: VecDeque<Outgoing>,
+    bytes: usize,
+    ended: bool,
+}
+
+/// Messages to one peer at one address.
+#[derive(Debug)]
+pub struct Link {
+    queue: Mutex<Queue>,
+    filled: Notify,
+    poked: Notify,
+    state: watch::Sender<LinkState>,
+}
+
+/// Bytes that turn a client connection into a raft connection. spec: raft-wire 1.1.
+#[must_use]
+pub fn connect_bytes(id: NodeId, address: &[u8]) -> Bytes {
+    let padded = (address.len() + 1).next_multiple_of(8);
+    let mut bytes = BytesMut::with_capacity(24 + padded);
+    bytes.put_u64_le(1);
+    bytes.put_u32_le(((8 + padded) / 8) as u32);
+    bytes.put_slice(&[11, 0, 0, 0]);
+    bytes.put_u64_le(id.0);
+    bytes.put_slice(address);
+    bytes.put_bytes(0, padded - address.len());
+    bytes.freeze()
+}
+
+impl Default for Link {
+    fn default() -> Link {
+        Link {
+            queue: Mutex::default(),
+            filled: Notify::new(),
+            poked: Notify::new(),
+            state: watch::channel(LinkState::default()).0,
+        }
+    }
+}
+
+impl Link {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues a message; it is dialled for if need be.
+    ///
+    /// # Errors
+    /// The queue is full, or the link was idle for too long and has ended: make another one.
+    pub fn send(&self, message: Outgoing) -> Result<(), LinkFull> {
+        let mut queue = self.lock();
+        if queue.ended {
+            return Err(LinkFull::Ended);
+        }
+        let (messages, bytes) = (queue.messages.len(), queue.bytes);
+        // A message that is larger than the bound goes alone.
+        if messages >= LINK_QUEUE_MESSAGES_MAX
+            || (bytes > 0 && bytes + message.bytes() > LINK_QUEUE_BYTES_MAX)
+        {
+            return Err(LinkFull::Full { messages, bytes });
+        }
+        queue.bytes += message.bytes();
+        queue.messages.push_back(message);
+        drop(queue);
+        self.filled.notify_one();
+        Ok(())
+    }
+
+    /// Whether it takes no more messages.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.lock().ended
+    }
+
+    /// The peer shows signs of life: a dial that waits to be tried again is tried now.
+    pub fn poke(&self) {
+        self.poked.notify_one();
+    }
+
+    /// Where the link stands, as it changes.
+    pub fn state(&self) -> watch::Receiver<LinkState> {
+        self.state.subscribe()
+    }
+
+    fn take(&self) -> Vec<Outgoing> {
+        let mut queue = self.lock();
+        queue.bytes = 0;
+        queue.messages.drain(..).collect()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.lock().messages.is_empty()
+    }
+
+    /// After a failed dial only the newest messages stay.
+    fn keep_newest(&self) {
+        let mut queue = self.lock();
+        let old = queue.messages.len().saturating_sub(DIAL_FAILED_KEEP);
+        queue.messages.drain(..old);
+        queue.bytes = queue.messages.iter().map(Outgoing::bytes).sum();
+    }
+
+    /// Ends the link if nothing waits. Whether it has ended.
+    fn end_if_idle(&self) -> bool {
+        let mut queue = self.lock();
+        queue.ended = queue.messages.is_empty();
+        queue.ended
+    }
+
+    /// Dials and writes until `stop`, or until nobody has sent anything for long.
+    pub async fn run(
+        self: Arc<Link>,
+        peer: NodeId,
+        address: Bytes,
+        hello: Bytes,
+        dial: Arc<dyn Dial>,
+        stop: CancellationToken,
+    ) {
+        let running = async {
+            loop {
+                while self.is_empty() {
+                    if timeout(LINK_IDLE, self.filled.notified()).await.is_err() && self.end_if_idle() {
+                        return;
+                    }
+                }
+                let began = Instant::now();
+                match dial.dial(address.to_vec()).await {
+                    Ok(stream) => {
+                        self.state.send_modify(|state| {
+                            state.generation += 1;
+                            state.connected = true;
+                        });
+                        debug!(peer = peer.0, "connected");
+                        let ended = self.serve(stream, hello.clone()).await;
+                        self.state.send_modify(|state| state.connected = false);
+                        debug!(peer = peer.0, ?ended, "connection ended");
+                        if ended.is_ok_and(|idle| idle) && self.end_if_idle() {
+                            return;
+                        }
+                    }
+                    Err(error) => {
+                        let text = String::from_utf8_lossy(&address).into_owned();
+                        debug!(peer = peer.0, address = text, %error, "no connection");
+                        self.keep_newest();
+                        self.state.send_modify(|state| state.failures += 1);
+                    }
+                }
+                // A peer that closes every connection at once is not dialled in a loop.
+                if began.elapsed() < DIAL_RETRY {
+                    tokio::select! { biased; () = sleep(DIAL_RETRY) => {} () = self.poked.notified() => {} }
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = running => {}
+        }
+        self.lock().ended = true;
+        info!(peer = peer.0, "no more messages to this peer");
+    }
+
+    /// Writes what is queued; true when nothing was for long.
+    async fn serve(&self, stream: Stream, hello: Bytes) -> io::Result<bool> {
+        let Stream { mut read, mut write } = stream;
+        write_all(write.as_mut(), vec![hello].into()).await?;
+        loop {
+            let messages = self.take();
+            if messages.is_empty() {
+                tokio::select! {
+                    biased;
+                    () = self.filled.notified() => {}
+                    closed = until_closed(read.as_mut()) => return closed.map(|()| false),
+                    () = sleep(LINK_IDLE) => return Ok(true),
+                }
+                continue;
+            }
+            let chunks = messages.into_iter().flat_map(|message| message.chunks).collect();
+            write_all(write.as_mut(), chunks).await?;
+        }
+    }
+}
+
+/// Nothing is ever read here: bytes are dropped, the end is noticed.
+async fn until_closed(read: &mut (dyn AsyncRead + Send + Unpin)) -> io::Result<()> {
+    let mut dropped = [0; 64];
+    loop {
+        if read.read(&mut dropped).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
+/// Writes all chunks, several at once.
+///
+/// # Errors
+/// The stream's.
+pub async fn write_all(
+    write: &mut (dyn AsyncWrite + Send + Unpin),
+    mut chunks: VecDeque<Bytes>,
+) -> io::Result<()> {
+    loop {
+        while chunks.front().is_some_and(Bytes::is_empty) {
+            chunks.pop_front();
+        }
+        if chunks.is_empty() {
+            return write.flush().await;
+        }
+        let slices: Vec<IoSlice> = chunks.iter().take(SLICES_MAX).map(|chunk| IoSlice::new(chunk)).collect();
+        let mut written = write.write_vectored(&slices).await?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        while let Some(front) = chunks.front_mut() {
+            if written < front.len() {
+                front.advance(written);
+                break;
+            }
+            written -= front.len();
+            chunks.pop_front();
+            if written == 0 {
+                break;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "link_tests.rs"]
+mod tests;

@@ -1,0 +1,310 @@
+//! Changes of the members and of the leader: one at a time, each one entry with the whole new configuration.
+//! spec: raft-wire 8, client-protocol 12; openraft-mapping 3, 4.6.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::Precondition;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tracing::{info, warn};
+
+use super::engine::Engine;
+use super::status::Status;
+use super::types::{Payload, membership_of, position, raft_index};
+use crate::peers::message::{Message, TimeoutNow};
+use crate::peers::replicator::Target;
+use crate::types::config::{CATCH_UP_ROUND_MAX, CATCH_UP_ROUNDS_MAX};
+use crate::types::{Configuration, LogIndex, NodeId, Role, Server, Term};
+
+/// How often a node that is brought up to date is looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Why a change was not made, or not surely.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeError {
+    /// This node does not lead, or is handing leadership over.
+    #[error("this node is not the leader")]
+    NotLeader,
+    /// Another change is under way.
+    #[error("a configuration change is already in progress")]
+    InProgress,
+    /// Leadership was lost meanwhile: the change may have been made.
+    #[error("leadership was lost")]
+    LeadershipLost,
+    /// The node to be promoted cannot be reached or does not catch up.
+    #[error("node {0} does not catch up")]
+    NoConnection(NodeId),
+    /// No member has this id.
+    #[error("node {0} is not a member")]
+    NotFound(NodeId),
+    /// Id or address are taken.
+    #[error("{0}")]
+    Duplicate(String),
+    /// The member has this role already, or nobody would vote.
+    #[error("{0}")]
+    NotAllowed(String),
+    /// The chosen node did not take over in time.
+    #[error("leadership was not taken over")]
+    TransferFailed,
+    /// Consensus has stopped.
+    #[error("{0}")]
+    Stopped(String),
+}
+
+impl Engine {
+    /// Adds a member, as a spare.
+    ///
+    /// # Errors
+    /// `ChangeError`.
+    pub async fn add(&self, id: NodeId, address: Vec<u8>) -> Result<(), ChangeError> {
+        let _turn = self.take_change_turn()?;
+        self.change(move |configuration| {
+            let mut servers = configuration.servers().to_vec();
+            servers.push(Server { id, address, role: Role::Spare });
+            Configuration::new(servers).map_err(|error| ChangeError::Duplicate(error.to_string()))
+        })
+        .await
+    }
+
+    /// Removes a member.
+    ///
+    /// # Errors
+    /// `ChangeError`.
+    pub async fn remove(&self, id: NodeId) -> Result<(), ChangeError> {
+        let _turn = self.take_change_turn()?;
+        let removed = self.change(move |configuration| {
+            if configuration.get(id).is_none() {
+                return Err(ChangeError::NotFound(id));
+            }
+            let servers = configuration.servers().iter().filter(|server| server.id != id).cloned();
+            Ok(Configuration::new(servers.collect()).unwrap_or_default())
+        });
+        removed.await?;
+        self.retire_if_not_voter();
+        Ok(())
+    }
+
+    /// Gives a member a role. A new voter is brought up to date first.
+    ///
+    /// # Errors
+    /// `ChangeError`.
+    pub async fn assign(&self, id: NodeId, role: Role) -> Result<(), ChangeError> {
+        let _turn = self.take_change_turn()?;
+        let configuration = self.configuration().configuration;
+        let old = configuration.get(id).ok_or(ChangeError::NotFound(id))?.role;
+        if old == role {
+            return Err(ChangeError::NotAllowed(format!("node {id} has this role already")));
+        }
+        if role != Role::Voter {
+            self.change(with_role(id, role)).await?;
+            self.retire_if_not_voter();
+            return Ok(());
+        }
+        if old == Role::Spare {
+            // Spares get no entries.
+            self.change(with_role(id, Role::StandBy)).await?;
+        }
+        if let Err(error) = self.catch_up(id).await {
+            if old == Role::Spare && error == ChangeError::NoConnection(id) {
+                self.change(with_role(id, Role::Spare)).await?;
+            }
+            return Err(error);
+        }
+        self.change(with_role(id, Role::Voter)).await
+    }
+
+    /// Hands leadership to a voter; without a choice to the one that has most of the log. Returns when this node does not
+    /// lead any more. Writes wait meanwhile.
+    ///
+    /// # Errors
+    /// `ChangeError`.
+    pub async fn transfer(&self, target: Option<NodeId>) -> Result<(), ChangeError> {
+        let Some(serving) = self.serving() else { return Err(ChangeError::NotLeader) };
+        if self.transferring.swap(true, Ordering::AcqRel) {
+            return Err(ChangeError::NotLeader);
+        }
+        self.queue.pause(true);
+        let moved = self.hand_over(target, serving.term).await;
+        self.queue.pause(false);
+        self.transferring.store(false, Ordering::Release);
+        moved
+    }
+
+    async fn hand_over(&self, target: Option<NodeId>, term: Term) -> Result<(), ChangeError> {
+        let configuration = self.configuration().configuration;
+        let mut candidates = configuration.voters().filter(|server| server.id != self.id);
+        let target = match target {
+            Some(id) => candidates.find(|server| server.id == id).ok_or(ChangeError::NotFound(id))?,
+            None => candidates
+                .max_by_key(|server| self.matched(server.id))
+                .ok_or_else(|| ChangeError::NotAllowed("there is no other voter".to_owned()))?,
+        };
+        let peer = Target::new(&self.peers, target.id, Bytes::copy_from_slice(&target.address));
+        let deadline = Instant::now() + self.election_timeout;
+        let mut status = self.status();
+        let asking = async {
+            loop {
+                let (index, stored, _) = self.log.last();
+                if self.matched(target.id) >= index && self.last_applied() >= index {
+                    let now = TimeoutNow { term, last_index: index, last_term: stored };
+                    info!(to = target.id.0, index = index.0, "handing leadership over");
+                    // A full queue is tried again.
+                    let _ = peer.send_message(&Message::TimeoutNow(now));
+                    sleep(self.heartbeat_interval).await;
+                } else {
+                    sleep(LOOK_AGAIN).await;
+                }
+            }
+        };
+        let left = tokio::select! {
+            biased;
+            left = timeout_at(deadline, status.wait_for(|now| has_moved(now, self.id, term))) => left.is_ok(),
+            () = asking => unreachable!("asks for ever"),
+        };
+        // Who does not lead any more has nothing to take back.
+        if left || self.current_term() != term { Ok(()) } else { Err(ChangeError::TransferFailed) }
+    }
+
+    /// Index up to which a follower is known to have the log.
+    fn matched(&self, id: NodeId) -> LogIndex {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let matched = metrics.replication.as_ref().and_then(|all| all.get(&id.0)).and_then(Option::as_ref);
+        position(matched).1
+    }
+
+    fn take_change_turn(&self) -> Result<tokio::sync::OwnedMutexGuard<()>, ChangeError> {
+        if self.serving().is_none() || self.transferring.load(Ordering::Acquire) {
+            return Err(ChangeError::NotLeader);
+        }
+        Arc::clone(&self.changing).try_lock_owned().map_err(|_| ChangeError::InProgress)
+    }
+
+    /// Appends the configuration that `next` makes of the current one, and waits until it is committed and applied.
+    async fn change(
+        &self,
+        next: impl FnOnce(&Configuration) -> Result<Configuration, ChangeError>,
+    ) -> Result<(), ChangeError> {
+        let Some(serving) = self.serving() else { return Err(ChangeError::NotLeader) };
+        let (current, index) = self.log.configuration();
+        if current.get(self.id).is_none_or(|server| server.role != Role::Voter) {
+            // It is giving leadership up.
+            return Err(ChangeError::NotLeader);
+        }
+        let configuration = Arc::new(next(&current)?);
+        let nobody = || ChangeError::NotAllowed("nobody would vote".to_owned());
+        let membership = membership_of(&configuration).ok_or_else(nobody)?;
+        let payload = Payload::change(configuration).ok_or_else(nobody)?;
+        let known = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            *metrics.membership_config.log_id()
+        };
+        if known.map(|id| id.index) != raft_index(index) {
+            return Err(ChangeError::InProgress);
+        }
+        let precondition = Precondition::LastMembershipLogId { last_membership_log_id: known };
+        let mut status = self.status();
+        let raft = self.raft.clone();
+        // On the consensus thread, which has the scope that openraft needs; it goes on if the caller gives up.
+        let (sender, written) = tokio::sync::oneshot::channel();
+        self.spawn_scoped(async move {
+            let _ = sender.send(raft.append_membership(membership, payload, [precondition]).await);
+        });
+        let written = tokio::select! {
+            biased;
+            written = written => written.map_err(|_| ChangeError::Stopped("consensus has stopped".to_owned()))?,
+            _ = status.wait_for(|now| now.serving != Some(serving)) => return Err(ChangeError::LeadershipLost),
+        };
+        match written {
+            Ok(_) => Ok(()),
+            Err(RaftError::Fatal(fatal)) => Err(ChangeError::Stopped(fatal.to_string())),
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => Err(ChangeError::NotLeader),
+            Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_))) => {
+                Err(ChangeError::LeadershipLost)
+            }
+            Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(error))) => Err(match error {
+                ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_) => {
+                    ChangeError::InProgress
+                }
+                error => ChangeError::NotAllowed(error.to_string()),
+            }),
+            Err(RaftError::APIError(error)) => {
+                warn!(%error, "the configuration was not changed");
+                Err(ChangeError::InProgress)
+            }
+        }
+    }
+
+    /// Waits until a member has the log. spec: raft-wire 8.2.
+    async fn catch_up(&self, id: NodeId) -> Result<(), ChangeError> {
+        for round in 1..=CATCH_UP_ROUNDS_MAX {
+            let began = Instant::now();
+            let goal = self.log.last_index();
+            let reached = async {
+                while self.matched(id) < goal {
+                    if self.serving().is_none() {
+                        return Err(ChangeError::LeadershipLost);
+                    }
+                    sleep(LOOK_AGAIN).await;
+                }
+                Ok(())
+            };
+            match timeout(CATCH_UP_ROUND_MAX, reached).await {
+                Ok(reached) => reached?,
+                Err(_) => return Err(ChangeError::NoConnection(id)),
+            }
+            if began.elapsed() < self.election_timeout || self.matched(id) >= self.log.last_index() {
+                info!(node = id.0, round, "caught up");
+                return Ok(());
+            }
+        }
+        Err(ChangeError::NoConnection(id))
+    }
+
+    /// A leader that does not vote any more gives up leadership.
+    pub(super) fn retire_if_not_voter(&self) {
+        let CurrentRole { votes, committed } = self.current_role();
+        if votes || !committed || self.serving().is_none() {
+            return;
+        }
+        let engine = self.clone();
+        self.spawn_scoped(async move {
+            if let Err(error) = engine.transfer(None).await {
+                info!(%error, "stepping down without a successor");
+                if engine.serving().is_some() {
+                    engine.step_down().await;
+                }
+            }
+        });
+    }
+
+    fn current_role(&self) -> CurrentRole {
+        let (configuration, index) = self.log.configuration();
+        let votes = configuration.get(self.id).is_some_and(|server| server.role == Role::Voter);
+        CurrentRole { votes, committed: index <= self.last_applied() }
+    }
+}
+
+/// Whether another node is known to lead in a later term.
+fn has_moved(now: &Status, own: NodeId, term: Term) -> bool {
+    now.term > term && now.leader.as_ref().is_some_and(|(leader, _)| *leader != own) || now.failed.is_some()
+}
+
+struct CurrentRole {
+    votes: bool,
+    committed: bool,
+}
+
+fn with_role(id: NodeId, role: Role) -> impl FnOnce(&Configuration) -> Result<Configuration, ChangeError> {
+    move |configuration| {
+        let mut servers = configuration.servers().to_vec();
+        let server = servers.iter_mut().find(|server| server.id == id).ok_or(ChangeError::NotFound(id))?;
+        server.role = role;
+        Configuration::new(servers).map_err(|error| ChangeError::NotAllowed(error.to_string()))
+    }
+}

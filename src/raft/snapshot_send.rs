@@ -1,0 +1,109 @@
+//! A snapshot on its way to a peer: from its file, piece by piece, on a connection of its own, so that heartbeats and
+//! entries go on meanwhile. openraft-mapping L10, spec: raft-wire 3.5.
+
+use std::io::Read;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::timeout;
+use tracing::info;
+
+use super::snapshot::{RaftSnapshot, Snapshots};
+use crate::peers::link::write_all;
+use crate::peers::message::{AppendEntriesResult, InstallSnapshot, Message};
+use crate::peers::replicator::Target;
+use crate::types::config::{INSTALL_SNAPSHOT_TIMEOUT, SNAPSHOT_CHUNK_BYTES};
+use crate::types::tasks::on_pool;
+use crate::types::{Configuration, LogIndex, Term};
+
+/// Bytes that a peer is expected to install in a second at the very least.
+const INSTALL_BYTES_PER_SECOND: u64 = 10 * 1024 * 1024;
+
+/// Why a snapshot was not installed.
+pub(super) enum SendError {
+    /// The peer is in this term.
+    HigherTerm(Term),
+    /// Anything else.
+    Failed(String),
+}
+
+impl SendError {
+    fn from(error: impl std::fmt::Display) -> SendError {
+        SendError::Failed(error.to_string())
+    }
+}
+
+/// Returns when the peer has installed the snapshot.
+pub(super) async fn send_snapshot(
+    target: &Target,
+    snapshots: &Snapshots,
+    snapshot: &RaftSnapshot,
+    term: Term,
+) -> Result<(), SendError> {
+    let position = &snapshot.snapshot.position;
+    let _sending = snapshots.begin_sending(position.index);
+    let store = snapshots.store.clone();
+    let wanted = position.clone();
+    let opened = on_pool(snapshots.pool.as_ref(), move || {
+        Ok::<_, String>((store.content_bytes(&wanted)?, store.open(&wanted)?))
+    });
+    let (content_bytes, mut reader) = opened.await.map_err(SendError::from)?.map_err(SendError::Failed)?;
+    let message = Message::InstallSnapshot(InstallSnapshot {
+        term,
+        index: position.index,
+        last_term: position.term,
+        configuration_index: position.configuration_index,
+        configuration: Configuration::clone(&position.configuration),
+        content_bytes,
+    });
+    info!(peer = target.id.0, index = position.index.0, bytes = content_bytes, "sending a snapshot");
+    let mut answer = target.peer.expect_snapshot(position.index, term);
+    let stream = timeout(INSTALL_SNAPSHOT_TIMEOUT, target.peers.dial(&target.address));
+    let mut stream = stream.await.map_err(SendError::from)?.map_err(SendError::from)?;
+    let head = vec![target.peers.hello(), message.encode()];
+    write(&mut stream.write, head).await?;
+    let mut left = content_bytes;
+    while left > 0 {
+        let most = usize::try_from(left).unwrap_or(usize::MAX).min(SNAPSHOT_CHUNK_BYTES);
+        let read = on_pool(snapshots.pool.as_ref(), move || {
+            let mut piece = vec![0; most];
+            let count = reader.read(&mut piece).map_err(|error| error.to_string())?;
+            piece.truncate(count);
+            Ok::<_, String>((reader, piece))
+        });
+        let (back, piece) = read.await.map_err(SendError::from)?.map_err(SendError::Failed)?;
+        reader = back;
+        if piece.is_empty() {
+            return Err(SendError::Failed(format!("the snapshot ends {left} bytes early")));
+        }
+        left -= piece.len() as u64;
+        tokio::select! {
+            biased;
+            answered = &mut answer => return judge(answered.ok(), position.index, term),
+            written = write(&mut stream.write, vec![piece.into()]) => written?,
+        }
+    }
+    let patience = INSTALL_SNAPSHOT_TIMEOUT + Duration::from_secs(content_bytes / INSTALL_BYTES_PER_SECOND);
+    let answered = timeout(patience, answer).await.map_err(SendError::from)?;
+    judge(answered.ok(), position.index, term)
+}
+
+fn judge(answer: Option<AppendEntriesResult>, index: LogIndex, term: Term) -> Result<(), SendError> {
+    match answer {
+        Some(answer) if answer.term > term => Err(SendError::HigherTerm(answer.term)),
+        Some(answer) if answer.rejected.0 == 0 && answer.last_index >= index => Ok(()),
+        Some(answer) => Err(SendError::Failed(format!(
+            "the peer refused the snapshot of index {index} (term {}, last index {})",
+            answer.term, answer.last_index
+        ))),
+        None => Err(SendError::Failed("another snapshot is being sent".to_owned())),
+    }
+}
+
+async fn write(
+    stream: &mut Box<dyn tokio::io::AsyncWrite + Send + Unpin>,
+    chunks: Vec<Bytes>,
+) -> Result<(), SendError> {
+    let written = timeout(INSTALL_SNAPSHOT_TIMEOUT, write_all(stream.as_mut(), chunks.into())).await;
+    written.map_err(SendError::from)?.map_err(SendError::from)
+}

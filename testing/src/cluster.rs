@@ -1,0 +1,249 @@
+//! A cluster of nodes in processes of their own, each on a library of its choice. Data directories are in one folder that is
+//! removed at the end, with the processes. Every wait has a bound, and its error says what was waited for and what the
+//! nodes wrote to their standard error.
+
+mod error;
+pub mod membership;
+pub mod wait;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use dqlite::types::Role;
+
+pub use self::error::{ClusterError, Result};
+use crate::client::Client;
+use crate::loopback::lasting_address;
+use crate::process::{Library, NodeOptions, NodeProcess};
+
+/// Longest connect and longest answer of a client that the cluster makes.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// The node that starts a cluster has this id.
+pub const FIRST_ID: u64 = 1;
+
+/// One place in the cluster: how its node is started, and the process while there is one.
+#[derive(Debug)]
+struct Seat {
+    options: NodeOptions,
+    process: Option<NodeProcess>,
+    /// What the last process wrote, when it has ended.
+    last_words: String,
+}
+
+/// Nodes by id.
+#[derive(Debug)]
+pub struct Cluster {
+    program: PathBuf,
+    folder: PathBuf,
+    arguments: Vec<String>,
+    seats: BTreeMap<u64, Seat>,
+}
+
+impl Cluster {
+    /// A cluster without nodes. `program` is the compiled `tests-c/dqlite-node.c`, `arguments` go to every node; `folder` is
+    /// made here and removed at the end.
+    ///
+    /// # Errors
+    /// The folder is there already, or cannot be made.
+    pub fn new(program: &Path, folder: &Path, arguments: &[&str]) -> Result<Cluster> {
+        std::fs::create_dir(folder)?;
+        Ok(Cluster {
+            program: program.to_owned(),
+            folder: folder.to_owned(),
+            arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+            seats: BTreeMap::new(),
+        })
+    }
+
+    /// A cluster of voters, one for each of `libraries`, with the ids from 1.
+    ///
+    /// # Errors
+    /// A node does not start or does not join.
+    pub fn of_voters(
+        program: &Path,
+        folder: &Path,
+        arguments: &[&str],
+        libraries: &[Library],
+    ) -> Result<Cluster> {
+        let mut cluster = Cluster::new(program, folder, arguments)?;
+        for (id, library) in (FIRST_ID..).zip(libraries) {
+            if id == FIRST_ID {
+                cluster.bootstrap(library)?;
+            } else {
+                cluster.join(id, library, Role::Voter)?;
+            }
+        }
+        Ok(cluster)
+    }
+
+    /// Starts the first node, which is a cluster of its own, and waits until it leads.
+    ///
+    /// # Errors
+    /// It does not start or does not lead.
+    pub fn bootstrap(&mut self, library: &Library) -> Result<()> {
+        self.seat(FIRST_ID, library)?;
+        self.start(FIRST_ID)?;
+        self.leader().map(drop)
+    }
+
+    /// Starts a node with an empty directory and makes it a member with this role.
+    ///
+    /// # Errors
+    /// It does not start, or the leader does not take it.
+    pub fn join(&mut self, id: u64, library: &Library, role: Role) -> Result<()> {
+        self.seat(id, library)?;
+        self.start(id)?;
+        self.add(id)?;
+        if role == Role::Spare { Ok(()) } else { self.assign(id, role) }
+    }
+
+    fn seat(&mut self, id: u64, library: &Library) -> Result<()> {
+        let directory = self.folder.join(id.to_string());
+        std::fs::create_dir(&directory)?;
+        let options = NodeOptions {
+            program: self.program.clone(),
+            library: library.clone(),
+            id,
+            address: lasting_address()?,
+            directory,
+            arguments: self.arguments.clone(),
+        };
+        self.seats.insert(id, Seat { options, process: None, last_words: String::new() });
+        Ok(())
+    }
+
+    /// Starts a node that is not running, on its directory and address, and waits until clients can connect.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start(&mut self, id: u64) -> Result<()> {
+        let seat = self.seats.get_mut(&id).ok_or(ClusterError::NoSuchNode(id))?;
+        seat.process = Some(NodeProcess::start(&seat.options)?);
+        Ok(())
+    }
+
+    /// The library a node runs on from its next start.
+    ///
+    /// # Errors
+    /// There is no such node.
+    pub fn set_library(&mut self, id: u64, library: &Library) -> Result<()> {
+        self.seats.get_mut(&id).ok_or(ClusterError::NoSuchNode(id))?.options.library = library.clone();
+        Ok(())
+    }
+
+    /// Ends a node with SIGKILL.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn kill(&mut self, id: u64) -> Result<()> {
+        let (seat, mut process) = self.take_running(id)?;
+        process.kill()?;
+        seat.last_words = process.error_text();
+        Ok(())
+    }
+
+    /// Stops a node and waits for its end.
+    ///
+    /// # Errors
+    /// It does not run, does not end in time, or says that it failed.
+    pub fn stop(&mut self, id: u64) -> Result<()> {
+        let (seat, mut process) = self.take_running(id)?;
+        let status = process.stop()?;
+        seat.last_words = process.error_text();
+        if status.success() {
+            return Ok(());
+        }
+        Err(ClusterError::BadEnd { id, status, stderr: seat.last_words.clone() })
+    }
+
+    /// Forgets a node: its process is killed and its directory removed. It stays a member if it was not removed.
+    ///
+    /// # Errors
+    /// There is no such node, or the directory stays.
+    pub fn forget(&mut self, id: u64) -> Result<()> {
+        let seat = self.seats.remove(&id).ok_or(ClusterError::NoSuchNode(id))?;
+        drop(seat.process);
+        Ok(std::fs::remove_dir_all(&seat.options.directory)?)
+    }
+
+    fn take_running(&mut self, id: u64) -> Result<(&mut Seat, NodeProcess)> {
+        let seat = self.seats.get_mut(&id).ok_or(ClusterError::NoSuchNode(id))?;
+        let process = seat.process.take().ok_or(ClusterError::NotRunning(id))?;
+        Ok((seat, process))
+    }
+
+    /// Ids of the nodes whose process runs, as far as this cluster has not ended it.
+    #[must_use]
+    pub fn live(&self) -> Vec<u64> {
+        self.seats.iter().filter(|(_, seat)| seat.process.is_some()).map(|(id, _)| *id).collect()
+    }
+
+    /// The process of a running node.
+    #[must_use]
+    pub fn process(&self, id: u64) -> Option<&NodeProcess> {
+        self.seats.get(&id)?.process.as_ref()
+    }
+
+    /// Addresses of all nodes, running or not.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<String> {
+        self.seats.values().map(|seat| seat.options.address.clone()).collect()
+    }
+
+    /// Address of a node.
+    ///
+    /// # Errors
+    /// There is no such node.
+    pub fn address(&self, id: u64) -> Result<&str> {
+        let seat = self.seats.get(&id).ok_or(ClusterError::NoSuchNode(id))?;
+        Ok(&seat.options.address)
+    }
+
+    /// Data directory of a node.
+    ///
+    /// # Errors
+    /// There is no such node.
+    pub fn directory(&self, id: u64) -> Result<&Path> {
+        let seat = self.seats.get(&id).ok_or(ClusterError::NoSuchNode(id))?;
+        Ok(&seat.options.directory)
+    }
+
+    /// A connection to a node.
+    ///
+    /// # Errors
+    /// It cannot be reached.
+    pub fn client(&self, id: u64) -> Result<Client> {
+        let client = Client::connect(self.address(id)?, ANSWER_TIMEOUT);
+        client.map_err(|source| ClusterError::Request { what: format!("connect to node {id}"), source })
+    }
+
+    /// A connection to the leader, once there is one.
+    ///
+    /// # Errors
+    /// No node leads in time.
+    pub fn leader_client(&self) -> Result<Client> {
+        let leader = self.leader()?;
+        self.client(leader)
+    }
+
+    /// A connection to the leader with `database` open.
+    ///
+    /// # Errors
+    /// No node leads in time, or it refuses to open.
+    pub fn database(&self, database: &str) -> Result<Client> {
+        let mut client = self.leader_client()?;
+        match client.open(database) {
+            Ok(()) => Ok(client),
+            Err(source) => Err(ClusterError::Request { what: format!("open {database}"), source }),
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.seats.clear();
+        // What stays is a folder of temporary files.
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
