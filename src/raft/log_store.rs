@@ -179,6 +179,15 @@ impl LogView {
         }
     }
 
+    /// The entry at an index, if it is in memory.
+    pub(super) fn entry_at(&self, index: LogIndex) -> Option<Entry> {
+        let state = self.lock();
+        if index < state.first {
+            return None;
+        }
+        state.entries.get(state.place(index)).cloned()
+    }
+
     /// A received snapshot that ends here is about to replace the log: what a truncation would remove from the disk
     /// before it goes with all the rest, so that no step in between can be loaded as something else.
     pub(super) fn expect_snapshot(&self, index: LogIndex, stored: Term) {

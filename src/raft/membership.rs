@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use super::engine::Engine;
 use super::status::Status;
 use super::types::{Payload, membership_of, position, raft_index};
-use crate::peers::message::{Message, TimeoutNow};
+use crate::peers::message::{AppendEntries, EntryHeader, Message, TimeoutNow};
 use crate::peers::replicator::Target;
 use crate::types::config::{CATCH_UP_ROUND_MAX, CATCH_UP_ROUNDS_MAX};
 use crate::types::{Configuration, LogIndex, NodeId, Role, Server, Term};
@@ -76,6 +76,8 @@ impl Engine {
     /// `ChangeError`.
     pub async fn remove(&self, id: NodeId) -> Result<(), ChangeError> {
         let _turn = self.take_change_turn()?;
+        let configuration = self.configuration().configuration;
+        let removed_server = configuration.get(id).filter(|server| server.role != Role::Spare).cloned();
         let removed = self.change(move |configuration| {
             if configuration.get(id).is_none() {
                 return Err(ChangeError::NotFound(id));
@@ -84,8 +86,40 @@ impl Engine {
             Ok(Configuration::new(servers.collect()).unwrap_or_default())
         });
         removed.await?;
+        if let Some(server) = removed_server.filter(|server| server.id != self.id) {
+            self.tell_removed(&server);
+        }
         self.retire_if_not_voter();
         Ok(())
+    }
+
+    /// openraft sends nothing more to a member that is removed; one that does not learn of it asks for votes for ever.
+    /// Whether it takes this is its own affair. spec: raft-wire 8.1.
+    fn tell_removed(&self, server: &Server) {
+        let index = self.log.configuration().1;
+        let (Some(entry), Some((previous_term, _))) =
+            (self.log.entry_at(index), self.log.terms_at(index.previous()))
+        else {
+            return;
+        };
+        let stored = entry.stored();
+        let append = AppendEntries {
+            term: self.current_term(),
+            previous_index: index.previous(),
+            previous_term,
+            commit: index,
+            entries: vec![EntryHeader {
+                term: stored.term,
+                kind: stored.kind,
+                bytes: stored.data.len() as u32,
+            }],
+        };
+        let mut chunks = vec![Message::AppendEntries(append).encode()];
+        chunks.extend(stored.data.chunks().iter().cloned());
+        let address = Bytes::copy_from_slice(&server.address);
+        if let Err(error) = self.peers.send(server.id, &address, chunks) {
+            info!(node = server.id.0, %error, "the removed node is not told");
+        }
     }
 
     /// Gives a member a role. A new voter is brought up to date first.

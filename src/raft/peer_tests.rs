@@ -658,3 +658,48 @@ async fn a_leader_that_is_gone_is_replaced_without_waiting_for_the_timer() {
     };
     assert!(granted, "who sees that the leader is gone votes for another");
 }
+
+// found by the simulation: the promotion of a voter was in the logs of all but itself, and one of those was dead
+#[tokio::test(start_paused = true)]
+async fn a_node_votes_though_its_own_log_does_not_say_that_it_may() {
+    let mut node = node(vec![change(1, &servers(&[Role::StandBy, Role::Voter, Role::Voter]))], 1).await;
+    let mut candidate = node.connect(2);
+
+    send(&mut candidate, &vote(2, 2, (2, 1), false, true), &[]).await;
+    assert_eq!(node.vote_answer().await, (2, true, true));
+    send(&mut candidate, &vote(2, 2, (2, 1), false, false), &[]).await;
+    assert_eq!(node.vote_answer().await, (2, true, false));
+}
+
+// checklist raft-wire: leader: spare gets nothing; removed node's pre-votes do no harm
+#[tokio::test(start_paused = true)]
+async fn a_removed_node_is_told_and_a_spare_gets_nothing() {
+    let mut entries = vec![change(1, &servers(&[Role::Voter, Role::StandBy, Role::Spare]))];
+    entries.push(number(1, 7));
+    let mut node = node(entries, 1).await;
+    let mut follower = node.connect(2);
+    let mut status = node.engine.status();
+    status.wait_for(|now| now.serving.is_some()).await.unwrap();
+    let engine = node.engine.clone();
+    let removing = tokio::spawn(async move { engine.remove(NodeId(2)).await });
+
+    let told = loop {
+        let (to, message) = node.answer().await;
+        assert_eq!(to, "2", "a spare gets nothing: {message:?}");
+        let Message::AppendEntries(append) = message else { continue };
+        if append.previous_index.0 >= 1 << 63 {
+            answer(&mut follower, append.term.0, append.previous_index.0, 0).await;
+        } else if let [entry] = append.entries[..]
+            && entry.kind == EntryKind::Change
+            && append.commit > append.previous_index
+        {
+            break append;
+        }
+    };
+    assert_eq!(told.commit, told.previous_index.next(), "it is committed");
+    removing.await.unwrap().unwrap();
+    assert_eq!(*node.engine.configuration().configuration, {
+        let all = servers(&[Role::Voter, Role::StandBy, Role::Spare]);
+        Configuration::new(vec![all.servers()[0].clone(), all.servers()[2].clone()]).unwrap()
+    });
+}

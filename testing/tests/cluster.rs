@@ -335,7 +335,9 @@ fn a_large_snapshot_goes_to_a_new_node_in_bounded_memory_while_others_write() {
     let size =
         std::env::var("DQLITE_TEST_SNAPSHOT_MIB").map_or(64, |text| text.parse::<u64>().unwrap()) << 20;
     let bed = bed();
-    let mut cluster = bed.cluster(1, &["--snapshot-threshold=20", "--snapshot-trailing=20"]);
+    let threshold = (size / ROW_BYTES / 4).max(20);
+    let settings = [format!("--snapshot-threshold={threshold}"), format!("--snapshot-trailing={threshold}")];
+    let mut cluster = bed.cluster(1, &settings.each_ref().map(String::as_str));
     let mut client = cluster.database(DATABASE).unwrap();
     client.exec("CREATE TABLE blob(b)", &[]).unwrap();
     for _ in 0..size / ROW_BYTES {
