@@ -33,6 +33,9 @@ impl<W: AsyncWrite + Send + Unpin> Connection<W> {
             }
         };
         drop(frame);
+        if needs_leader(&request) {
+            self.gateway.engine.settled().await;
+        }
         let reply = match request {
             Request::Query { db, stmt, parameters } => {
                 return self.query(db.into(), Text::Prepared(stmt), parameters).await;
@@ -102,6 +105,22 @@ impl<W: AsyncWrite + Send + Unpin> Connection<W> {
             | Request::Connect { .. } => Err(Failure::new(PARSE, "unrecognized request type")),
         }
     }
+}
+
+/// Whether only a leader does what is asked for.
+fn needs_leader(request: &Request) -> bool {
+    !matches!(
+        request,
+        Request::Leader
+            | Request::Client { .. }
+            | Request::Interrupt { .. }
+            | Request::Finalize { .. }
+            | Request::Connect { .. }
+            | Request::Dump { .. }
+            | Request::Cluster { .. }
+            | Request::Describe { .. }
+            | Request::Weight { .. }
+    )
 }
 
 /// The statement of a query.

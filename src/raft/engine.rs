@@ -461,6 +461,21 @@ impl Engine {
         self.status.serving()
     }
 
+    /// Returns at once unless this node was elected and has not applied its log yet: then when it serves, does not lead any
+    /// more, or an election timeout is over. Who was just told that it leads need not be sent away.
+    pub async fn settled(&self) {
+        if self.serving().is_some() {
+            return;
+        }
+        let settles = |now: &Status| {
+            let leads = now.leader.as_ref().is_some_and(|(leader, _)| *leader == self.id);
+            leads && now.serving.is_none() && now.failed.is_none()
+        };
+        let mut status = self.status();
+        // The caller asks for `serving` afterwards, whatever came of this.
+        let _ = tokio::time::timeout(self.election_timeout, status.wait_for(|now| !settles(now))).await;
+    }
+
     /// The term this node is in.
     #[must_use]
     pub fn current_term(&self) -> Term {
