@@ -127,7 +127,7 @@ pub struct Engine {
     pub(super) log: LogView,
     applied: watch::Receiver<Applied>,
     status: StatusBoard,
-    snapshots: Snapshots,
+    pub(super) snapshots: Snapshots,
     pub(super) peers: Peers,
     pub(super) board: LeaderBoard,
     reads: Arc<ReadGate>,

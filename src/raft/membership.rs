@@ -288,9 +288,14 @@ impl Engine {
                 }
                 Ok(())
             };
-            match timeout(CATCH_UP_ROUND_MAX, reached).await {
-                Ok(reached) => reached?,
-                Err(_) => return Err(ChangeError::NoConnection(id)),
+            let mut reached = std::pin::pin!(reached);
+            loop {
+                match timeout(CATCH_UP_ROUND_MAX, &mut reached).await {
+                    Ok(reached) => break reached?,
+                    // A snapshot has its own bound, by its size.
+                    Err(_) if self.snapshots.is_sending() => {}
+                    Err(_) => return Err(ChangeError::NoConnection(id)),
+                }
             }
             if began.elapsed() < self.election_timeout || self.matched(id) >= self.log.last_index() {
                 info!(node = id.0, round, "caught up");

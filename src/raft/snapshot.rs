@@ -218,6 +218,11 @@ impl Snapshots {
         Sending { index, snapshots: self.clone() }
     }
 
+    /// Whether a snapshot is on its way to a peer.
+    pub(super) fn is_sending(&self) -> bool {
+        self.sending().iter().any(|(_, until)| until.is_none())
+    }
+
     /// The last entry that no peer will want, as far as snapshots under way tell; none if there are none.
     pub(super) fn wanted_behind(&self) -> Option<LogIndex> {
         let mut sending = self.sending();
