@@ -365,7 +365,7 @@ async fn run(seed: u64, plant: Option<Plant>) -> Result<Report, String> {
             .map_err(|error| error.to_string())?;
     }
     let healed = Instant::now();
-    let written = client.insist("UPDATE register SET v = 99 WHERE k = 99", HEAL_MAX).await;
+    let written = client.insist("UPDATE list SET v = v WHERE k = 0", HEAL_MAX).await;
     let failures = cluster.failures();
     if !failures.is_empty() {
         return Err(failures.join("; "));

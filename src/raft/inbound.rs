@@ -363,7 +363,7 @@ impl Inbound for RaftInbound {
                 Ok(snapshot) => {
                     let vote = Vote::new_committed(term.0, from.id.0);
                     *inbound.tail.lock().unwrap_or_else(PoisonError::into_inner) = None;
-                    inbound.log.expect_snapshot(index, snapshot.snapshot.position.term);
+                    inbound.log.expect_snapshot(snapshot.snapshot.position.clone());
                     let response = inbound.raft.install_full_snapshot(vote, snapshot).await.ok()?;
                     inbound.receiver.finished();
                     let now = Term(response.vote.leader_id.term);

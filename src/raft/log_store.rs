@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use super::leader_id::LeaderId;
 use super::log_sender::LogSender;
+use super::snapshot::SnapshotPosition;
 use super::types::{Entry, EntryError, RaftLogId, TypeConfig, log_id, log_index, position};
 use crate::peers::replicator::LeaderLog;
 use crate::storage::load::Loaded;
@@ -38,8 +39,8 @@ struct State {
     metadata: Metadata,
     /// Token of the last entry proposed here.
     last_token: Option<ProposalToken>,
-    /// Index and stored term of a received snapshot that is being installed.
-    incoming: Option<(LogIndex, Term)>,
+    /// A received snapshot that is being installed.
+    incoming: Option<SnapshotPosition>,
     /// Configurations of the log, oldest first, before them that of the purged part.
     configurations: Vec<(LogIndex, Arc<Configuration>)>,
 }
@@ -190,8 +191,8 @@ impl LogView {
 
     /// A received snapshot that ends here is about to replace the log: what a truncation would remove from the disk
     /// before it goes with all the rest, so that no step in between can be loaded as something else.
-    pub(super) fn expect_snapshot(&self, index: LogIndex, stored: Term) {
-        self.lock().incoming = Some((index, stored));
+    pub(super) fn expect_snapshot(&self, position: SnapshotPosition) {
+        self.lock().incoming = Some(position);
     }
 
     /// That snapshot was not installed.
@@ -398,7 +399,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             let keep = state.place(index);
             state.entries.truncate(keep);
             state.configurations.retain(|(at, _)| *at < index);
-            if state.incoming.is_some_and(|(end, _)| index <= end.next()) {
+            if state.incoming.as_ref().is_some_and(|snapshot| index <= snapshot.index.next()) {
                 return Ok(());
             }
         }
@@ -414,11 +415,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             }
             let beyond = index >= state.next_index();
             let count = state.place(index.next());
-            let incoming = state.incoming.take_if(|(end, _)| *end <= index);
+            let incoming = state.incoming.take_if(|snapshot| snapshot.index <= index);
             let last = if beyond { None } else { state.entries.get(state.place(index)) };
-            state.purged_term = match (last, incoming) {
+            state.purged_term = match (last, &incoming) {
                 (Some(entry), _) => entry.stored().term,
-                (None, Some((_, stored))) => stored,
+                (None, Some(snapshot)) => snapshot.term,
                 (None, None) => Term(*upto.committed_leader_id()),
             };
             state.entries.drain(..count);
@@ -426,6 +427,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             state.purged = Some(upto);
             let known = state.configurations.iter().rposition(|(at, _)| *at <= index);
             state.configurations.drain(..known.unwrap_or(0));
+            // Its configuration may be of an entry that this log never had.
+            if let Some(snapshot) = incoming {
+                state.configurations.retain(|(at, _)| *at > snapshot.index);
+                state.configurations.insert(0, (snapshot.configuration_index, snapshot.configuration));
+            }
             beyond
         };
         // What a snapshot of this node covers is trimmed with it; a log that ends before is replaced.

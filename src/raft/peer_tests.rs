@@ -485,6 +485,37 @@ async fn configurations_are_taken_as_they_come_and_rolled_back_with_their_entrie
     assert_eq!(*node.engine.configuration().configuration, three);
 }
 
+// found by history 856: the log kept a configuration that the snapshot had replaced, so that the node, once it led, refused
+// the very changes that were needed.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_brings_its_configuration_into_the_log() {
+    let mut node = follower().await;
+    let mut leader = node.connect(2);
+    let four = servers(&[Role::Voter, Role::Voter, Role::Spare, Role::Voter]);
+    let five = servers(&[Role::Voter; 5]);
+    append(&mut leader, 2, (1, 1), 1, &[change(2, &five)]).await;
+    node.append_answer().await;
+    let Message::InstallSnapshot(mut message) = snapshot(2, 50, 2, &[]) else { unreachable!() };
+    message.configuration = four.clone();
+    message.configuration_index = LogIndex(40);
+
+    send(&mut leader, &Message::InstallSnapshot(message), &[]).await;
+
+    assert_eq!(node.append_answer().await, (2, 0, 50));
+    let current = node.engine.configuration();
+    assert_eq!((&*current.configuration, current.index), (&four, LogIndex(40)));
+    append(&mut leader, 2, (50, 2), 50, &[change(2, &five)]).await;
+    node.append_answer().await;
+    append(&mut node.connect(3), 3, (50, 2), 50, &[number(3, 1)]).await;
+    node.append_answer().await;
+    let current = node.engine.configuration();
+    assert_eq!(
+        (&*current.configuration, current.index),
+        (&four, LogIndex(40)),
+        "rolled back to the snapshot's"
+    );
+}
+
 /// Waits until the node closes the connection.
 async fn closed(stream: &mut DuplexStream) -> bool {
     // A duplex refuses what is written to a side that is gone.
