@@ -25,7 +25,7 @@ all: deps
 	install -m 644 $(BUILT)/libdqlite.so $(FOLDER)/libdqlite.so.0.0.1
 	ln -sfn libdqlite.so.0.0.1 $(FOLDER)/libdqlite.so.0
 	ln -sfn libdqlite.so.0.0.1 $(FOLDER)/libdqlite.so
-	ln -fn $(BUILT)/libdqlite.a $(FOLDER)/libdqlite.a 2>/dev/null || cp $(BUILT)/libdqlite.a $(FOLDER)/libdqlite.a
+	scripts/make-archive $(BUILT)/libdqlite.a $(FOLDER)/libdqlite.a
 	scripts/make-pc $(prefix) $(libdir) $(includedir) >$(FOLDER)/dqlite.pc
 
 target/dqlite-node: tests-c/dqlite-node.c include/dqlite.h all
@@ -95,10 +95,25 @@ install: all
 	install -m 644 $(FOLDER)/libdqlite.so.0.0.1 $(DESTDIR)$(libdir)/libdqlite.so.0.0.1
 	ln -sfn libdqlite.so.0.0.1 $(DESTDIR)$(libdir)/libdqlite.so.0
 	ln -sfn libdqlite.so.0.0.1 $(DESTDIR)$(libdir)/libdqlite.so
-	install -m 644 $(BUILT)/libdqlite.a $(DESTDIR)$(libdir)/libdqlite.a
+	install -m 644 $(FOLDER)/libdqlite.a $(DESTDIR)$(libdir)/libdqlite.a
 	install -m 644 include/dqlite.h $(DESTDIR)$(includedir)/dqlite.h
 	scripts/make-pc $(prefix) $(libdir) $(includedir) >$(DESTDIR)$(libdir)/pkgconfig/dqlite.pc
 
 uninstall:
 	rm -f $(DESTDIR)$(libdir)/libdqlite.so.0.0.1 $(DESTDIR)$(libdir)/libdqlite.so.0 $(DESTDIR)$(libdir)/libdqlite.so
 	rm -f $(DESTDIR)$(libdir)/libdqlite.a $(DESTDIR)$(includedir)/dqlite.h $(DESTDIR)$(libdir)/pkgconfig/dqlite.pc
+
+# Packages: docs/packages.md.
+.PHONY: deb check-packages check-musl
+
+# libdqlite0 and libdqlite-dev for Debian 12 and 13, into target/deb.
+deb: deps
+	scripts/deb target/deb
+
+# Static programs with musl: a node, and the demo.
+check-musl: deps
+	scripts/check-musl
+
+# As root, on Debian: clean Debian 12 and 13, the packages in place of Debian's and back, clusters of Debian's programs, ABI, two builds alike.
+check-packages:
+	scripts/check-packages
