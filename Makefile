@@ -103,8 +103,8 @@ uninstall:
 	rm -f $(DESTDIR)$(libdir)/libdqlite.so.0.0.1 $(DESTDIR)$(libdir)/libdqlite.so.0 $(DESTDIR)$(libdir)/libdqlite.so
 	rm -f $(DESTDIR)$(libdir)/libdqlite.a $(DESTDIR)$(includedir)/dqlite.h $(DESTDIR)$(libdir)/pkgconfig/dqlite.pc
 
-# Packages: docs/packages.md.
-.PHONY: deb check-packages check-musl
+# Packages: docs/replace-libdqlite.md.
+.PHONY: deb check-musl
 
 # libdqlite0 and libdqlite-dev for Debian 12 and 13, into target/deb.
 deb: deps
@@ -113,7 +113,3 @@ deb: deps
 # Static programs with musl: a node, and the demo.
 check-musl: deps
 	scripts/check-musl
-
-# As root, on Debian: clean Debian 12 and 13, the packages in place of Debian's and back, clusters of Debian's programs, ABI, two builds alike.
-check-packages:
-	scripts/check-packages
