@@ -3,6 +3,7 @@
 //! spec: client-protocol 4.5, 8.4.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use crate::protocol::request::Value;
 use crate::protocol::rows::{Marker, RowsWriter};
@@ -147,7 +148,12 @@ impl<'a> Cursor<'a> {
         let values = &self.values;
         let made = self
             .session
-            .in_sqlite(&self.request, |open| fill_frame(open, &mut statement, first.then_some(values)))
+            .in_sqlite(&self.request, statement.expected(), |open| {
+                let begin = Instant::now();
+                let made = fill_frame(open, &mut statement, first.then_some(values));
+                statement.took(begin.elapsed());
+                made
+            })
             .await;
         self.statement = Some(statement);
         made

@@ -21,7 +21,7 @@ use crate::pages::{Database, PageStore};
 use crate::raft::engine::Engine;
 use crate::raft::status::{Serving, Status};
 use crate::types::config;
-use crate::types::tasks::SqlSection;
+use crate::types::tasks::{Expected, SqlSection};
 use crate::vfs::Vfs;
 
 pub use cursor::{Batch, Cursor};
@@ -99,6 +99,26 @@ impl Executor {
 
     fn serving(&self) -> Option<Serving> {
         self.status.borrow().serving.filter(|serving| serving.epoch == self.store.epoch())
+    }
+
+    /// Runs `work`, which is inside SQLite, in the calling task.
+    fn in_sqlite<T>(
+        &self,
+        interrupt: &sqlite::InterruptHandle,
+        expected: Expected,
+        work: impl FnOnce() -> T,
+    ) -> T {
+        if !self.serial {
+            return interrupt.run(self.sql, expected, work);
+        }
+        // Another node of the process may be inside for long.
+        match limits::try_serial_guard() {
+            Some(_guard) => interrupt.run(self.sql, expected, work),
+            None => interrupt.run(self.sql, Expected::Unknown, || {
+                let _guard = limits::serial_guard(true);
+                work()
+            }),
+        }
     }
 
     fn busy_timeout(&self) -> Duration {

@@ -1,14 +1,17 @@
 //! Running statements: which root, whose turn, what was committed, and what the reply has to wait for.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::pages::Database;
 use crate::protocol::request::Value;
 use crate::protocol::rows::ColumnValue;
 use crate::state_machine::command;
+use crate::types::config::SQL_SHORT_TEXT_BYTES;
+use crate::types::tasks::Expected;
 
 use super::failure::{self, Failure};
-use super::limits::{self, InFlightPermit};
+use super::limits::InFlightPermit;
 use super::session::{Session, Tail};
 use super::sqlite::{SqliteError, Statement, Step, TransactionState};
 
@@ -71,7 +74,8 @@ impl Session {
         request: &mut Request,
         sql: &[u8],
     ) -> Result<(Option<Statement>, usize), Failure> {
-        let compiled = self.in_sqlite(request, |open| open.connection.prepare(sql)).await?;
+        let expected = if sql.len() <= SQL_SHORT_TEXT_BYTES { Expected::Short } else { Expected::Unknown };
+        let compiled = self.in_sqlite(request, expected, |open| open.connection.prepare(sql)).await?;
         compiled.map_err(Failure::from)
     }
 
@@ -129,7 +133,9 @@ impl Session {
         statement: &mut Statement,
         values: &[Value],
     ) -> Result<Rest, Failure> {
-        self.in_sqlite(request, |open| {
+        let expected = statement.expected();
+        self.in_sqlite(request, expected, |open| {
+            let begin = Instant::now();
             if let Err(error) = bind_all(statement, values) {
                 return Rest::Failed(error);
             }
@@ -148,6 +154,7 @@ impl Session {
             let _ = statement.reset();
             open.view.set_refuse_commit(false);
             statement.clear_bindings();
+            statement.took(begin.elapsed());
             if savepoint {
                 let undone = if matches!(rest, Rest::Row) {
                     open.connection.execute(b"ROLLBACK TO dqlite_exec")
@@ -302,6 +309,7 @@ impl Session {
     pub(super) async fn in_sqlite<T>(
         &mut self,
         request: &Request,
+        expected: Expected,
         work: impl FnOnce(&mut super::session::Open) -> T,
     ) -> Result<T, Failure> {
         let executor = Arc::clone(&self.executor);
@@ -310,10 +318,7 @@ impl Session {
         let used_head = request.used_head;
         let Some(open) = self.open.as_mut() else { return Err(request.lost()) };
         open.view.set_use_head(used_head || open.turn.is_some());
-        Ok(executor.sql.run(|| {
-            let _serial = limits::serial_guard(executor.serial);
-            work(open)
-        }))
+        Ok(executor.in_sqlite(&self.interrupt, expected, || work(open)))
     }
 }
 

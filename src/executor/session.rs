@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::pages::Database;
 use crate::protocol::request::Value;
+use crate::types::tasks::Expected;
 use crate::vfs::View;
 
 use super::cursor::Cursor;
@@ -19,7 +20,7 @@ use super::{Executor, limits};
 pub struct Session {
     pub(super) executor: Arc<Executor>,
     pub(super) open: Option<Open>,
-    interrupt: InterruptHandle,
+    pub(super) interrupt: InterruptHandle,
 }
 
 /// An open database.
@@ -100,10 +101,8 @@ impl Session {
         }
         let executor = Arc::clone(&self.executor);
         let _permit = executor.permits.acquire().await;
-        let opened = executor.sql.run(|| {
-            let _serial = limits::serial_guard(executor.serial);
-            Connection::open_with(&executor.vfs, name, &self.interrupt)
-        });
+        let open = || Connection::open_with(&executor.vfs, name, &self.interrupt);
+        let opened = executor.in_sqlite(&self.interrupt, Expected::Unknown, open);
         let connection = opened?;
         let Some(database) = executor.store.get(name) else {
             return Err(Failure::cannot_open());

@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use super::*;
 use crate::protocol::request::{Parameters, Request, Value};
-use crate::raft::snapshot::SnapshotPolicy;
+use crate::raft::snapshot::{SnapshotPace, SnapshotPolicy};
 use crate::raft::testing::{InlinePool, TestDisk};
 use crate::state_machine::databases::Databases;
 use crate::types::NodeId;
@@ -22,7 +22,11 @@ async fn start(disk: &TestDisk, seed: u64) -> Core {
         address: b"127.0.0.1:9001".to_vec(),
         heartbeat_interval: Duration::from_millis(500),
         election_timeout: Duration::from_millis(3000),
-        snapshot_policy: SnapshotPolicy { threshold_entries: 64, trailing_entries: 16 },
+        snapshot_policy: SnapshotPolicy {
+            threshold_entries: 64,
+            trailing_entries: 16,
+            pace: SnapshotPace::Entries,
+        },
         consensus: tasks,
         pool: Arc::new(InlinePool),
         random: Arc::new(RandomSource::from_seed(seed)),

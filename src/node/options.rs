@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::raft::SnapshotPace;
 use crate::types::config;
 
 /// Success.
@@ -98,6 +99,8 @@ pub struct Options {
     pub snapshot_threshold: u32,
     /// Entries kept behind a snapshot, at least the threshold.
     pub snapshot_trailing: u32,
+    /// What else is looked at: the bytes logged, unless the host has set the two numbers.
+    pub snapshot_pace: SnapshotPace,
     /// How many of them stay in memory.
     pub trailing_strategy: TrailingStrategy,
     /// Block size of the device in bytes if the host has set one; kept and not needed.
@@ -115,6 +118,7 @@ impl Default for Options {
             election_timeout: config::ELECTION_TIMEOUT,
             snapshot_threshold: config::SNAPSHOT_THRESHOLD_ENTRIES as u32,
             snapshot_trailing: config::SNAPSHOT_TRAILING_ENTRIES as u32,
+            snapshot_pace: SnapshotPace::Bytes,
             trailing_strategy: TrailingStrategy::Static,
             block_size: None,
             auto_recovery: true,
@@ -168,6 +172,7 @@ impl Options {
         let strategy = TrailingStrategy::from_number(strategy).ok_or(OptionError::Strategy(strategy))?;
         self.snapshot_threshold = threshold;
         self.snapshot_trailing = trailing;
+        self.snapshot_pace = SnapshotPace::Entries;
         self.trailing_strategy = strategy;
         Ok(())
     }

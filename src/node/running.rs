@@ -313,6 +313,7 @@ fn core_parts(threads: &Threads, parts: EngineParts<'_>) -> CoreParts {
         snapshot_policy: SnapshotPolicy {
             threshold_entries: u64::from(parts.options.snapshot_threshold),
             trailing_entries: u64::from(parts.options.snapshot_trailing),
+            pace: parts.options.snapshot_pace,
         },
         consensus: Tasks::new(threads.consensus().clone()),
         pool: Arc::new(threads.pool()),

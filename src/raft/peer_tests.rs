@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::super::snapshot::SnapshotPace;
 use super::*;
 use crate::peers::link::connect_bytes;
 use crate::peers::message::{
@@ -89,7 +90,11 @@ async fn node(entries: Vec<Entry>, term: u64) -> Bench {
         address: b"1".to_vec(),
         heartbeat_interval: Duration::from_millis(500),
         election_timeout: Duration::from_millis(3000),
-        snapshot_policy: SnapshotPolicy { threshold_entries: u64::MAX, trailing_entries: 0 },
+        snapshot_policy: SnapshotPolicy {
+            threshold_entries: u64::MAX,
+            trailing_entries: 0,
+            pace: SnapshotPace::Entries,
+        },
         consensus: Tasks::new(tokio::runtime::Handle::current()),
         pool: Arc::new(InlinePool),
         random: Arc::new(RandomSource::from_seed(1)),
@@ -639,7 +644,11 @@ async fn a_leader_that_is_gone_is_replaced_without_waiting_for_the_timer() {
         address: b"1".to_vec(),
         heartbeat_interval: Duration::from_millis(500),
         election_timeout: Duration::from_millis(3000),
-        snapshot_policy: SnapshotPolicy { threshold_entries: u64::MAX, trailing_entries: 0 },
+        snapshot_policy: SnapshotPolicy {
+            threshold_entries: u64::MAX,
+            trailing_entries: 0,
+            pace: SnapshotPace::Entries,
+        },
         consensus: Tasks::new(tokio::runtime::Handle::current()),
         pool: Arc::new(InlinePool),
         random: Arc::new(RandomSource::from_seed(1)),

@@ -20,6 +20,16 @@ pub const SNAPSHOT_THRESHOLD_ENTRIES: u64 = 1024;
 /// Entries kept behind a snapshot. spec: c-api 3.5.
 pub const SNAPSHOT_TRAILING_ENTRIES: u64 = 8192;
 
+/// Where the host has set no threshold, a snapshot waits until as many bytes were logged as the databases have, at most
+/// this many or `1 / SNAPSHOT_LOG_SHARE` of the databases, whichever is more.
+pub const SNAPSHOT_LOG_BYTES_MIN: u64 = 64 * 1024 * 1024;
+
+/// Share of a large database that is logged before it is written anew.
+pub const SNAPSHOT_LOG_SHARE: u64 = 8;
+
+/// Thresholds of entries after which a snapshot is taken however few bytes they are.
+pub const SNAPSHOT_THRESHOLDS_MAX: u64 = 32;
+
 /// Bytes of entries kept in memory that the snapshot on disk covers; a follower that needs older ones gets the snapshot.
 pub const LOG_TRAILING_MAX_BYTES: usize = 32 * 1024 * 1024;
 
@@ -52,6 +62,15 @@ pub const IN_FLIGHT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Statements that run in SQLite at once, unless `dqlite_node_set_pool_thread_count` says otherwise.
 pub const SQL_THREADS: usize = 4;
+
+/// A statement that ran no longer than this the last time runs on the worker that serves its connection.
+pub const SQL_SHORT: Duration = Duration::from_micros(300);
+
+/// Time after which such a statement leaves the worker to others.
+pub const SQL_ON_WORKER_MAX: Duration = Duration::from_millis(1);
+
+/// Longest text whose compilation is taken for short.
+pub const SQL_SHORT_TEXT_BYTES: usize = 16 * 1024;
 
 /// A frame of rows ends after the row that reaches this. spec: client-protocol 4.5.
 pub const ROWS_FRAME_BYTES: usize = 4096;

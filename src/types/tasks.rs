@@ -12,6 +12,9 @@ pub trait BlockingPool: Send + Sync {
     fn run(&self, work: Box<dyn FnOnce() + Send>);
 }
 
+/// Time in which a thread of the pool takes over a worker.
+const WORKER_HANDOVER: std::time::Duration = std::time::Duration::from_micros(100);
+
 /// How SQL runs inside a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SqlSection {
@@ -21,12 +24,30 @@ pub enum SqlSection {
     Inline,
 }
 
+/// How long work is expected to take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// Less than the handover of a worker costs.
+    Short,
+    /// Nobody knows.
+    Unknown,
+}
+
 impl SqlSection {
-    /// Runs `work`, which may take long, in the calling task.
-    pub fn run<T>(self, work: impl FnOnce() -> T) -> T {
-        match self {
-            SqlSection::BlockInPlace => tokio::task::block_in_place(work),
-            SqlSection::Inline => work(),
+    /// Runs `work` in the calling task. What is expected to be short stays on the worker; it must call `let_others_run` if
+    /// it takes long all the same.
+    pub fn run<T>(self, expected: Expected, work: impl FnOnce() -> T) -> T {
+        match (self, expected) {
+            (SqlSection::BlockInPlace, Expected::Unknown) => tokio::task::block_in_place(work),
+            (SqlSection::BlockInPlace, Expected::Short) | (SqlSection::Inline, _) => work(),
+        }
+    }
+
+    /// Called by work that runs on a worker and takes longer than was expected: other tasks go on elsewhere from here.
+    pub fn let_others_run(self) {
+        if self == SqlSection::BlockInPlace {
+            // The worker goes to another thread when that wakes up in time; then this thread keeps its task alone.
+            tokio::task::block_in_place(|| std::thread::sleep(WORKER_HANDOVER));
         }
     }
 }

@@ -89,13 +89,10 @@ impl Machine {
     pub fn read(folder: &Path) -> io::Result<Machine> {
         let devices = std::fs::read_to_string("/proc/net/dev")?;
         let loopback = devices.lines().find_map(|line| line.trim_start().strip_prefix("lo:"));
-        let sent = loopback.and_then(|line| line.split_whitespace().nth(8)).and_then(|text| text.parse().ok());
+        let sent =
+            loopback.and_then(|line| line.split_whitespace().nth(8)).and_then(|text| text.parse().ok());
         let (disk_bytes, disk_flushes) = disk(folder).unwrap_or_default();
-        Ok(Machine {
-            disk_bytes,
-            disk_flushes,
-            loopback_bytes: sent.ok_or_else(|| wrong("/proc/net/dev"))?,
-        })
+        Ok(Machine { disk_bytes, disk_flushes, loopback_bytes: sent.ok_or_else(|| wrong("/proc/net/dev"))? })
     }
 
     /// What was counted since an earlier reading.

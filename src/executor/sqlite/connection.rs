@@ -1,14 +1,18 @@
 //! One SQLite connection.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use libsqlite3_sys as sqlite;
 
 use super::statement::Statement;
 use crate::pages::{NameError, check_name};
+use crate::types::config::SQL_ON_WORKER_MAX;
+use crate::types::tasks::{Expected, SqlSection};
 use crate::vfs::{Vfs, View};
 
 /// Virtual machine instructions between two looks at the interrupt flag.
@@ -49,24 +53,58 @@ pub enum TransactionState {
 /// Stops whatever the connection runs.
 #[derive(Clone, Debug, Default)]
 pub struct InterruptHandle {
-    flag: Arc<AtomicBool>,
+    watched: Arc<Watched>,
+}
+
+/// What is looked at while a statement runs.
+#[derive(Debug, Default)]
+struct Watched {
+    interrupted: AtomicBool,
+    /// Set while a statement runs on a worker of the runtime: since when, and where others go if it takes long.
+    on_worker: Mutex<Option<(Instant, SqlSection)>>,
+}
+
+impl Watched {
+    fn lock(&self) -> MutexGuard<'_, Option<(Instant, SqlSection)>> {
+        self.on_worker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A statement that was expected to be short and is not leaves its worker to others.
+    fn look(&self) {
+        let section = match *self.lock() {
+            Some((since, section)) if since.elapsed() >= SQL_ON_WORKER_MAX => section,
+            _ => return,
+        };
+        *self.lock() = None;
+        section.let_others_run();
+    }
 }
 
 impl InterruptHandle {
     /// Makes running and later statements fail with SQLITE_INTERRUPT until `clear`.
     pub fn interrupt(&self) {
-        self.flag.store(true, Ordering::Release);
+        self.watched.interrupted.store(true, Ordering::Release);
     }
 
     /// Lets statements run again.
     pub fn clear(&self) {
-        self.flag.store(false, Ordering::Release);
+        self.watched.interrupted.store(false, Ordering::Release);
+    }
+
+    /// Runs `work`, which uses the connection, in the calling task.
+    pub fn run<T>(&self, section: SqlSection, expected: Expected, work: impl FnOnce() -> T) -> T {
+        if expected == Expected::Short {
+            *self.watched.lock() = Some((Instant::now(), section));
+        }
+        let result = section.run(expected, work);
+        *self.watched.lock() = None;
+        result
     }
 
     /// Whether statements are being stopped.
     #[must_use]
     pub fn is_interrupted(&self) -> bool {
-        self.flag.load(Ordering::Acquire)
+        self.watched.interrupted.load(Ordering::Acquire)
     }
 }
 
@@ -185,9 +223,9 @@ impl Connection {
         if code != sqlite::SQLITE_OK {
             return Err(self.handle.error(code));
         }
-        let flag = Arc::as_ptr(&self.handle.interrupt.flag).cast_mut().cast();
-        // SAFETY: the flag lives as long as the handle, which closes the connection before it goes.
-        unsafe { sqlite::sqlite3_progress_handler(raw, PROGRESS_INSTRUCTIONS, Some(progress), flag) };
+        let watched = Arc::as_ptr(&self.handle.interrupt.watched).cast_mut().cast();
+        // SAFETY: `watched` lives as long as the handle, which closes the connection before it goes.
+        unsafe { sqlite::sqlite3_progress_handler(raw, PROGRESS_INSTRUCTIONS, Some(progress), watched) };
         Ok(())
     }
 
@@ -324,8 +362,10 @@ unsafe extern "C" fn authorize(
     if is_denied(action, first, second) { sqlite::SQLITE_DENY } else { sqlite::SQLITE_OK }
 }
 
-unsafe extern "C" fn progress(flag: *mut c_void) -> c_int {
-    // SAFETY: the handle's flag, which outlives the connection.
-    let flag = unsafe { &*flag.cast::<AtomicBool>() };
-    c_int::from(flag.load(Ordering::Acquire))
+unsafe extern "C" fn progress(watched: *mut c_void) -> c_int {
+    // SAFETY: what the handle watches, which outlives the connection.
+    let watched = unsafe { &*watched.cast::<Watched>() };
+    // A panic is as good a reason to stop as any.
+    let looked = catch_unwind(AssertUnwindSafe(|| watched.look()));
+    c_int::from(looked.is_err() || watched.interrupted.load(Ordering::Acquire))
 }

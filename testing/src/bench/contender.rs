@@ -29,7 +29,8 @@ impl Contender {
     pub fn upstream(root: &Path) -> Contender {
         let version = root.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let has_busy_timeout = version_of(&version) >= [1, 18, 2];
-        let arguments = if has_busy_timeout { vec!["--busy-timeout".into(), "5000".into()] } else { Vec::new() };
+        let arguments =
+            if has_busy_timeout { vec!["--busy-timeout".into(), "5000".into()] } else { Vec::new() };
         Contender { name: format!("upstream {version}"), library: Library::of_root(root), arguments }
     }
 
@@ -52,7 +53,8 @@ impl Contender {
         nodes: usize,
         more: &[&str],
     ) -> Result<Cluster, Failure> {
-        let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        let arguments: Vec<&str> =
+            self.arguments.iter().map(String::as_str).chain(more.iter().copied()).collect();
         Ok(Cluster::of_voters(program, work, &arguments, &vec![self.library.clone(); nodes])?)
     }
 }

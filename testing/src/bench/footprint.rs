@@ -33,7 +33,8 @@ pub(super) fn measure(
     let mut cluster = contender.cluster(program, work, 1)?;
     let size = fill(&cluster, settings.large_mib)?;
     let mib = settings.large_mib;
-    let mut add = |name: &str, value: f64| results.add(&contender.name, 1, &format!("{mib} MiB: {name}"), value);
+    let mut add =
+        |name: &str, value: f64| results.add(&contender.name, 1, &format!("{mib} MiB: {name}"), value);
     let process = |cluster: &Cluster, id| {
         cluster.process(id).map_or(Ok(Process::default()), |node| Process::read(node.id()))
     };

@@ -53,7 +53,8 @@ pub(super) fn measure(
     results: &mut Results,
 ) -> Result<(), Failure> {
     let leader = cluster.leader()?;
-    let processes = cluster.live().iter().filter_map(|id| cluster.process(*id)).map(|node| node.id()).collect();
+    let processes =
+        cluster.live().iter().filter_map(|id| cluster.process(*id)).map(|node| node.id()).collect();
     let mut bench = Bench {
         cluster,
         leader: cluster.address(leader)?.to_owned(),

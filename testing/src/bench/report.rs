@@ -43,7 +43,8 @@ fn cell(spread: Spread) -> String {
 fn ratio(results: &Results, measurement: &Measurement, contenders: &[String]) -> Option<f64> {
     let [first, others @ ..] = contenders else { return None };
     let ours = results.spread(measurement, first)?.median;
-    let medians = others.iter().filter_map(|other| results.spread(measurement, other)).map(|spread| spread.median);
+    let medians =
+        others.iter().filter_map(|other| results.spread(measurement, other)).map(|spread| spread.median);
     let more_is_better = measurement.name.ends_with("per second");
     let best = medians.reduce(|a, b| if more_is_better { a.max(b) } else { a.min(b) })?;
     Some(ours / best)
