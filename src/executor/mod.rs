@@ -106,15 +106,16 @@ impl Executor {
         &self,
         interrupt: &sqlite::InterruptHandle,
         expected: Expected,
+        epoch: u64,
         work: impl FnOnce() -> T,
     ) -> T {
         if !self.serial {
-            return interrupt.run(self.sql, expected, work);
+            return interrupt.run(self.sql, expected, epoch, work);
         }
         // Another node of the process may be inside for long.
         match limits::try_serial_guard() {
-            Some(_guard) => interrupt.run(self.sql, expected, work),
-            None => interrupt.run(self.sql, Expected::Unknown, || {
+            Some(_guard) => interrupt.run(self.sql, expected, epoch, work),
+            None => interrupt.run(self.sql, Expected::Unknown, epoch, || {
                 let _guard = limits::serial_guard(true);
                 work()
             }),

@@ -318,7 +318,7 @@ impl Session {
         let used_head = request.used_head;
         let Some(open) = self.open.as_mut() else { return Err(request.lost()) };
         open.view.set_use_head(used_head || open.turn.is_some());
-        Ok(executor.in_sqlite(&self.interrupt, expected, || work(open)))
+        Ok(executor.in_sqlite(&self.interrupt, expected, request.epoch, || work(open)))
     }
 }
 

@@ -102,7 +102,7 @@ impl Session {
         let executor = Arc::clone(&self.executor);
         let _permit = executor.permits.acquire().await;
         let open = || Connection::open_with(&executor.vfs, name, &self.interrupt);
-        let opened = executor.in_sqlite(&self.interrupt, Expected::Unknown, open);
+        let opened = executor.in_sqlite(&self.interrupt, Expected::Unknown, serving.epoch, open);
         let connection = opened?;
         let Some(database) = executor.store.get(name) else {
             return Err(Failure::cannot_open());

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use libsqlite3_sys as sqlite;
+use tokio::sync::watch;
 
 use super::statement::Statement;
 use crate::pages::{NameError, check_name};
@@ -60,22 +61,30 @@ pub struct InterruptHandle {
 #[derive(Debug, Default)]
 struct Watched {
     interrupted: AtomicBool,
-    /// Set while a statement runs on a worker of the runtime: since when, and where others go if it takes long.
-    on_worker: Mutex<Option<(Instant, SqlSection)>>,
+    /// Set while a statement runs on a worker of the runtime.
+    on_worker: Mutex<Option<OnWorker>>,
+    /// Epoch of a statement that runs and takes long, or may.
+    runs_long: watch::Sender<Option<u64>>,
+}
+
+/// A statement that is expected to be short.
+#[derive(Clone, Copy, Debug)]
+struct OnWorker {
+    since: Instant,
+    section: SqlSection,
+    epoch: u64,
 }
 
 impl Watched {
-    fn lock(&self) -> MutexGuard<'_, Option<(Instant, SqlSection)>> {
+    fn lock(&self) -> MutexGuard<'_, Option<OnWorker>> {
         self.on_worker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A statement that was expected to be short and is not leaves its worker to others.
     fn look(&self) {
-        let section = match *self.lock() {
-            Some((since, section)) if since.elapsed() >= SQL_ON_WORKER_MAX => section,
-            _ => return,
-        };
-        *self.lock() = None;
+        let late = self.lock().take_if(|run| run.since.elapsed() >= SQL_ON_WORKER_MAX);
+        let Some(OnWorker { section, epoch, .. }) = late else { return };
+        self.runs_long.send_replace(Some(epoch));
         section.let_others_run();
     }
 }
@@ -91,14 +100,24 @@ impl InterruptHandle {
         self.watched.interrupted.store(false, Ordering::Release);
     }
 
-    /// Runs `work`, which uses the connection, in the calling task.
-    pub fn run<T>(&self, section: SqlSection, expected: Expected, work: impl FnOnce() -> T) -> T {
-        if expected == Expected::Short {
-            *self.watched.lock() = Some((Instant::now(), section));
+    /// Runs `work`, which uses the connection in this epoch, in the calling task.
+    pub fn run<T>(&self, section: SqlSection, expected: Expected, epoch: u64, work: impl FnOnce() -> T) -> T {
+        match expected {
+            Expected::Short => {
+                *self.watched.lock() = Some(OnWorker { since: Instant::now(), section, epoch })
+            }
+            Expected::Unknown => drop(self.watched.runs_long.send_replace(Some(epoch))),
         }
         let result = section.run(expected, work);
         *self.watched.lock() = None;
+        self.watched.runs_long.send_if_modified(|long| long.take().is_some());
         result
+    }
+
+    /// The epoch of a statement that runs and takes long, or may: then somebody else has to look after its connection.
+    #[must_use]
+    pub fn runs_long(&self) -> watch::Receiver<Option<u64>> {
+        self.watched.runs_long.subscribe()
     }
 
     /// Whether statements are being stopped.
