@@ -282,7 +282,7 @@ impl SimClient {
     pub async fn open(core: &Core, name: &str) -> Option<SimClient> {
         let (client, server) = tokio::io::duplex(STREAM_BYTES);
         let (read, write) = tokio::io::split(server);
-        core.serve(read, write);
+        core.serve((read, write));
         SimClient::over(client, name).await
     }
 

@@ -15,6 +15,7 @@ use tracing::debug;
 
 use crate::executor::{Executor, Session};
 use crate::raft::engine::Engine;
+use crate::transport::client_stream::{ClientStream, Detached};
 use crate::types::NodeId;
 use crate::types::tasks::Tasks;
 
@@ -48,10 +49,8 @@ pub struct PeerConnection {
     pub address: Bytes,
     /// Bytes behind CONNECT.
     pub received: Bytes,
-    /// The rest of the stream.
-    pub stream: Box<dyn AsyncRead + Send + Unpin>,
-    /// The way back: nothing is ever written there, but closing it early would be seen by proxies.
-    pub unused: Box<dyn AsyncWrite + Send + Unpin>,
+    /// The rest of the stream. Nothing is ever written back.
+    pub stream: Detached,
 }
 
 /// Takes raft connections.
@@ -111,11 +110,8 @@ impl Gateway {
     }
 
     /// Serves a client until its stream ends or the node stops.
-    pub fn serve<R, W>(self: &Arc<Gateway>, read: R, write: W)
-    where
-        R: AsyncRead + Send + Unpin + 'static,
-        W: AsyncWrite + Send + Unpin + 'static,
-    {
+    pub fn serve<S: ClientStream>(self: &Arc<Gateway>, stream: S) {
+        let (read, write) = stream.split();
         let gateway = Arc::clone(self);
         self.tasks.spawn(async move {
             let stop = gateway.stop.clone();
@@ -148,13 +144,8 @@ impl Gateway {
             inbox.interrupt();
             drop(session);
             if let Some(Dialled { id, address, received, stream }) = dialled {
-                gateway.peers.accept(PeerConnection {
-                    id,
-                    address,
-                    received,
-                    stream,
-                    unused: Box::new(write),
-                });
+                let stream = S::detach(stream, write);
+                gateway.peers.accept(PeerConnection { id, address, received, stream });
             }
         });
     }
@@ -220,7 +211,7 @@ where
     R: AsyncRead + Send + Unpin + 'static,
     W: AsyncWrite + Send + Unpin,
 {
-    async fn run(&mut self) -> Option<Dialled> {
+    async fn run(&mut self) -> Option<Dialled<R>> {
         let mut epoch = self.gateway.executor.watch_epoch();
         let inbox = Arc::clone(&self.inbox);
         loop {

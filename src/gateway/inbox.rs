@@ -17,22 +17,22 @@ use crate::types::{NodeId, config};
 
 /// What comes next on a connection.
 #[derive(Debug)]
-pub(super) enum Event {
+pub(super) enum Event<R> {
     /// A request.
     Request(Frame),
     /// The stream has turned into a raft connection.
-    Peer(Dialled),
+    Peer(Dialled<R>),
 }
 
 /// A raft connection without its way back.
-pub(super) struct Dialled {
+pub(super) struct Dialled<R> {
     pub(super) id: NodeId,
     pub(super) address: Bytes,
     pub(super) received: Bytes,
-    pub(super) stream: Box<dyn AsyncRead + Send + Unpin>,
+    pub(super) stream: R,
 }
 
-impl std::fmt::Debug for Dialled {
+impl<R> std::fmt::Debug for Dialled<R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Dialled").field("id", &self.id).finish_non_exhaustive()
     }
@@ -47,7 +47,7 @@ pub(super) struct Inbox<R> {
 struct State<R> {
     /// None once the stream has ended or has become a raft connection.
     reader: Option<FrameReader<R>>,
-    events: VecDeque<Event>,
+    events: VecDeque<Event<R>>,
     /// Wakes the connection's own task when the other one has read in its place.
     waker: Option<Waker>,
     /// A request is worked on.
@@ -74,7 +74,7 @@ impl<R: AsyncRead + Send + Unpin + 'static> Inbox<R> {
     }
 
     /// The next request, which counts as worked on until `answered`; None at the end of the stream.
-    pub(super) fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<Event>> {
+    pub(super) fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<Event<R>>> {
         let mut state = self.lock();
         if state.events.is_empty() {
             state.poll_read(context, &self.interrupt);
@@ -161,7 +161,6 @@ impl<R: AsyncRead + Send + Unpin + 'static> State<R> {
             let request = Request::decode(frame.header.kind, frame.header.schema, &frame.body);
             if let (Ok(Request::Connect { id, address }), Some(reader)) = (request, self.reader.take()) {
                 let (stream, received) = reader.into_parts();
-                let stream = Box::new(stream);
                 self.events.push_back(Event::Peer(Dialled { id: NodeId(id), address, received, stream }));
             }
             return false;

@@ -116,7 +116,7 @@ impl<S: AsyncRead + Unpin> FrameReader<S> {
 mod tests {
     use super::*;
 
-    async fn frame<S: AsyncRead + Unpin>(reader: &mut FrameReader<S>) -> Result<Option<Frame>, ReadError> {
+    async fn next<S: AsyncRead + Unpin>(reader: &mut FrameReader<S>) -> Result<Option<Frame>, ReadError> {
         poll_fn(|context| reader.poll_frame(context)).await
     }
 
@@ -134,10 +134,10 @@ mod tests {
         });
 
         assert_eq!(reader.handshake().await.unwrap(), Some(1));
-        let frame = frame(&mut reader).await.unwrap().unwrap();
+        let frame = next(&mut reader).await.unwrap().unwrap();
 
         assert_eq!((frame.header.kind, &frame.body[..]), (7, &[9, 0, 0, 0, 0, 0, 0, 0][..]));
-        assert!(frame(&mut reader).await.unwrap().is_none());
+        assert!(next(&mut reader).await.unwrap().is_none());
         writing.await.unwrap();
     }
 
@@ -148,7 +148,7 @@ mod tests {
             let bytes = [words, [0, 0, 0, 0]].concat();
             let mut reader = FrameReader::new(&bytes[..]);
 
-            assert!(frame(&mut reader).await.is_err());
+            assert!(next(&mut reader).await.is_err());
             assert!(reader.received.capacity() < 2 * config::READ_CHUNK_BYTES);
         }
     }

@@ -56,7 +56,7 @@ impl Client {
     async fn connect(core: &Core) -> Client {
         let (client, server) = tokio::io::duplex(1 << 20);
         let (read, write) = tokio::io::split(server);
-        core.serve(read, write);
+        core.serve((read, write));
         let mut client = Client(client);
         client.0.write_all(&1u64.to_le_bytes()).await.unwrap();
         client

@@ -367,8 +367,7 @@ fn accept(
                             let _ = stream.set_nodelay(true);
                             // A client whose machine has gone must not keep its transaction open for ever.
                             let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive());
-                            let (read, write) = stream.into_split();
-                            gateway.serve(read, write);
+                            gateway.serve(stream);
                         }
                         Err(error) => after_failed_accept(&error).await,
                     }
@@ -382,8 +381,7 @@ fn accept(
                     match listener.accept().await {
                         // spec: c-api 3.3: only this process may connect.
                         Ok((stream, _)) if is_from_this_process(&stream).unwrap_or(false) => {
-                            let (read, write) = stream.into_split();
-                            gateway.serve(read, write);
+                            gateway.serve(stream);
                         }
                         Ok(_) => {}
                         Err(error) => after_failed_accept(&error).await,

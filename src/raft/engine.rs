@@ -259,6 +259,8 @@ impl Engine {
             receiver: SnapshotReceiver::new(engine.snapshots.clone(), decoder),
             spawn,
             tail: Arc::default(),
+            told: Arc::default(),
+            tell_every: raft_heartbeat(options.heartbeat_interval, options.election_timeout) / 2,
         }));
         if engine.configuration().configuration.is_only_voter(engine.id) {
             engine.lead(restores).await?;

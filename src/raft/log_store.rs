@@ -203,6 +203,11 @@ impl LogView {
         self.lock().incoming = None;
     }
 
+    /// Term of this node's vote, once that is durable; and whether it is the vote for a leader that was elected.
+    pub(super) fn vote(&self) -> Option<(LeaderId, bool)> {
+        self.lock().vote.map(|vote| (vote.leader_id, vote.committed))
+    }
+
     /// Bytes logged since the start, and those of the loaded entries that no snapshot covers.
     pub(super) fn logged_bytes(&self) -> u64 {
         self.lock().logged_bytes

@@ -19,6 +19,7 @@ use crate::peers::message::{
 };
 use crate::peers::reader::{MessageReader, Received};
 use crate::raft::testing::{InlinePool, TestDisk, TestHooks, TestMachine};
+use crate::transport::client_stream::ClientStream;
 use crate::transport::dial::Stream;
 use crate::types::{Entry, EntryKind, Role, Server};
 
@@ -123,7 +124,7 @@ impl Bench {
         let (ours, theirs) = duplex(1 << 20);
         let (read, write) = tokio::io::split(theirs);
         let address = Bytes::copy_from_slice(address.as_bytes());
-        self.engine.peers().accept(NodeId(id), address, Bytes::new(), Box::new(read), Box::new(write));
+        self.engine.peers().accept(NodeId(id), address, Bytes::new(), <(_, _)>::detach(read, write));
         ours
     }
 
@@ -664,7 +665,7 @@ async fn a_leader_that_is_gone_is_replaced_without_waiting_for_the_timer() {
         let (ours, theirs) = duplex(1 << 16);
         let (read, write) = tokio::io::split(theirs);
         let address = Bytes::from(id.to_string());
-        engine.peers().accept(NodeId(id), address, Bytes::new(), Box::new(read), Box::new(write));
+        engine.peers().accept(NodeId(id), address, Bytes::new(), <(_, _)>::detach(read, write));
         ours
     };
     let mut leader = connect(2);

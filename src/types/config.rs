@@ -225,6 +225,9 @@ pub const FAILOVER_RETRY_MIN: Duration = Duration::from_millis(100);
 /// Longest pause before the next attempt.
 pub const FAILOVER_RETRY_MAX: Duration = Duration::from_millis(400);
 
+/// Wait for a majority to prove that this node leads, before the other voters are asked, too.
+pub const READ_RESERVE_AFTER: Duration = Duration::from_millis(20);
+
 /// Shortest wait for an answer of a peer, however short the election timeout is.
 pub const PEER_PATIENCE_MIN: Duration = Duration::from_millis(1000);
 
