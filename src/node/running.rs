@@ -87,7 +87,7 @@ impl Running {
         let metadata = opened.loaded.metadata;
         let next_index = opened.loaded.last_index().next();
         let (log_failing, log_state) = watch::channel(false);
-        let options = LogOptions::new(Box::new(move |trouble| match trouble {
+        let on_trouble = Box::new(move |trouble| match trouble {
             LogTrouble::Failing { error } => {
                 tracing::error!(error, "the log cannot be written");
                 log_failing.send_replace(true);
@@ -96,7 +96,8 @@ impl Running {
                 tracing::info!("the log is written again");
                 log_failing.send_replace(false);
             }
-        }));
+        });
+        let options = LogOptions::new(on_trouble, Arc::new(threads.pool()));
         let writer = LogWriter::new(opened.directory.clone(), opened.lock, metadata, next_index, options);
         let statistics = writer.statistics();
         let failure = Failure::default();

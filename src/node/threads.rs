@@ -243,6 +243,7 @@ mod tests {
     use crate::storage::disk::FileDisk;
     use crate::storage::log::LogOptions;
     use crate::storage::metadata::Metadata;
+    use crate::types::tasks::InlinePool;
     use crate::types::{Entry, EntryData, EntryKind, LogIndex, Term};
 
     #[test]
@@ -250,7 +251,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let directory = Directory::open(Arc::new(FileDisk), folder.path()).unwrap();
         let lock = directory.lock().unwrap();
-        let options = LogOptions::new(Box::new(|_| {}));
+        let options = LogOptions::new(Box::new(|_| {}), Arc::new(InlinePool));
         let writer = LogWriter::new(directory, lock, Metadata::default(), LogIndex(1), options);
         let (panics, panic) = channel();
         let (sender, thread) = LogThread::start(writer, move |text| panics.send(text).unwrap()).unwrap();

@@ -48,6 +48,9 @@ pub const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
 /// Segments prepared ahead and not yet written to. spec: disk-format 4.3.
 pub const SEGMENTS_AHEAD: usize = 2;
 
+/// Full segments that wait for being closed; then writing waits, too.
+pub const SEGMENTS_UNCLOSED_MAX: usize = 4;
+
 /// Largest body of a client's message. Beyond it the connection is closed. spec: client-protocol 3.2.
 pub const MESSAGE_BODY_MAX_BYTES: u64 = 1024 * 1024 * 1024;
 

@@ -12,6 +12,51 @@ pub trait BlockingPool: Send + Sync {
     fn run(&self, work: Box<dyn FnOnce() + Send>);
 }
 
+/// Runs work where it is asked for: simulations and tests.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct InlinePool;
+
+impl BlockingPool for InlinePool {
+    fn run(&self, work: Box<dyn FnOnce() + Send>) {
+        work();
+    }
+}
+
+type Waiting = std::collections::VecDeque<Box<dyn FnOnce() + Send>>;
+
+/// Runs work when it is told to: for what lies between asking and doing.
+#[derive(Clone, Default)]
+pub struct LaterPool(std::sync::Arc<std::sync::Mutex<Waiting>>);
+
+impl std::fmt::Debug for LaterPool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LaterPool").finish_non_exhaustive()
+    }
+}
+
+impl LaterPool {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Runs all that was asked for.
+    pub fn catch_up(&self) {
+        loop {
+            let next = self.lock().pop_front();
+            match next {
+                Some(work) => work(),
+                None => return,
+            }
+        }
+    }
+}
+
+impl BlockingPool for LaterPool {
+    fn run(&self, work: Box<dyn FnOnce() + Send>) {
+        self.lock().push_back(work);
+    }
+}
+
 /// Time in which a thread of the pool takes over a worker.
 const WORKER_HANDOVER: std::time::Duration = std::time::Duration::from_micros(100);
 
