@@ -16,7 +16,7 @@ use crate::storage::log::LogRequest;
 use crate::types::config::{
     SNAPSHOT_ENTRIES_KEPT, SNAPSHOT_LOG_BYTES_MIN, SNAPSHOT_LOG_SHARE, SNAPSHOT_THRESHOLDS_MAX,
 };
-use crate::types::tasks::{BlockingPool, on_pool};
+use crate::types::tasks::{BlockingPool, behind_on_pool};
 use crate::types::{Configuration, LogIndex, Term};
 
 /// openraft's description of a snapshot.
@@ -293,7 +293,7 @@ impl SnapshotBuilder {
         let store = self.snapshots.store.clone();
         let position = self.next.position.clone();
         let content_bytes = content.content_size();
-        on_pool(self.snapshots.pool.as_ref(), move || store.write(&position, content.as_ref()))
+        behind_on_pool(self.snapshots.pool.as_ref(), move || store.write(&position, content.as_ref()))
             .await
             .map_err(|error| error.to_string())??;
         self.snapshots.set_content_bytes(content_bytes);

@@ -7,6 +7,7 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::types::config::WRITTEN_OUT_AT_ONCE_BYTES;
 use crate::types::tasks::BlockingPool;
 use crate::types::{Entry, LogIndex};
 
@@ -435,6 +436,10 @@ fn fill(directory: &Directory, path: PathBuf, bytes: u64) -> Result<Box<dyn Disk
             let length = usize::try_from(bytes - offset).unwrap_or(usize::MAX).min(ZEROS.len());
             file.write_vectored_at(&[IoSlice::new(&ZEROS[..length])], offset)?;
             offset += length as u64;
+            // The syncs of entries must not wait behind all of it.
+            if offset.is_multiple_of(WRITTEN_OUT_AT_ONCE_BYTES) {
+                file.sync_data()?;
+            }
         }
         file.sync_all()?;
         Ok(file)

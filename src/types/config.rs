@@ -48,6 +48,9 @@ pub const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
 /// Segments prepared ahead and not yet written to. spec: disk-format 4.3.
 pub const SEGMENTS_AHEAD: usize = 2;
 
+/// Bytes of a snapshot or of a segment's zeros that are handed to the disk at once.
+pub const WRITTEN_OUT_AT_ONCE_BYTES: u64 = 1024 * 1024;
+
 /// Full segments that wait for being closed; then writing waits, too.
 pub const SEGMENTS_UNCLOSED_MAX: usize = 4;
 

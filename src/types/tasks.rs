@@ -10,6 +10,11 @@ use tokio_util::task::TaskTracker;
 pub trait BlockingPool: Send + Sync {
     /// Runs `work` some time; never drops it without running it while the node lives.
     fn run(&self, work: Box<dyn FnOnce() + Send>);
+
+    /// The same for work that takes long, needs the processor and can wait for those who serve clients.
+    fn run_behind(&self, work: Box<dyn FnOnce() + Send>) {
+        self.run(work);
+    }
 }
 
 /// Runs work where it is asked for: simulations and tests.
@@ -144,6 +149,22 @@ pub async fn on_pool<T: Send + 'static>(
     let (sender, receiver) = tokio::sync::oneshot::channel();
     pool.run(Box::new(move || {
         // The receiver may have given up; then nobody wants the result.
+        let _ = sender.send(work());
+    }));
+    receiver.await.map_err(|_| PoolGone)
+}
+
+/// The same by `run_behind`.
+///
+/// # Errors
+/// The work panicked or the pool has gone.
+pub async fn behind_on_pool<T: Send + 'static>(
+    pool: &dyn BlockingPool,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, PoolGone> {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    pool.run_behind(Box::new(move || {
+        // As above.
         let _ = sender.send(work());
     }));
     receiver.await.map_err(|_| PoolGone)

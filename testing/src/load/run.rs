@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Builder;
+use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
 use super::connection::{Connection, LoadError};
@@ -52,6 +53,14 @@ impl Outcome {
     #[must_use]
     pub fn per_second(&self) -> f64 {
         self.done as f64 / self.seconds
+    }
+
+    fn count(&mut self, begin: Instant, start: Instant, end: Instant) {
+        let now = Instant::now();
+        if begin >= start && now <= end {
+            self.done += 1;
+            self.latencies_us.push(u32::try_from((now - begin).as_micros()).unwrap_or(u32::MAX));
+        }
     }
 
     /// Latency that this share of requests does not exceed, in microseconds.
@@ -107,14 +116,23 @@ async fn run_here(plan: &Plan, begun: impl FnOnce(), ended: impl FnOnce()) -> Re
     let start = Instant::now() + plan.warm_up;
     let end = start + plan.time;
     let shared = Rc::new(RefCell::new(Outcome::default()));
-    let clients = workers.into_iter().enumerate().map(|(number, worker)| {
+    let mut clients = Vec::with_capacity(plan.clients);
+    let mut due = Vec::new();
+    for worker in workers {
         let shared = Rc::clone(&shared);
-        let pace = plan.rate.map(|rate| Duration::from_secs_f64(plan.clients as f64 / rate));
-        // Clients are due one after the other.
-        let offset = pace.map(|pace| pace.mul_f64(number as f64 / plan.clients as f64));
-        tokio::task::spawn_local(client(worker, shared, start, end, pace.zip(offset)))
-    });
-    let clients: Vec<_> = clients.collect();
+        match plan.rate {
+            None => clients.push(tokio::task::spawn_local(closed_loop(worker, shared, start, end))),
+            Some(_) => {
+                let (sender, receiver) = mpsc::unbounded_channel();
+                due.push(sender);
+                clients.push(tokio::task::spawn_local(open_loop(worker, shared, start, end, receiver)));
+            }
+        }
+    }
+    if let Some(rate) = plan.rate {
+        // A timer of tokio has steps of a millisecond.
+        std::thread::spawn(move || pace(&due, rate, end));
+    }
     tokio::time::sleep_until(start.into()).await;
     begun();
     tokio::time::sleep_until(end.into()).await;
@@ -127,32 +145,49 @@ async fn run_here(plan: &Plan, begun: impl FnOnce(), ended: impl FnOnce()) -> Re
     Ok(outcome)
 }
 
-async fn client(
+/// Tells one client after the other that a request is due, `rate` times a second.
+fn pace(clients: &[mpsc::UnboundedSender<Instant>], rate: f64, end: Instant) {
+    let begin = Instant::now();
+    for number in 0_u32.. {
+        let due = begin + Duration::from_secs_f64(f64::from(number) / rate);
+        if due >= end {
+            return;
+        }
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        // A client that has failed says why itself.
+        let _ = clients[number as usize % clients.len()].send(due);
+    }
+}
+
+async fn closed_loop(
     mut worker: Worker,
     shared: Rc<RefCell<Outcome>>,
     start: Instant,
     end: Instant,
-    pace: Option<(Duration, Duration)>,
 ) -> Result<(), LoadError> {
-    let mut due = pace.map(|(_, offset)| Instant::now() + offset);
     loop {
-        if let Some(due) = due {
-            tokio::time::sleep_until(due.into()).await;
-        }
-        let begin = due.unwrap_or_else(Instant::now);
+        let begin = Instant::now();
         if begin >= end {
             break;
         }
         worker.step().await?;
-        let now = Instant::now();
-        if begin >= start && now <= end {
-            let mut shared = shared.borrow_mut();
-            shared.done += 1;
-            shared.latencies_us.push(u32::try_from((now - begin).as_micros()).unwrap_or(u32::MAX));
-        }
-        if let (Some(due), Some((pace, _))) = (due.as_mut(), pace) {
-            *due += pace;
-        }
+        shared.borrow_mut().count(begin, start, end);
+    }
+    shared.borrow_mut().busy += worker.busy;
+    Ok(())
+}
+
+async fn open_loop(
+    mut worker: Worker,
+    shared: Rc<RefCell<Outcome>>,
+    start: Instant,
+    end: Instant,
+    mut due: mpsc::UnboundedReceiver<Instant>,
+) -> Result<(), LoadError> {
+    while let Some(due) = due.recv().await {
+        worker.step().await?;
+        // Late ones count, too.
+        shared.borrow_mut().count(due, start, end + Duration::from_secs(60));
     }
     shared.borrow_mut().busy += worker.busy;
     Ok(())
