@@ -8,6 +8,7 @@ pub mod sqlite;
 pub mod turn;
 
 mod cursor;
+mod kept;
 mod run;
 
 use std::collections::HashMap;
@@ -113,10 +114,10 @@ impl Executor {
             return interrupt.run(self.sql, expected, epoch, work);
         }
         // Another node of the process may be inside for long.
-        match limits::try_serial_guard() {
+        match sqlite::threading::try_serial_guard() {
             Some(_guard) => interrupt.run(self.sql, expected, epoch, work),
             None => interrupt.run(self.sql, Expected::Unknown, epoch, || {
-                let _guard = limits::serial_guard(true);
+                let _guard = sqlite::threading::serial_guard(true);
                 work()
             }),
         }

@@ -86,11 +86,21 @@ impl Session {
         sql: &[u8],
         values: &[Value],
     ) -> Result<(), Failure> {
+        if let Some(mut statement) = self.open_mut()?.kept.take(sql) {
+            if values.len() > statement.parameter_count() {
+                self.keep(sql, statement);
+                return Err(Failure::bind());
+            }
+            self.run_to_end(request, &mut statement, values).await?;
+            self.keep(sql, statement);
+            return Ok(());
+        }
         let mut text = sql;
         let mut values = values;
         while !text.is_empty() {
             let (statement, offset) = self.compile_first(request, text).await?;
             let Some(mut statement) = statement else { break };
+            let is_whole_text = text.len() == sql.len();
             text = text.get(offset..).unwrap_or_default();
             let count = statement.parameter_count();
             if values.len() > count && is_blank(text) {
@@ -99,6 +109,9 @@ impl Session {
             let (own, others) = values.split_at(count.min(values.len()));
             values = others;
             self.run_to_end(request, &mut statement, own).await?;
+            if is_whole_text && is_blank(text) {
+                self.keep(sql, statement);
+            }
         }
         Ok(())
     }

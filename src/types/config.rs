@@ -78,8 +78,17 @@ pub const SQL_ON_WORKER_MAX: Duration = Duration::from_millis(1);
 /// Longest text whose compilation is taken for short.
 pub const SQL_SHORT_TEXT_BYTES: usize = 16 * 1024;
 
-/// A frame of rows ends after the row that reaches this. spec: client-protocol 4.5.
+/// Statements sent as text that a connection keeps compiled.
+pub const KEPT_STATEMENTS_MAX: usize = 16;
+
+/// Longest text of such a statement.
+pub const KEPT_STATEMENT_MAX_BYTES: usize = 4096;
+
+/// The first frame of rows ends after the row that reaches this. spec: client-protocol 4.5.
 pub const ROWS_FRAME_BYTES: usize = 4096;
+
+/// So do the others.
+pub const ROWS_FURTHER_FRAME_BYTES: usize = 64 * 1024;
 
 /// Rows of RETURNING collected before the first is sent; beyond it they are sent as they come.
 pub const RETURNING_COLLECTED_MAX_BYTES: usize = 16 * 1024 * 1024;

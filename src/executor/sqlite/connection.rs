@@ -11,6 +11,7 @@ use libsqlite3_sys as sqlite;
 use tokio::sync::watch;
 
 use super::statement::Statement;
+use super::threading::{serial_guard, sqlite_is_serial};
 use crate::pages::{NameError, check_name};
 use crate::types::config::SQL_ON_WORKER_MAX;
 use crate::types::tasks::{Expected, SqlSection};
@@ -132,6 +133,8 @@ impl InterruptHandle {
 pub(super) struct Handle {
     raw: NonNull<sqlite::sqlite3>,
     interrupt: InterruptHandle,
+    /// Whether SQLite has no mutexes.
+    pub(super) serial: bool,
     /// Keeps the VFS registered.
     _vfs: Arc<Vfs>,
 }
@@ -156,6 +159,7 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
+        let _serial = serial_guard(self.serial);
         // SAFETY: open, and no statement is left: each held this handle.
         unsafe { sqlite::sqlite3_close(self.raw()) };
     }
@@ -208,7 +212,8 @@ impl Connection {
         let Some(raw) = NonNull::new(raw) else {
             return Err(SqliteError { code, message: b"out of memory".to_vec() }.into());
         };
-        let handle = Arc::new(Handle { raw, interrupt: interrupt.clone(), _vfs: Arc::clone(vfs) });
+        let serial = sqlite_is_serial();
+        let handle = Arc::new(Handle { raw, interrupt: interrupt.clone(), serial, _vfs: Arc::clone(vfs) });
         if code != sqlite::SQLITE_OK {
             return Err(handle.error(code).into());
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use libsqlite3_sys as sqlite;
 
 use super::connection::{Handle, SqliteError};
+use super::threading::serial_guard;
 use crate::types::config::SQL_SHORT;
 use crate::types::tasks::Expected;
 
@@ -226,6 +227,7 @@ impl Statement {
 
 impl Drop for Statement {
     fn drop(&mut self) {
+        let _serial = serial_guard(self.handle.serial);
         // SAFETY: a live statement, finalised once; its connection is still open.
         unsafe { sqlite::sqlite3_finalize(self.raw()) };
     }
