@@ -12,7 +12,7 @@ use crate::types::tasks::BlockingPool;
 
 use super::directory::Directory;
 use super::error::StorageError;
-use super::log_segments::{OpenSegment, close, make_open, remove_before, remove_old_snapshots};
+use super::log_segments::{OpenSegment, Zeros, close, make_open, remove_before, remove_old_snapshots};
 
 /// Called once when a job is done or has failed.
 type Done = Box<dyn FnOnce(Result<(), StorageError>) + Send>;
@@ -27,6 +27,8 @@ pub(super) enum Job {
         counter: u64,
         /// Its length.
         bytes: u64,
+        /// Where its zeros come from.
+        zeros: Zeros,
     },
     /// Removes closed segments that end before an index, and old snapshots.
     Trim {
@@ -116,7 +118,8 @@ impl Shared {
                 Ok(()) => Outcome::Done,
                 Err(error) => Outcome::Unclosed(segment, error),
             },
-            Job::Prepare { counter, bytes } => match make_open(&self.directory, counter, bytes) {
+            Job::Prepare { counter, bytes, zeros } => match make_open(&self.directory, counter, bytes, zeros)
+            {
                 Ok(segment) => Outcome::Prepared(segment),
                 Err(error) => {
                     // It shows again when the segment is needed.

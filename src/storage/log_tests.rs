@@ -59,6 +59,9 @@ impl DiskFile for FaultyFile {
     fn set_len(&mut self, bytes: u64) -> io::Result<()> {
         self.0.set_len(bytes)
     }
+    fn allocate(&mut self, bytes: u64) -> io::Result<bool> {
+        self.0.allocate(bytes)
+    }
     fn sync_data(&mut self) -> io::Result<()> {
         self.check()?;
         self.0.sync_data()
