@@ -18,10 +18,10 @@ pub struct Contender {
 }
 
 impl Contender {
-    /// This repository's library, or another one that this machine's C library suits.
+    /// A library with a busy timeout.
     #[must_use]
     pub fn new(name: &str, folder: &Path) -> Contender {
-        Contender { name: name.to_owned(), library: Library::at(folder), arguments: Vec::new() }
+        Contender { name: name.to_owned(), library: Library::at(folder), arguments: busy_timeout() }
     }
 
     /// Upstream's, in an unpacked root named by its version. Where it has a busy timeout, LXD's is set.
@@ -57,6 +57,11 @@ impl Contender {
             self.arguments.iter().map(String::as_str).chain(more.iter().copied()).collect();
         Ok(Cluster::of_voters(program, work, &arguments, &vec![self.library.clone(); nodes])?)
     }
+}
+
+/// LXD's.
+fn busy_timeout() -> Vec<String> {
+    vec!["--busy-timeout".to_owned(), "5000".to_owned()]
 }
 
 fn version_of(text: &str) -> [u32; 3] {

@@ -2,6 +2,7 @@
 //! library after the other in every round.
 
 pub mod contender;
+pub mod floor;
 mod footprint;
 mod load;
 pub mod report;

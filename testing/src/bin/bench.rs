@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use dqlite_testing::bench::contender::Contender;
 use dqlite_testing::bench::results::Results;
-use dqlite_testing::bench::{Failure, Settings, measure, report};
+use dqlite_testing::bench::{self, Failure, Settings, measure, report};
 
 const USAGE: &str = "usage: bench PROGRAM OUTPUT_FOLDER NAME=LIBRARY_FOLDER... [--upstream FOLDER] [--rounds N] [--seconds S]
-    [--nodes N,N...] [--only TEXT] [--large MIB]
+    [--nodes N,N...] [--only TEXT] [--large MIB] [--large-rounds N] [--floor PROGRAM]
 The first library is compared with the others. --upstream takes all versions that tests/upstream/fetch.sh unpacked.";
 
 struct Arguments {
@@ -16,18 +16,32 @@ struct Arguments {
     output: PathBuf,
     contenders: Vec<Contender>,
     rounds: usize,
+    /// Rounds in which the large database is made, too.
+    large_rounds: usize,
+    floor: Option<PathBuf>,
     settings: Settings,
 }
 
 fn main() -> Result<(), Failure> {
     let arguments = parse(std::env::args().skip(1))?;
-    let Arguments { program, output, contenders, rounds, settings } = arguments;
+    let Arguments { program, output, contenders, rounds, large_rounds, floor, settings } = arguments;
     std::fs::create_dir_all(&output)?;
     // Not /tmp, which may be memory: a sync must be one.
     let work = output.join(format!("work-{}", std::process::id()));
-    let names: Vec<String> = contenders.iter().map(|contender| contender.name.clone()).collect();
+    let mut names: Vec<String> = contenders.iter().map(|contender| contender.name.clone()).collect();
+    if floor.is_some() {
+        names.push(bench::floor::NAME.to_owned());
+    }
     let mut results = Results::default();
     for round in 1..=rounds {
+        if let Some(floor) = &floor {
+            std::fs::create_dir_all(&work)?;
+            let measured = bench::floor::measure(floor, &work, &settings, &mut results);
+            std::fs::remove_dir_all(&work)?;
+            measured?;
+        }
+        let large_mib = if round <= large_rounds { settings.large_mib } else { 0 };
+        let settings = Settings { large_mib, ..settings.clone() };
         for contender in &contenders {
             eprintln!("round {round} of {rounds}: {}", contender.name);
             let measured = measure(&program, &work, contender, &settings, &mut results);
@@ -47,6 +61,8 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, Failure> 
         output: output.into(),
         contenders: Vec::new(),
         rounds: 5,
+        large_rounds: 1,
+        floor: None,
         settings: Settings {
             time: Duration::from_secs(1),
             warm_up: Duration::from_millis(300),
@@ -67,6 +83,8 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, Failure> 
             "--seconds" => arguments.settings.time = Duration::from_secs_f64(value.parse()?),
             "--nodes" => arguments.settings.nodes = numbers(&value)?,
             "--only" => arguments.settings.only = Some(value),
+            "--large-rounds" => arguments.large_rounds = value.parse()?,
+            "--floor" => arguments.floor = Some(value.into()),
             "--large" => arguments.settings.large_mib = value.parse()?,
             _ => return Err(USAGE.into()),
         }
