@@ -1,6 +1,6 @@
 /*
  * Calls every server function in and out of order and prints what it sees: `server HOST FIRST-PORT SECTION...`, in an empty directory. Runs with any
- * libdqlite.so.0 from 1.15.1 on. Addresses and ids are printed as letters. Each section is a process of its own, so that one that dies or hangs says so
+ * libdqlite.so.0 from 1.15.1 on. `server HOST FIRST-PORT serve NUMBER` is one server, which takes orders from its standard input. Addresses and ids are printed as letters. Each section is a process of its own, so that one that dies or hangs says so
  * and the others go on. spec: c-api 4.
  */
 #define _GNU_SOURCE
@@ -602,12 +602,18 @@ static void run(const struct section *section)
 int main(int count, char **arguments)
 {
     if (count < 4) {
-        fprintf(stderr, "usage: server HOST FIRST-PORT all|SECTION...\n");
+        fprintf(stderr, "usage: server HOST FIRST-PORT all|SECTION...|serve NUMBER\n");
         return 2;
     }
     setvbuf(stdout, NULL, _IOLBF, 0);
     signal(SIGPIPE, SIG_IGN);
     int port = atoi(arguments[2]);
+    if (count == 5 && strcmp(arguments[3], "serve") == 0) {
+        for (int server = 0; server < SERVERS; server++) {
+            snprintf(address[server], sizeof address[server], "%s:%d", arguments[1], port + server);
+        }
+        serve_orders(atoi(arguments[4]) % SERVERS, STDIN_FILENO, STDOUT_FILENO);
+    }
     for (int argument = 3; argument < count; argument++) {
         bool all = strcmp(arguments[argument], "all") == 0;
         for (size_t number = 0; number < sizeof sections / sizeof sections[0]; number++) {

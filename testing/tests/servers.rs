@@ -3,7 +3,10 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::io::{Read, Write};
 use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
 
 use dqlite_testing::loopback::lasting_address;
 use dqlite_testing::process::{Library, compile};
@@ -76,5 +79,92 @@ fn upstream_prints_the_same_but_for_the_roles_of_servers_that_join() {
 
         assert!(seen.contains(" spare"), "{version}: who joins stays a spare\n{seen}");
         assert_same(&seen.replace(" spare", " voter"), &expected, version);
+    }
+}
+
+/// A server in a process; killed when dropped.
+struct Remote(Child);
+
+impl Remote {
+    fn new(library: &Library, program: &Path, work: &Path, port: &str, number: usize) -> Remote {
+        let address = lasting_address().unwrap();
+        let (host, _) = address.rsplit_once(':').unwrap();
+        let mut command = library.command(program);
+        command.current_dir(work).args([host, port, "serve", &number.to_string()]);
+        Remote(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap())
+    }
+
+    /// The code of `s`tart, `x` (stop), or the `i`d.
+    fn ask(&mut self, order: u8) -> u64 {
+        self.0.stdin.as_mut().unwrap().write_all(&[order]).unwrap();
+        let mut answer = [0; 8];
+        self.0.stdout.as_mut().unwrap().read_exact(&mut answer).unwrap();
+        u64::from_le_bytes(answer)
+    }
+}
+
+impl Drop for Remote {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Lines of a server's `node-store` that are roles, in order of joining.
+fn roles(work: &Path, server: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(work.join(server).join("node-store")).unwrap();
+    let roles = text.lines().skip(3).step_by(3);
+    roles.map(str::to_owned).collect()
+}
+
+#[test]
+#[ignore = "needs upstream's libraries: make check-upstream"]
+fn servers_of_both_libraries_make_one_cluster_whoever_founds_it() {
+    let upstream = std::env::var("UPSTREAM").expect("UPSTREAM is the folder of tests/upstream/fetch.sh");
+    let folder = tempfile::tempdir().unwrap();
+    let ours = support::options(folder.path()).library;
+    let program = folder.path().join("server");
+    compile(&source("server.c"), &ours.folders[0], &program).unwrap();
+    let mut port = 22001;
+    for version in VERSIONS {
+        let theirs = Library::of_root(&Path::new(&upstream).join(version));
+        for libraries in [[&theirs, &ours, &theirs], [&ours, &theirs, &ours]] {
+            let what = format!("{version}, founder {:?}", libraries[0].folders[0]);
+            let work = tempfile::tempdir().unwrap();
+            let first_port = port.to_string();
+            port += 4;
+            let begin =
+                |number: usize| Remote::new(libraries[number], &program, work.path(), &first_port, number);
+            let mut remotes = [begin(0), begin(1), begin(2)];
+            for (number, remote) in remotes.iter_mut().enumerate() {
+                assert_eq!(remote.ask(b's'), 0, "{what}: start of {number}");
+            }
+            // Ours ask for a vote, and give one to whoever joins.
+            let found = roles(work.path(), "c");
+            if libraries[0].loader.is_some() {
+                assert_eq!(found, ["voter", "voter", "spare"], "{what}");
+            } else {
+                assert_eq!((&*found[0], &*found[2]), ("voter", "voter"), "{what}");
+            }
+
+            // The second is stopped, the third killed; both come back, upstream's when it is asked until there is a leader.
+            assert_eq!(remotes[1].ask(b'x'), 0, "{what}");
+            for number in [1, 2] {
+                remotes[number] = begin(number);
+                let end = Instant::now() + Duration::from_secs(60);
+                while remotes[number].ask(b's') != 0 {
+                    assert!(Instant::now() < end, "{what}: {number} does not come back");
+                }
+            }
+            // Role management looks after those who did not ask; `node-store` tells what the last start saw.
+            let end = Instant::now() + Duration::from_secs(60);
+            while roles(work.path(), "c")[..2] != ["voter", "voter"] {
+                assert!(Instant::now() < end, "{what}: {:?}", roles(work.path(), "c"));
+                assert_eq!(remotes[2].ask(b'x'), 0, "{what}");
+                assert_eq!(remotes[2].ask(b's'), 0, "{what}");
+            }
+            assert_eq!(roles(work.path(), "c").len(), 3, "{what}");
+        }
     }
 }
