@@ -71,6 +71,7 @@ impl Cluster {
     }
 
     /// The members, when the server is one of them, asking again and again for as long as `limit`; `None` is for ever.
+    /// The vote of a server that has none comes on top.
     ///
     /// # Errors
     /// The time is up, or the address belongs to another member.
@@ -83,13 +84,14 @@ impl Cluster {
         let mut last = "no answer yet".to_owned();
         let mut pauses = Pauses::default();
         loop {
-            let attempt = self.attach_once(known);
+            let attempt = self.join_once(known);
             let result = match deadline {
                 None => Some(attempt.await),
                 Some((_, deadline)) => timeout_at(deadline, attempt).await.ok(),
             };
             match result {
-                Some(Ok(members)) => return Ok(members),
+                // What has begun well has its own bound: a server that is in does not fail for want of a vote.
+                Some(Ok((leader, members))) => return Ok(self.ask_for_vote(leader, members).await),
                 Some(Err(error @ ClusterError::AddressTaken { .. })) if limit.is_some() => return Err(error),
                 Some(Err(error)) => {
                     let reason = error.to_string();
@@ -110,7 +112,8 @@ impl Cluster {
         }
     }
 
-    async fn attach_once(&self, known: &[Vec<u8>]) -> Result<Vec<Server>, ClusterError> {
+    /// The leader and its members, of whom the server is one.
+    async fn join_once(&self, known: &[Vec<u8>]) -> Result<(Client, Vec<Server>), ClusterError> {
         let mut leader = self.leader(known).await?;
         let mut members = leader.cluster().await?;
         if !self.listed(&members)? {
@@ -118,15 +121,23 @@ impl Cluster {
             tracing::info!(id = self.own.id.0, "the cluster has taken the server in");
             members = leader.cluster().await?;
         }
-        if self.lacks_vote(&members) {
-            let mut leader = leader.with_timeout(config::SERVER_PROMOTE_TIMEOUT);
-            match leader.assign(self.own.id, Role::Voter).await {
-                Ok(()) => members = leader.cluster().await?,
-                // The leader's role management sees to it otherwise.
-                Err(error) => tracing::warn!(id = self.own.id.0, %error, "no vote for the server yet"),
-            }
+        Ok((leader, members))
+    }
+
+    /// The members afterwards. Where it fails the leader's role management may see to it.
+    async fn ask_for_vote(&self, leader: Client, members: Vec<Server>) -> Vec<Server> {
+        if !self.lacks_vote(&members) {
+            return members;
         }
-        Ok(members)
+        let mut leader = leader.with_timeout(config::SERVER_PROMOTE_TIMEOUT);
+        let answered = match leader.assign(self.own.id, Role::Voter).await {
+            Ok(()) => leader.with_timeout(config::CLIENT_REQUEST_TIMEOUT).cluster().await,
+            Err(error) => Err(error),
+        };
+        answered.unwrap_or_else(|error| {
+            tracing::warn!(id = self.own.id.0, %error, "no vote for the server yet");
+            members
+        })
     }
 
     /// The members as the leader knows them.

@@ -140,3 +140,16 @@ async fn the_members_that_the_own_log_names_are_asked_too() {
     assert!(!nodes.cluster(&log[..1]).is_member());
     assert_eq!(cluster.attach(&[], Some(LIMIT)).await.unwrap(), log);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_vote_that_takes_too_long_does_not_keep_a_server_out() {
+    let nodes = TestNodes::new(&["a"]);
+    nodes.set_members(vec![member("a", 1, Role::Voter), member(OWN_ADDRESS, OWN.0, Role::Spare)]);
+    nodes.refuse(&[0]);
+    let start = Instant::now();
+
+    let members = nodes.cluster(&[]).attach(&known(&["a"]), Some(Duration::from_secs(1))).await.unwrap();
+
+    assert_eq!(members.last().unwrap().role, Role::Spare);
+    assert_eq!(start.elapsed(), config::SERVER_PROMOTE_TIMEOUT);
+}

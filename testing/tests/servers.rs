@@ -6,6 +6,7 @@
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use dqlite_testing::loopback::lasting_address;
@@ -13,8 +14,18 @@ use dqlite_testing::process::{Library, compile};
 
 mod support;
 
-/// First of the ports on the loopback address of this process.
-const FIRST_PORT: &str = "20001";
+/// Ports of one run of the program: four for each section.
+const PORTS_OF_A_RUN: u16 = 100;
+
+/// The next ports on the loopback address of this process.
+static NEXT_PORT: AtomicU16 = AtomicU16::new(20001);
+
+/// Where a run has its ports.
+fn host_and_port() -> [String; 2] {
+    let address = lasting_address().unwrap();
+    let (host, _) = address.rsplit_once(':').unwrap();
+    [host.to_owned(), NEXT_PORT.fetch_add(PORTS_OF_A_RUN, Ordering::Relaxed).to_string()]
+}
 
 /// Versions of upstream that have servers.
 const VERSIONS: [&str; 2] = ["1.18.1", "1.18.7"];
@@ -33,7 +44,7 @@ fn seen(library: &Library, program: &Path, sections: &[&str]) -> String {
     let address = lasting_address().unwrap();
     let (host, _) = address.rsplit_once(':').unwrap();
     let mut command = library.command(program);
-    let output = command.current_dir(work.path()).args([host, FIRST_PORT]).args(sections).output().unwrap();
+    let output = command.current_dir(work.path()).args(host_and_port()).args(sections).output().unwrap();
     assert!(output.status.success(), "{:?}: {}", output.status, String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
@@ -86,11 +97,15 @@ fn upstream_prints_the_same_but_for_the_roles_of_servers_that_join() {
 struct Remote(Child);
 
 impl Remote {
-    fn new(library: &Library, program: &Path, work: &Path, port: &str, number: usize) -> Remote {
-        let address = lasting_address().unwrap();
-        let (host, _) = address.rsplit_once(':').unwrap();
+    fn new(
+        library: &Library,
+        program: &Path,
+        work: &Path,
+        host_and_port: &[String; 2],
+        number: usize,
+    ) -> Remote {
         let mut command = library.command(program);
-        command.current_dir(work).args([host, port, "serve", &number.to_string()]);
+        command.current_dir(work).args(host_and_port).args(["serve", &number.to_string()]);
         Remote(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap())
     }
 
@@ -126,16 +141,13 @@ fn servers_of_both_libraries_make_one_cluster_whoever_founds_it() {
     let ours = support::options(folder.path()).library;
     let program = folder.path().join("server");
     compile(&source("server.c"), &ours.folders[0], &program).unwrap();
-    let mut port = 22001;
     for version in VERSIONS {
         let theirs = Library::of_root(&Path::new(&upstream).join(version));
         for libraries in [[&theirs, &ours, &theirs], [&ours, &theirs, &ours]] {
             let what = format!("{version}, founder {:?}", libraries[0].folders[0]);
             let work = tempfile::tempdir().unwrap();
-            let first_port = port.to_string();
-            port += 4;
-            let begin =
-                |number: usize| Remote::new(libraries[number], &program, work.path(), &first_port, number);
+            let place = host_and_port();
+            let begin = |number: usize| Remote::new(libraries[number], &program, work.path(), &place, number);
             let mut remotes = [begin(0), begin(1), begin(2)];
             for (number, remote) in remotes.iter_mut().enumerate() {
                 assert_eq!(remote.ask(b's'), 0, "{what}: start of {number}");
