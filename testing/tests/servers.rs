@@ -41,8 +41,6 @@ fn source(name: &str) -> std::path::PathBuf {
 /// What the program prints.
 fn seen(library: &Library, program: &Path, sections: &[&str]) -> String {
     let work = tempfile::tempdir().unwrap();
-    let address = lasting_address().unwrap();
-    let (host, _) = address.rsplit_once(':').unwrap();
     let mut command = library.command(program);
     let output = command.current_dir(work.path()).args(host_and_port()).args(sections).output().unwrap();
     assert!(output.status.success(), "{:?}: {}", output.status, String::from_utf8_lossy(&output.stderr));
