@@ -1,5 +1,6 @@
 //! A node's life: options, start, stop, handover, recover, role management.
 
+pub mod background;
 pub mod core;
 pub mod error_text;
 pub mod failure;

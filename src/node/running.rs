@@ -9,6 +9,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::background::Background;
 use super::core::{Core, CoreParts, LiveSettings, StoreEpochs};
 use super::failure::Failure;
 use super::roles::EngineMembership;
@@ -205,6 +206,19 @@ impl Running {
             let _ = sender.send(handover.run().await);
         });
         receiver.recv().unwrap_or(Err(HandoverError::NoLeader))
+    }
+
+    /// What may run beside the node; `None` after the stop.
+    #[must_use]
+    pub fn background(&self) -> Option<Background> {
+        let (core, threads) = (self.core.as_ref()?, self.threads.as_ref()?);
+        Some(Background {
+            tasks: core.sql_tasks().clone(),
+            stop: core.stopping().clone(),
+            pool: Arc::new(threads.pool()),
+            dial: Arc::clone(&self.dial),
+            membership: Arc::new(EngineMembership(core.engine().clone())),
+        })
     }
 
     /// Ends connections, consensus, log and threads, in this order; the directory is free afterwards.

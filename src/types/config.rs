@@ -264,3 +264,34 @@ pub const LOG_WANTED_MAX_BYTES: usize = 256 * 1024 * 1024;
 
 /// How long the entries behind a snapshot are kept after it was sent.
 pub const SNAPSHOT_ENTRIES_KEPT: Duration = Duration::from_secs(10);
+
+/// Longest `server-info` or `node-store` that is read: ten thousand members and more.
+pub const SERVER_FILE_MAX_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Addresses of `dqlite_server_set_auto_join` that are kept.
+pub const SERVER_AUTO_JOIN_MAX: usize = 4096;
+
+/// Longest wait of `dqlite_server_start` for a cluster that takes the server in.
+pub const SERVER_JOIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Longest wait of `dqlite_server_start` for a leader, if the server is a member already: two elections. Then it runs on
+/// without: the other members may be waiting for just this one.
+pub const SERVER_LEADER_TIMEOUT: Duration = Duration::from_secs(12);
+
+/// Longest wait of a server that makes a new cluster for a connection to its own address.
+pub const SERVER_BOOTSTRAP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// First pause before a server asks the members again for the leader; each further one is twice as long ...
+pub const SERVER_RETRY_MIN: Duration = Duration::from_millis(100);
+
+/// ... up to this.
+pub const SERVER_RETRY_MAX: Duration = Duration::from_secs(2);
+
+/// Members that a server asks at once who leads.
+pub const SERVER_ASKS_AT_ONCE: usize = 16;
+
+/// Longest wait for the vote of a server that has joined; the log comes first.
+pub const SERVER_PROMOTE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Pause before a running server asks for the members again. spec: c-api 4.4.
+pub const SERVER_REFRESH_INTERVAL: Duration = Duration::from_secs(30);
