@@ -264,3 +264,6 @@ pub const LOG_WANTED_MAX_BYTES: usize = 256 * 1024 * 1024;
 
 /// How long the entries behind a snapshot are kept after it was sent.
 pub const SNAPSHOT_ENTRIES_KEPT: Duration = Duration::from_secs(10);
+
+/// Longest line that `LIBDQLITE_TRACE` asks for.
+pub const TRACE_LINE_MAX_BYTES: usize = 4096;
