@@ -218,42 +218,86 @@ static void setters(dqlite_node *n)
     SHOW(dqlite_node_set_snapshot_params(n, 1024, 8192));
     SHOW(dqlite_node_set_connect_func(n, connect_nobody, NULL));
     SHOW(dqlite_node_set_failure_domain(n, 7));
-    int (*v2)(dqlite_node *, unsigned, unsigned, int) = (int (*)(dqlite_node *, unsigned, unsigned, int))dlsym(
-        RTLD_DEFAULT, "dqlite_node_set_snapshot_params_v2");
-    for (int strategy = -1; v2 != NULL && strategy <= 2; strategy++) {
-        printf("params_v2(1024, 8192, %d) -> %d\n", strategy, v2(n, 1024, 8192, strategy));
-    }
-    static const size_t sizes[] = {512, 4096, 262144, 0, 1, 256, 511, 1000, 524288};
-    int (*block)(dqlite_node *, size_t) = (int (*)(dqlite_node *, size_t))dlsym(RTLD_DEFAULT, "dqlite_node_set_block_size");
-    for (size_t i = 0; block != NULL && i < sizeof sizes / sizeof *sizes; i++) {
-        printf("block_size(%zu) -> %d\n", sizes[i], block(n, sizes[i]));
-    }
-    if (block != NULL) {
-        printf("block_size(4096) -> %d\n", block(n, 4096));
-    }
-    OPTIONAL(dqlite_node_set_target_voters, int, -1);
-    OPTIONAL(dqlite_node_set_target_voters, int, 3);
-    OPTIONAL(dqlite_node_set_target_standbys, int, 0);
-    OPTIONAL(dqlite_node_set_auto_recovery, bool, true);
-    OPTIONAL(dqlite_node_set_snapshot_compression, bool, true);
-    OPTIONAL(dqlite_node_set_pool_thread_count, unsigned, 4);
-    OPTIONAL(dqlite_node_set_busy_timeout, unsigned, 10);
-    int (*disk)(dqlite_node *) = (int (*)(dqlite_node *))dlsym(RTLD_DEFAULT, "dqlite_node_enable_disk_mode");
-    printf("enable_disk_mode -> %d\n", disk == NULL ? -1 : disk(n));
     printf("errmsg \"%s\"\n", dqlite_node_errmsg(n));
 }
 
-/* conformance: c-api 33, 35, 36, 37, 38, 39 */
-static void section_setters(void)
+/* Setters before and after a start. */
+static void before_and_after(const char *directory, void (*set)(dqlite_node *))
 {
-    dqlite_node *n = create_quietly("setters");
-    setters(n);
+    dqlite_node *n = create_quietly(directory);
+    set(n);
     SHOW(dqlite_node_set_bind_address(n, own("@abi-setters")));
     start(n);
-    setters(n);
+    set(n);
     SHOW(dqlite_node_set_bind_address(n, own("@abi-setters-2")));
     SHOW(dqlite_node_stop(n));
     dqlite_node_destroy(n);
+}
+
+/* conformance: c-api 33, 35, 37 */
+static void section_setters(void)
+{
+    before_and_after("setters", setters);
+}
+
+static void later_setters(dqlite_node *n)
+{
+    static const size_t sizes[] = {512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072, 262144, 0, 1, 256, 511, 1000, 524288, 4096};
+    int (*block)(dqlite_node *, size_t) = (int (*)(dqlite_node *, size_t))dlsym(RTLD_DEFAULT, "dqlite_node_set_block_size");
+    int (*manage)(dqlite_node *) = (int (*)(dqlite_node *))dlsym(RTLD_DEFAULT, "dqlite_node_enable_role_management");
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        printf("block_size(%zu) -> %d\n", sizes[i], block(n, sizes[i]));
+    }
+    OPTIONAL(dqlite_node_set_target_voters, int, -1);
+    OPTIONAL(dqlite_node_set_target_voters, int, 3);
+    OPTIONAL(dqlite_node_set_target_standbys, int, -1);
+    OPTIONAL(dqlite_node_set_target_standbys, int, 0);
+    OPTIONAL(dqlite_node_set_auto_recovery, bool, false);
+    OPTIONAL(dqlite_node_set_auto_recovery, bool, true);
+    OPTIONAL(dqlite_node_set_snapshot_compression, bool, false);
+    OPTIONAL(dqlite_node_set_snapshot_compression, bool, true);
+    OPTIONAL(dqlite_node_set_pool_thread_count, unsigned, 0);
+    OPTIONAL(dqlite_node_set_pool_thread_count, unsigned, 4);
+    printf("enable_role_management -> %d\n", manage(n));
+    printf("errmsg \"%s\"\n", dqlite_node_errmsg(n));
+}
+
+/* conformance: c-api 36, 37 */
+static void section_later_setters(void)
+{
+    before_and_after("later-setters", later_setters);
+}
+
+static void newest_setters(dqlite_node *n)
+{
+    int (*v2)(dqlite_node *, unsigned, unsigned, int) = (int (*)(dqlite_node *, unsigned, unsigned, int))dlsym(
+        RTLD_DEFAULT, "dqlite_node_set_snapshot_params_v2");
+    for (int strategy = -1; strategy <= 2; strategy++) {
+        printf("params_v2(1024, 8192, %d) -> %d\n", strategy, v2(n, 1024, 8192, strategy));
+    }
+    printf("params_v2(5, 4, 1) -> %d\n", v2(n, 5, 4, 1));
+    printf("params_v2(0, 3, 1) -> %d\n", v2(n, 0, 3, 1));
+    OPTIONAL(dqlite_node_set_busy_timeout, unsigned, 0);
+    OPTIONAL(dqlite_node_set_busy_timeout, unsigned, 10);
+    printf("errmsg \"%s\"\n", dqlite_node_errmsg(n));
+}
+
+/* conformance: c-api 35, 37, 39 */
+static void section_newest_setters(void)
+{
+    before_and_after("newest-setters", newest_setters);
+}
+
+static void disk_mode(dqlite_node *n)
+{
+    int (*disk)(dqlite_node *) = (int (*)(dqlite_node *))dlsym(RTLD_DEFAULT, "dqlite_node_enable_disk_mode");
+    printf("enable_disk_mode -> %d\n", disk(n));
+}
+
+/* conformance: c-api 37, 38 */
+static void section_disk_mode(void)
+{
+    before_and_after("disk-mode", disk_mode);
 }
 
 /* Lives of one directory and name in one process. */
@@ -477,6 +521,9 @@ static const struct section sections[] = {
     {"bind_after_failed_start", section_bind_after_failed_start, SINCE_1_18_1},
     {"bind_taken", section_bind_taken, EVERY_RELEASE},
     {"setters", section_setters, EVERY_RELEASE},
+    {"later_setters", section_later_setters, SINCE_1_18_1},
+    {"newest_setters", section_newest_setters, SINCE_1_18_7},
+    {"disk_mode", section_disk_mode, ONLY_1_18_1},
     {"first_start", section_first_start, EVERY_RELEASE},
     {"in_use", section_in_use, EVERY_RELEASE},
     {"create_in_use", section_create_in_use, EVERY_RELEASE},

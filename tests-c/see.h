@@ -249,6 +249,8 @@ static inline const char *yes_or_no(int condition)
 #define EVERY_RELEASE "1.11.1 1.18.1 1.18.7"
 #define SINCE_1_18_1 "1.18.1 1.18.7"
 #define SINCE_1_18_7 "1.18.7"
+/* Disk mode went after it. */
+#define ONLY_1_18_1 "1.18.1"
 #define ONLY_HERE ""
 
 struct section {
