@@ -414,6 +414,35 @@ static void section_no_address(void)
     dqlite_node_destroy(n);
 }
 
+/* Another socket listens where this one is bound. */
+/* conformance: c-api 41 (better: upstream never answers) */
+static void section_port_taken(void)
+{
+    char address[64];
+    int on = 1;
+    struct sockaddr_in taken;
+    socklen_t size = sizeof taken;
+    int other = socket(AF_INET, SOCK_STREAM, 0);
+    dqlite_node *n = create_quietly("port-taken");
+    memset(&taken, 0, sizeof taken);
+    taken.sin_family = AF_INET;
+    taken.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    setsockopt(other, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (bind(other, (struct sockaddr *)&taken, size) != 0 || getsockname(other, (struct sockaddr *)&taken, &size) != 0) {
+        printf("no port: %s\n", strerror(errno));
+    }
+    snprintf(address, sizeof address, "127.0.0.1:%d", ntohs(taken.sin_port));
+    printf("bind -> %d\n", dqlite_node_set_bind_address(n, address));
+    printf("listen -> %d\n", listen(other, 1));
+    double begin = seconds();
+    start(n);
+    printf("within a second: %s\n", yes_or_no(seconds() - begin < 1));
+    close(other);
+    start(n);
+    SHOW(dqlite_node_stop(n));
+    dqlite_node_destroy(n);
+}
+
 static void section_start_again(void)
 {
     dqlite_node *n = create_quietly("again");
@@ -530,6 +559,7 @@ static const struct section sections[] = {
     {"stop_before_start", section_stop_before_start, SINCE_1_18_7},
     {"stop_twice", section_stop_twice, SINCE_1_18_7},
     {"no_address", section_no_address, ONLY_HERE},
+    {"port_taken", section_port_taken, ONLY_HERE},
     {"start_again", section_start_again, ONLY_HERE},
     {"destroy_running", section_destroy_running, ONLY_HERE},
     {"handover", section_handover, SINCE_1_18_7},

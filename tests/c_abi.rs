@@ -36,7 +36,8 @@ fn the_header_compiles_alone_in_every_dialect_and_links_without_the_library() {
     }
 }
 
-// LXD's Makefile probes for the header so. conformance: c-api 9
+// LXD's Makefile probes for the header so.
+// conformance: c-api 9
 #[test]
 fn a_program_that_calls_nothing_links_without_the_library() {
     let folder = tempfile::tempdir().unwrap();

@@ -151,7 +151,8 @@ fn a_cluster_that_was_suspended_as_a_whole_goes_on() {
     assert_good_member(&cluster, writers, last);
 }
 
-// With 20 ms an election starts after 300 ms, without after 3 s. conformance: c-api 34
+// With 20 ms an election starts after 300 ms, without after 3 s.
+// conformance: c-api 34
 #[test]
 fn two_nodes_elect_as_fast_as_their_latency_says() {
     let bed = bed();
