@@ -11,6 +11,7 @@ pub mod roles;
 pub mod run_parts;
 pub mod running;
 pub mod threads;
+pub mod trace;
 
 #[cfg(test)]
 mod running_tests;

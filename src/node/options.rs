@@ -194,7 +194,7 @@ impl Options {
 mod tests {
     use super::*;
 
-    // checklist c-api 33: latency
+    // conformance: c-api 33
     #[test]
     fn latency_is_a_millisecond_to_an_hour() {
         let mut options = Options::default();
@@ -211,7 +211,7 @@ mod tests {
         assert_eq!(options.set_network_latency_ns(3_600_000_000_000), Ok(()));
     }
 
-    // checklist c-api 34: latency of 20 ms gives 300 ms and 30 ms
+    // conformance: c-api 34
     #[test]
     fn timers_follow_from_the_latency() {
         for (latency, heartbeat, election) in
@@ -224,7 +224,7 @@ mod tests {
         }
     }
 
-    // checklist c-api 35: snapshot params
+    // conformance: c-api 35
     #[test]
     fn trailing_is_at_least_four_and_at_least_the_threshold() {
         let mut options = Options::default();
@@ -244,7 +244,7 @@ mod tests {
         assert_eq!(options.trailing_strategy, TrailingStrategy::Dynamic);
     }
 
-    // checklist c-api 36: block size
+    // conformance: c-api 36
     #[test]
     fn block_sizes_are_powers_of_two_from_512_to_256_kib() {
         let mut options = Options::default();

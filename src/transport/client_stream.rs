@@ -7,6 +7,8 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
 
+use super::quiet::Quiet;
+
 /// What a client's messages are read from.
 pub type Reading = Box<dyn AsyncRead + Send + Unpin>;
 
@@ -45,28 +47,30 @@ pub trait ClientStream: Send + 'static {
 
 impl ClientStream for TcpStream {
     type Read = tcp::OwnedReadHalf;
-    type Write = tcp::OwnedWriteHalf;
+    type Write = Quiet<tcp::OwnedWriteHalf>;
 
     fn split(self) -> (Self::Read, Self::Write) {
-        self.into_split()
+        let (read, write) = self.into_split();
+        (read, Quiet(write))
     }
 
     fn detach(read: Self::Read, write: Self::Write) -> Detached {
-        let stream = read.reunite(write).map_err(io::Error::other).and_then(TcpStream::into_std);
+        let stream = read.reunite(write.0).map_err(io::Error::other).and_then(TcpStream::into_std);
         Detached(Box::new(move || Ok(Box::new(TcpStream::from_std(stream?)?))))
     }
 }
 
 impl ClientStream for UnixStream {
     type Read = unix::OwnedReadHalf;
-    type Write = unix::OwnedWriteHalf;
+    type Write = Quiet<unix::OwnedWriteHalf>;
 
     fn split(self) -> (Self::Read, Self::Write) {
-        self.into_split()
+        let (read, write) = self.into_split();
+        (read, Quiet(write))
     }
 
     fn detach(read: Self::Read, write: Self::Write) -> Detached {
-        let stream = read.reunite(write).map_err(io::Error::other).and_then(UnixStream::into_std);
+        let stream = read.reunite(write.0).map_err(io::Error::other).and_then(UnixStream::into_std);
         Detached(Box::new(move || Ok(Box::new(UnixStream::from_std(stream?)?))))
     }
 }

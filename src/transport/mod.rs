@@ -4,3 +4,4 @@ pub mod address;
 pub mod client_stream;
 pub mod dial;
 pub mod listener;
+pub mod quiet;

@@ -295,3 +295,6 @@ pub const SERVER_PROMOTE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Pause before a running server asks for the members again. spec: c-api 4.4.
 pub const SERVER_REFRESH_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Longest line that `LIBDQLITE_TRACE` asks for.
+pub const TRACE_LINE_MAX_BYTES: usize = 4096;
