@@ -73,6 +73,7 @@ fn planted_faults_are_found() {
         (Plant::ForgottenVote, 1500),
         (Plant::Gap, 100),
         (Plant::EarlyReply, 400),
+        (Plant::VersionTwice, 100),
     ] {
         // What the checks say, not that a node notices by itself.
         let is_violation = |text: &&String| {
