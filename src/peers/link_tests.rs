@@ -93,6 +93,26 @@ async fn a_sign_of_life_ends_the_wait_for_the_next_dial() {
     assert!(began.elapsed() < DIAL_RETRY);
 }
 
+// A peer that stops closes its connections one by one; who dials it meanwhile bothers a host that is on its way out.
+#[tokio::test(start_paused = true)]
+async fn a_sign_of_life_from_before_the_connection_ended_does_not_count() {
+    let (ours, theirs) = duplex(1 << 16);
+    let (link, mut dials, _stop) = started(vec![ours]);
+    let mut state = link.state();
+    link.send(message(b"1")).unwrap();
+    dials.recv().await.unwrap();
+    state.wait_for(|state| state.connected).await.unwrap();
+    let began = Instant::now();
+
+    link.poke();
+    drop(theirs);
+    state.wait_for(|state| !state.connected).await.unwrap();
+    link.send(message(b"2")).unwrap();
+    dials.recv().await.unwrap();
+
+    assert_eq!(began.elapsed(), DIAL_RETRY);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_closed_connection_is_noticed_and_the_next_message_dials_again() {
     let (first, theirs) = duplex(1 << 16);
