@@ -54,6 +54,26 @@ fn the_index_lists_every_document() {
 }
 
 #[test]
+fn every_file_that_a_document_names_is_there() {
+    let is_file = |name: &str| {
+        let known = [".rs", ".c", ".cc", ".sh", ".txt", ".toml"].iter().any(|end| name.ends_with(end));
+        known && name.contains('/') && !name.contains([' ', '*', '$'])
+    };
+    let mut count = 0;
+    for document in documents().into_iter().filter(|document| document != "CHANGELOG.md") {
+        let text = text_of(&document);
+        let names =
+            text.lines().flat_map(|line| line.split('`').skip(1).step_by(2)).filter(|name| is_file(name));
+        for name in names {
+            count += 1;
+            let places = [root().join(name), root().join("src").join(name)];
+            assert!(places.iter().any(|place| place.exists()), "{document}: {name}");
+        }
+    }
+    assert!(count >= 10, "{count} files");
+}
+
+#[test]
 fn links_in_code_are_none() {
     let text = "[a](one.md) `[b](two.md)`\n```\n[c](three.md)\n```\n[d](four.md#x)";
     assert_eq!(links(text), ["one.md", "four.md#x"]);
