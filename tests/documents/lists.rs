@@ -2,14 +2,26 @@
 
 use std::collections::BTreeSet;
 
+use dqlite::protocol::{request, response};
+
 use crate::blocks::text_of;
-use crate::source::{bounds, failure_texts, log_messages};
+use crate::source::{bounds, failures, log_messages};
 
 /// The cells of the tables in a part of a document.
 fn rows(text: &str) -> Vec<Vec<String>> {
     let lines = text.lines().filter(|line| line.starts_with("| "));
     let cells = |line: &str| line[1..].split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
     lines.map(cells).collect()
+}
+
+/// The first table of a section of a document, its head in front.
+fn section(document: &str, heading: &str) -> Vec<Vec<String>> {
+    let text = text_of(document);
+    let (_, rest) =
+        text.split_once(&format!("\n## {heading}\n")).unwrap_or_else(|| panic!("{document}: {heading}"));
+    let lines =
+        rest.lines().skip_while(|line| !line.starts_with("| ")).take_while(|line| line.starts_with('|'));
+    rows(&lines.collect::<Vec<_>>().join("\n"))
 }
 
 /// What stands between backquotes.
@@ -40,26 +52,58 @@ fn the_table_of_log_messages_has_what_the_source_has() {
 }
 
 #[test]
-fn the_table_of_failures_has_every_text_of_the_source() {
-    let document = text_of("docs/protocol.md");
-    let section = document.split("\n## Failures").nth(1).unwrap().split("\n## ").next().unwrap();
-    let listed: BTreeSet<String> =
-        rows(section).iter().filter(|row| row.len() == 5).flat_map(|row| quoted(&row[1])).collect();
-    let found = failure_texts();
+fn the_table_of_failures_has_what_the_source_has() {
+    let table = section("docs/protocol.md", "Failures");
+    let mut listed = BTreeSet::new();
+    for row in table.iter().skip(1) {
+        for code in row[0].split(',').map(|code| code.trim().parse::<u64>().unwrap()) {
+            listed.extend(quoted(&row[1]).into_iter().map(|text| (code, text)));
+        }
+    }
+    let found = failures();
+    let is_listed = |(code, text): &(Option<u64>, String)| {
+        listed.iter().any(|(other, same)| same == text && code.is_none_or(|code| code == *other))
+    };
+    let is_found = |(code, text): &(u64, String)| {
+        found.contains(&(Some(*code), text.clone())) || found.contains(&(None, text.clone()))
+    };
 
-    assert_eq!(
-        found.difference(&listed).collect::<Vec<_>>(),
-        Vec::<&String>::new(),
-        "not in docs/protocol.md"
-    );
-    assert_eq!(listed.difference(&found).collect::<Vec<_>>(), Vec::<&String>::new(), "not in the source");
+    let missing: Vec<_> = found.iter().filter(|failure| !is_listed(failure)).collect();
+    let gone: Vec<_> = listed.iter().filter(|failure| !is_found(failure)).collect();
+    assert!(missing.is_empty(), "not in docs/protocol.md: {missing:#?}");
+    assert!(gone.is_empty(), "in docs/protocol.md and not in the source: {gone:#?}");
     assert!(found.len() >= 25, "{found:?}");
 }
 
 #[test]
+fn the_tables_of_requests_and_answers_have_the_numbers_of_the_source() {
+    // EXEC_SQL for ExecSql.
+    let name = |kind: &dyn std::fmt::Debug| {
+        let mut name = String::new();
+        for letter in format!("{kind:?}").chars() {
+            if letter.is_ascii_uppercase() && !name.is_empty() {
+                name.push('_');
+            }
+            name.push(letter.to_ascii_uppercase());
+        }
+        name
+    };
+    let listed = |heading| -> Vec<(u8, String)> {
+        let rows = section("docs/protocol.md", heading);
+        rows.iter().skip(1).map(|row| (row[0].parse().unwrap(), row[1].clone())).collect()
+    };
+    let requests =
+        (0..=u8::MAX).filter_map(|number| Some((number, name(&request::Kind::from_number(number)?))));
+    use response::Kind::*;
+    let answers = [Failure, Server, Welcome, Servers, Db, Stmt, Result, Rows, Empty, Files, Metadata];
+
+    assert_eq!(listed("Requests"), requests.collect::<Vec<_>>());
+    assert_eq!(listed("Answers"), answers.map(|kind| (kind as u8, name(&kind))));
+}
+
+#[test]
 fn the_table_of_bounds_has_every_bound_with_its_value() {
-    let document = text_of("docs/limits.md");
-    let table = rows(document.split("\n## By name").nth(1).unwrap());
+    let table = section("docs/limits.md", "By name");
     let listed: Vec<(String, String)> =
         table.iter().skip(1).map(|row| (quoted(&row[0]).concat(), row[1].clone())).collect();
     let found = bounds();

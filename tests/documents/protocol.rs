@@ -50,6 +50,7 @@ fn body(block: &Block) -> Bytes {
     Bytes::from(block.whole()).slice(8..)
 }
 
+// conformance: client-protocol H1, H2, H3, M1, M9, C1, C2, Q3
 #[test]
 fn a_running_node_answers_every_request_of_the_document_as_it_says() {
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];

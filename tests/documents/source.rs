@@ -1,9 +1,9 @@
 //! What the source says: its constants, its log messages and the failures it sends.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use crate::blocks::root;
+use crate::blocks::{root, text_of};
 
 /// The sources of the library without their tests: path and text.
 pub fn sources() -> Vec<(String, String)> {
@@ -73,22 +73,41 @@ fn message_of(arguments: &str) -> Option<String> {
     None
 }
 
-/// Every text of a failure that the library itself makes.
-pub fn failure_texts() -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    let mut texts = |text: &str, begin: &str| {
-        for (at, _) in text.match_indices(begin) {
-            let quoted = text[at..].split(';').next().unwrap_or_default().split('"').nth(1);
-            // Otherwise it is a constant, which is found at its own place.
-            found.extend(quoted.map(str::to_owned));
+/// Every failure that the library itself makes: its code, where that is told beside the text, and the text.
+pub fn failures() -> BTreeSet<(Option<u64>, String)> {
+    let mut codes = BTreeMap::new();
+    for path in ["src/executor/failure.rs", "src/protocol/failure.rs"] {
+        for constant in text_of(path).split("pub const ").skip(1) {
+            if let Some((name, value)) =
+                constant.split(';').next().and_then(|line| line.split_once(": u64 = "))
+            {
+                codes.insert(name.to_owned(), value.parse::<u64>().unwrap());
+            }
         }
-    };
+    }
+    let mut found = BTreeSet::new();
     for (path, text) in sources() {
-        if path.starts_with("src/gateway/") || path.starts_with("src/executor/") {
-            texts(&text, "Failure::new(");
-            texts(&text, "response::failure(");
-        } else if path == "src/protocol/failure.rs" {
-            texts(&text, ": &str =");
+        let is_sender = path.starts_with("src/gateway/") || path.starts_with("src/executor/");
+        let begins = ["Failure::new(", "response::failure("];
+        for begin in begins.iter().filter(|_| is_sender) {
+            for (at, _) in text.match_indices(begin) {
+                let arguments = text[at + begin.len()..].split(')').next().unwrap_or_default();
+                let code =
+                    arguments.split(',').next().unwrap_or_default().rsplit("::").next().unwrap_or_default();
+                // Without a text of its own it passes on another's.
+                if let Some(quoted) = arguments.split('"').nth(1) {
+                    let code = code.parse().ok().or_else(|| codes.get(code).copied());
+                    found.insert((
+                        Some(code.unwrap_or_else(|| panic!("{path}: {arguments}"))),
+                        quoted.to_owned(),
+                    ));
+                }
+            }
+        }
+        if path == "src/protocol/failure.rs" {
+            // Their codes depend on the request.
+            let texts = text.split(": &str =").skip(1).map(|rest| rest.split('"').nth(1).unwrap().to_owned());
+            found.extend(texts.map(|text| (None, text)));
         }
     }
     found
