@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use dqlite::protocol::{request, response};
 
 use crate::blocks::text_of;
-use crate::source::{bounds, failures, log_messages};
+use crate::source::{bounds, failures, log_messages, sources};
 
 /// The cells of the tables in a part of a document.
 fn rows(text: &str) -> Vec<Vec<String>> {
@@ -73,6 +73,35 @@ fn the_table_of_failures_has_what_the_source_has() {
     assert!(missing.is_empty(), "not in docs/protocol.md: {missing:#?}");
     assert!(gone.is_empty(), "in docs/protocol.md and not in the source: {gone:#?}");
     assert!(found.len() >= 25, "{found:?}");
+}
+
+#[test]
+fn the_table_of_error_texts_has_every_beginning_that_a_node_gives() {
+    let table = section("docs/operations.md", "What `dqlite_node_errmsg` says");
+    let listed: Vec<String> = table.iter().skip(1).flat_map(|row| quoted(&row[0])).collect();
+    let all: String = sources().into_iter().map(|(_, text)| text).collect();
+    for text in table.iter().skip(1).flat_map(|row| [quoted(&row[0]), quoted(&row[1])].concat()) {
+        let is_text = text.contains(' ');
+        assert!(!is_text || all.contains(&text), "in docs/operations.md and not in the source: {text}");
+    }
+    let mut count = 0;
+    for begin in ["StartError(", "error.set(", "self.failed(&format!(", "report(&format!("] {
+        for path in ["src/node/handle.rs", "src/node/running.rs"] {
+            for text in text_of(path).split(begin).skip(1) {
+                let (before, literal) = text.split_once('"').unwrap_or((text, ""));
+                // Otherwise the text is made elsewhere.
+                if matches!(before, "" | "format!(" | "&format!(") {
+                    let beginning = literal.split(['"', '{']).next().unwrap();
+                    assert!(
+                        listed.iter().any(|text| text == beginning),
+                        "not in docs/operations.md: {beginning}"
+                    );
+                    count += 1;
+                }
+            }
+        }
+    }
+    assert!(count >= 15, "{count} texts");
 }
 
 #[test]
