@@ -26,12 +26,22 @@ pub(super) struct Request {
     version: Option<u32>,
     /// Whether the request put something into the log's queue.
     pub(super) wrote: bool,
+    /// The first version that it put there: if that is not in the log, nothing of the request is.
+    first_written: Option<u32>,
     in_flight: Vec<InFlightPermit>,
 }
 
 impl Request {
     pub(super) fn new(epoch: u64, database: Arc<Database>) -> Request {
-        Request { epoch, database, used_head: false, version: None, wrote: false, in_flight: Vec::new() }
+        Request {
+            epoch,
+            database,
+            used_head: false,
+            version: None,
+            wrote: false,
+            first_written: None,
+            in_flight: Vec::new(),
+        }
     }
 
     /// The failure of a request whose epoch has ended.
@@ -253,6 +263,7 @@ impl Session {
                 permit.add_bytes(data.len());
             }
             request.wrote = true;
+            request.first_written.get_or_insert(commit.version);
             // Refused: the epoch is over, and the wait for the version says so.
             let database = Arc::clone(&open.database);
             let _ =
@@ -284,10 +295,19 @@ impl Session {
             request.version = Some(seen.version);
         }
         let Some(version) = request.version else { return Ok(()) };
-        let applied = request.database.when_applied(request.epoch, version).await;
+        let when_applied = |version| request.database.when_applied(request.epoch, version);
+        // Asked for before the wait: of an epoch that is over nobody knows what became of its versions.
+        let first = request.first_written.map(when_applied);
+        let applied = when_applied(version).await;
         request.in_flight.clear();
-        applied.map_err(|discarded| {
-            if request.wrote { Failure::discarded(discarded.appended) } else { Failure::leadership_lost() }
+        if applied.is_ok() {
+            return Ok(());
+        }
+        Err(match first {
+            None => Failure::leadership_lost(),
+            Some(first) => first
+                .await
+                .map_or_else(|lost| Failure::discarded(lost.appended), |()| Failure::leadership_lost()),
         })
     }
 

@@ -64,7 +64,7 @@ pub const MESSAGE_BODY_MAX_BYTES: u64 = 1024 * 1024 * 1024;
 /// Largest encoded entry; a larger transaction gets SQLITE_FULL. spec: state-machine 1.3.
 pub const ENTRY_MAX_BYTES: u64 = 1024 * 1024 * 1024;
 
-/// Proposed and not yet applied transactions of a database beyond which writers wait.
+/// Proposed and not yet applied transactions of a node beyond which writers wait.
 pub const IN_FLIGHT_TRANSACTIONS_MAX: usize = 1024;
 
 /// Proposed and not yet applied bytes of a node beyond which writers wait.
