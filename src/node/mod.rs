@@ -18,6 +18,8 @@ mod core_testing;
 #[cfg(test)]
 mod core_tests;
 #[cfg(test)]
+mod damage_tests;
+#[cfg(test)]
 mod protocol_tests;
 #[cfg(test)]
 mod query_tests;
