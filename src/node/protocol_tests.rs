@@ -7,10 +7,12 @@ use tokio::io::AsyncWriteExt;
 
 use super::core::Core;
 use super::core_testing::{Client, err, exec_sql, failure, message, open, query_sql, start, word};
+use crate::peers::link::connect_bytes;
+use crate::peers::message::{AppendEntriesResult, Message};
 use crate::protocol::decode;
 use crate::protocol::request::{Request, Value};
 use crate::raft::testing::TestDisk;
-use crate::types::NodeId;
+use crate::types::{LogIndex, NodeId, Term};
 
 /// Id and address in a SERVER message. spec: client-protocol 6.
 const SERVER: &[u8] = b"\x01\0\0\0\0\0\0\x00127.0.0.1:9001\0\0";
@@ -316,4 +318,29 @@ async fn names_of_databases_are_bytes_and_those_that_mean_more_are_refused() {
     }
     assert_eq!(core.engine().id(), NodeId(1));
     core.stop().await;
+}
+
+// conformance: raft-wire 2, 3, 4
+#[tokio::test(start_paused = true)]
+async fn a_raft_connection_begins_behind_either_handshake_and_with_the_next_byte() {
+    use tokio::io::AsyncReadExt;
+    let result = AppendEntriesResult { term: Term(7), rejected: LogIndex(0), last_index: LogIndex(1) };
+    let connect = connect_bytes(NodeId(77), b"elsewhere");
+    let message = Message::AppendEntriesResult(result).encode();
+    for version in [1, 0x8610_4dd7_6043_3fe5_u64] {
+        let core = start(&TestDisk::bootstrapped(), 1).await;
+        let one = [&version.to_le_bytes()[..], &connect[8..], &message].concat();
+
+        let mut peer = raw(&core, &one).await;
+
+        let noticed = async {
+            while core.engine().current_term() < Term(7) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), noticed).await.expect("the message is read");
+        let written = tokio::time::timeout(Duration::from_secs(60), peer.0.read_u8()).await;
+        assert!(written.is_err(), "nothing is written back, and the connection stays: {written:?}");
+        core.stop().await;
+    }
 }

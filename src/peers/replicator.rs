@@ -466,7 +466,3 @@ async fn changed<T>(watched: Option<&mut watch::Receiver<T>>) {
         std::future::pending().await
     }
 }
-
-#[cfg(test)]
-#[path = "replicator_tests.rs"]
-mod tests;
