@@ -33,6 +33,7 @@ fn all(seeds: std::ops::Range<u64>, plant: Option<Plant>) -> Vec<Result<Report, 
     results.into_inner().unwrap()
 }
 
+// conformance: disk-format 15
 #[test]
 fn no_history_violates_anything() {
     let (first, count) = (setting("DQLITE_SIM_SEED", 1), setting("DQLITE_SIM_HISTORIES", 120));

@@ -33,7 +33,7 @@ fn started(streams: Vec<DuplexStream>) -> (Arc<Link>, mpsc::UnboundedReceiver<Ve
     (link, dials, stop)
 }
 
-// checklist raft-wire: CONNECT bytes equal 1.1 for id 1, address 127.0.0.1:29101
+// conformance: raft-wire 1
 #[test]
 fn connect_has_the_specified_bytes() {
     #[rustfmt::skip]
@@ -61,7 +61,7 @@ async fn messages_follow_connect_in_order() {
     assert_eq!(*link.state().borrow(), LinkState { generation: 1, connected: true, failures: 0 });
 }
 
-// checklist raft-wire: dial failure: retry after 1 s; at most the newest 3 queued messages survive
+// conformance: raft-wire 6
 #[tokio::test(start_paused = true)]
 async fn after_a_failed_dial_the_newest_three_are_sent_a_second_later() {
     let (link, mut dials, _stop) = started(vec![]);
