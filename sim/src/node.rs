@@ -97,7 +97,7 @@ impl Dial for Alone {
 /// The options a simulated directory is loaded with.
 #[must_use]
 pub fn load_options() -> LoadOptions {
-    LoadOptions { auto_recovery: true, wall_clock: Arc::new(FrozenClock) }
+    LoadOptions { auto_recovery: true, wall_clock: Arc::new(FrozenClock), payloads: None }
 }
 
 /// Who a simulated node is.
@@ -227,6 +227,7 @@ pub async fn start_member(
         },
         hooks: Arc::new(StoreEpochs(Arc::clone(&store))),
         dial: member.dial,
+        payloads: None,
     };
     let parts = CoreParts {
         store,

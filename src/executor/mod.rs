@@ -97,6 +97,11 @@ impl Executor {
         &self.store
     }
 
+    /// Runs work that reads pages outside of SQLite, where it may wait for a disk.
+    pub fn read_pages<T>(&self, work: impl FnOnce() -> T) -> T {
+        if self.store.space().file().is_some() { self.sql.run(work) } else { work() }
+    }
+
     fn serving(&self) -> Option<Serving> {
         self.status.borrow().serving.filter(|serving| serving.epoch == self.store.epoch())
     }

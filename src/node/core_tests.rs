@@ -32,6 +32,7 @@ async fn start(disk: &TestDisk, seed: u64) -> Core {
         machine: Box::new(Databases::new(Arc::clone(&store), empty_page())),
         hooks: Arc::new(StoreEpochs(Arc::clone(&store))),
         dial: Arc::new(crate::raft::testing::NoDial),
+        payloads: None,
     };
     let parts = CoreParts {
         store,

@@ -324,7 +324,11 @@ impl NodeHandle {
 }
 
 fn load_options(options: &Options) -> LoadOptions {
-    LoadOptions { auto_recovery: options.auto_recovery, wall_clock: Arc::new(SystemWallClock) }
+    LoadOptions {
+        auto_recovery: options.auto_recovery,
+        wall_clock: Arc::new(SystemWallClock),
+        payloads: None,
+    }
 }
 
 #[cfg(test)]

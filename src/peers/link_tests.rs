@@ -18,8 +18,17 @@ impl Dial for Prepared {
     }
 }
 
+/// What is in memory needs none.
+struct NoPool;
+
+impl BlockingPool for NoPool {
+    fn run(&self, _work: Box<dyn FnOnce() + Send>) {
+        panic!("work for a pool");
+    }
+}
+
 fn message(text: &'static [u8]) -> Outgoing {
-    Outgoing { chunks: vec![Bytes::from_static(text)] }
+    Outgoing { chunks: vec![Bytes::from_static(text).into()] }
 }
 
 fn started(streams: Vec<DuplexStream>) -> (Arc<Link>, mpsc::UnboundedReceiver<Vec<u8>>, CancellationToken) {
@@ -29,7 +38,7 @@ fn started(streams: Vec<DuplexStream>) -> (Arc<Link>, mpsc::UnboundedReceiver<Ve
     let hello = connect_bytes(NodeId(1), b"me");
     let dial = Arc::new(Prepared(Mutex::new(streams.into()), dialled));
     let address = Bytes::from_static(b"peer");
-    tokio::spawn(Arc::clone(&link).run(NodeId(2), address, hello, dial, stop.clone()));
+    tokio::spawn(Arc::clone(&link).run(NodeId(2), address, hello, dial, Arc::new(NoPool), stop.clone()));
     (link, dials, stop)
 }
 
@@ -76,7 +85,7 @@ async fn after_a_failed_dial_the_newest_three_are_sent_a_second_later() {
 
     assert_eq!(began.elapsed(), DIAL_RETRY);
     assert_eq!(link.lock().messages.len(), 3);
-    assert_eq!(link.lock().messages[0].chunks[0], "3");
+    assert_eq!(link.lock().messages[0].chunks[0].read().unwrap(), "3");
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::io;
 use std::sync::Arc;
 
+use crate::pages::PageSpace;
 use crate::state_machine::content::Content;
 use crate::state_machine::databases::{Databases, RestorableDatabases};
 use crate::types::{Entry, LogIndex};
@@ -70,15 +71,16 @@ impl Machine for Databases {
     }
 
     fn decoder(&self) -> Arc<dyn Decoder> {
-        Arc::new(DatabasesDecoder)
+        Arc::new(DatabasesDecoder(self.space().clone()))
     }
 }
 
-struct DatabasesDecoder;
+/// Where decoded pages go.
+struct DatabasesDecoder(PageSpace);
 
 impl Decoder for DatabasesDecoder {
     fn decode(&self, mut reader: Box<dyn io::Read + Send>) -> Result<DecodedState, String> {
-        let state = RestorableDatabases::read(&mut reader).map_err(|error| error.to_string())?;
+        let state = RestorableDatabases::read(&mut reader, &self.0).map_err(|error| error.to_string())?;
         Ok(Box::new(state))
     }
 }

@@ -39,7 +39,7 @@ impl Dial for Hand {
                 let mut hello = vec![0; connect_bytes(NodeId(1), b"1").len()];
                 theirs.read_exact(&mut hello).await.unwrap();
                 assert_eq!(hello, connect_bytes(NodeId(1), b"1"));
-                let mut reader = MessageReader::new(theirs, Bytes::new());
+                let mut reader = MessageReader::new(theirs, Bytes::new(), None);
                 while let Ok(Some(received)) = reader.next().await {
                     let _ = hand.sent.send((address.clone(), received));
                 }
@@ -99,6 +99,7 @@ async fn node(entries: Vec<Entry>, term: u64) -> Bench {
         machine: Box::new(machine.clone()),
         hooks: Arc::new(TestHooks::default()),
         dial: Arc::new(hand.clone()),
+        payloads: None,
     };
     let engine = Engine::start(options).await.unwrap();
     Bench { engine, disk, machine, sent: receiver, hand }
@@ -179,7 +180,8 @@ async fn append(stream: &mut DuplexStream, term: u64, previous: (u64, u64), comm
         commit: LogIndex(commit),
         entries: headers.collect(),
     });
-    let payload: Vec<u8> = entries.iter().flat_map(|entry| entry.data.contiguous().to_vec()).collect();
+    let payload: Vec<u8> =
+        entries.iter().flat_map(|entry| entry.data.contiguous().unwrap().to_vec()).collect();
     send(stream, &message, &payload).await;
 }
 
@@ -649,6 +651,7 @@ async fn a_leader_that_is_gone_is_replaced_without_waiting_for_the_timer() {
         machine: Box::new(TestMachine::default()),
         hooks: Arc::new(TestHooks::default()),
         dial: Arc::new(Gone(hand)),
+        payloads: None,
     };
     let engine = Engine::start(options).await.unwrap();
     let connect = |id: u64| {

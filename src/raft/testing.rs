@@ -229,7 +229,7 @@ impl Machine for TestMachine {
         let mut state = self.0.lock().unwrap();
         state.applied.push((index.0, entry.token));
         if entry.kind == crate::types::EntryKind::Command {
-            let bytes = entry.data.contiguous();
+            let bytes = entry.data.contiguous().map_err(|error| error.to_string())?;
             let bytes: [u8; 8] = bytes.as_ref().try_into().map_err(|_| "not 8 bytes".to_owned())?;
             state.commands.push(u64::from_le_bytes(bytes));
         }

@@ -4,8 +4,8 @@
 use std::io::Read;
 use std::sync::Arc;
 
-use crate::pages::{BadPage, DatabaseImages, NameError, PageRef, PageStore, ReplaceError};
-use crate::types::{Entry, EntryKind, LogIndex};
+use crate::pages::{BadPage, DatabaseImages, NameError, PageRef, PageSpace, PageStore, ReplaceError};
+use crate::types::{Entry, EntryKind, LogIndex, PageNumber};
 
 use super::command::{self, Command, CommandError, Frames};
 use super::content::{self, Content, ContentError};
@@ -30,6 +30,14 @@ pub enum ApplyError {
     /// One of its pages cannot be.
     #[error(transparent)]
     Page(#[from] BadPage),
+    /// A page cannot be read from the entry or written to the page file.
+    #[error("page {number}: {error}")]
+    Io {
+        /// Which page.
+        number: PageNumber,
+        /// What happened.
+        error: String,
+    },
 }
 
 /// Why a snapshot cannot be restored.
@@ -64,7 +72,7 @@ impl Databases {
         {
             return Ok(());
         }
-        match Command::decode(&entry.data.contiguous())? {
+        match Command::decode(&entry.data)? {
             Command::Open { .. } | Command::Undo { .. } | Command::Checkpoint { .. } => Ok(()),
             Command::Frames(frames) => self.apply_frames(&frames),
         }
@@ -72,13 +80,20 @@ impl Databases {
 
     fn apply_frames(&self, frames: &Frames) -> Result<(), ApplyError> {
         let database = self.store.open(&frames.name, &self.empty_page)?;
-        // Images are copied: one small page must not keep a large entry alive.
-        let pages = frames
-            .pages
-            .iter()
-            .filter_map(|(number, image)| Some((*number, PageRef::from_slice(image)?)))
-            .collect();
-        Ok(database.apply_pages(pages)?)
+        let space = self.store.space();
+        // Images in memory are copied: one small page must not keep a large entry alive.
+        let pages = frames.pages.iter().map(|(number, image)| {
+            let number = *number;
+            let failed = |error: std::io::Error| ApplyError::Io { number, error: error.to_string() };
+            Ok((number, space.page_of(number, image).map_err(failed)?))
+        });
+        Ok(database.apply_pages(pages.collect::<Result<_, ApplyError>>()?)?)
+    }
+
+    /// Where the pages of the databases live.
+    #[must_use]
+    pub fn space(&self) -> &PageSpace {
+        self.store.space()
     }
 
     /// The databases as they are, unmoved by what is applied later.
@@ -100,11 +115,11 @@ pub struct RestorableDatabases {
 }
 
 impl RestorableDatabases {
-    /// Reads the content of a snapshot.
+    /// Reads the content of a snapshot; its pages go to `space`.
     ///
     /// # Errors
-    /// It does not decode, or holds what cannot be a database.
-    pub fn read(stream: &mut dyn Read) -> Result<RestorableDatabases, RestoreError> {
-        Ok(RestorableDatabases { images: DatabaseImages::check(content::read(stream)?)? })
+    /// It does not decode, holds what cannot be a database, or a page cannot be written.
+    pub fn read(stream: &mut dyn Read, space: &PageSpace) -> Result<RestorableDatabases, RestoreError> {
+        Ok(RestorableDatabases { images: DatabaseImages::check(content::read(stream, space)?)? })
     }
 }

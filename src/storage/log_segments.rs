@@ -7,7 +7,10 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 
-use crate::types::{Entry, LogIndex};
+use bytes::Bytes;
+
+use crate::types::config::PAYLOAD_WINDOW_BYTES;
+use crate::types::{Chunk, Entry, LogIndex};
 
 use super::checksum::crc32;
 use super::directory::Directory;
@@ -29,17 +32,17 @@ const ZEROS: &[u8; 256 * 1024] = &[0; 256 * 1024];
 
 /// A batch as it goes to disk: the bytes before the payloads, and the entries that own the payloads.
 pub(super) struct Batch<'a> {
-    prefix: Vec<u8>,
+    prefix: Bytes,
     entries: &'a [Entry],
     bytes: u64,
 }
 
 impl<'a> Batch<'a> {
     /// The batch of `entries`, at least one and at most 262 144.
-    pub(super) fn new(entries: &'a [Entry]) -> Batch<'a> {
-        let prefix = segment::encode_batch_prefix(entries);
+    pub(super) fn new(entries: &'a [Entry]) -> io::Result<Batch<'a>> {
+        let prefix = segment::encode_batch_prefix(entries)?;
         let payload: usize = entries.iter().map(|entry| entry.data.len()).sum();
-        Batch { bytes: (prefix.len() + payload) as u64, prefix, entries }
+        Ok(Batch { bytes: (prefix.len() + payload) as u64, prefix: prefix.into(), entries })
     }
 
     /// How many entries.
@@ -75,6 +78,27 @@ impl OpenSegment {
     fn fits(&self, position: u64, bytes: u64) -> bool {
         let end = position.max(FORMAT_BYTES) + bytes;
         end == self.reserved || end + PREAMBLE_BYTES <= self.reserved
+    }
+}
+
+/// Bytes on their way to a segment: those that lie in memory anyway all at once, others window by window.
+struct Pieces<'a> {
+    file: &'a mut dyn DiskFile,
+    offset: u64,
+    window: Vec<Bytes>,
+    /// Bytes of the window that were read for it.
+    stored: usize,
+}
+
+impl Pieces<'_> {
+    fn flush(&mut self) -> io::Result<()> {
+        let slices: Vec<IoSlice<'_>> =
+            self.window.iter().filter(|piece| !piece.is_empty()).map(|piece| IoSlice::new(piece)).collect();
+        self.file.write_vectored_at(&slices, self.offset)?;
+        self.offset += slices.iter().map(|slice| slice.len() as u64).sum::<u64>();
+        self.window.clear();
+        self.stored = 0;
+        Ok(())
     }
 }
 
@@ -159,24 +183,30 @@ impl LogSegments {
     pub(super) fn write(&mut self, batches: &[Batch<'_>]) -> Result<u64, StorageError> {
         let current = self.current.as_mut().expect("make_room made a segment ready");
         assert!(!current.in_doubt, "segment {} is in doubt and must not be written to", current.name);
-        let mut slices = Vec::new();
+        let mut pieces =
+            Pieces { file: current.file.as_mut(), offset: current.used, window: Vec::new(), stored: 0 };
+        let path = || self.directory.path().join(&current.name);
+        let first = if current.used == 0 { current.first } else { current.last.next() };
+        current.in_doubt = true;
         if current.used == 0 {
-            slices.push(IoSlice::new(&FORMAT_WORD));
+            pieces.window.push(Bytes::from_static(&FORMAT_WORD));
         }
+        let failed = |error| failed("write to segment", path(), error);
         for batch in batches {
-            slices.push(IoSlice::new(&batch.prefix));
-            for entry in batch.entries {
-                slices.extend(
-                    entry.data.chunks().iter().filter(|chunk| !chunk.is_empty()).map(|c| IoSlice::new(c)),
-                );
+            pieces.window.push(batch.prefix.clone());
+            for chunk in batch.entries.iter().flat_map(|entry| entry.data.chunks()) {
+                pieces.window.push(chunk.read().map_err(|source| StorageError::Payload { first, source })?);
+                if let Chunk::Stored(_) = chunk {
+                    pieces.stored += chunk.len();
+                    if pieces.stored >= PAYLOAD_WINDOW_BYTES {
+                        pieces.flush().map_err(failed)?;
+                    }
+                }
             }
         }
-        let bytes: u64 = slices.iter().map(|slice| slice.len() as u64).sum();
-        current.in_doubt = true;
-        let written = current.file.write_vectored_at(&slices, current.used);
-        written
-            .and_then(|()| current.file.sync_data())
-            .map_err(|error| failed("write to segment", self.directory.path().join(&current.name), error))?;
+        pieces.flush().map_err(failed)?;
+        let bytes = pieces.offset - current.used;
+        current.file.sync_data().map_err(failed)?;
         current.in_doubt = false;
         if current.used == 0 {
             current.last = current.first.previous();
@@ -468,13 +498,13 @@ fn shorten(content: &[u8], keep: u64) -> io::Result<Vec<u8>> {
 
 /// The entries of a segment's content but the first, in one batch.
 fn without_first(content: Vec<u8>, count: u64) -> io::Result<Vec<u8>> {
-    let entries = segment::decode_closed(&content.into(), count)
+    let entries = segment::decode_closed(&Bytes::from(content), count)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
     let mut out = FORMAT_WORD.to_vec();
     for batch in entries.get(1..).unwrap_or_default().chunks(segment::BATCH_ENTRIES_MAX) {
-        out.extend_from_slice(&segment::encode_batch_prefix(batch));
-        for entry in batch {
-            entry.data.chunks().iter().for_each(|chunk| out.extend_from_slice(chunk));
+        out.extend_from_slice(&segment::encode_batch_prefix(batch)?);
+        for chunk in batch.iter().flat_map(|entry| entry.data.chunks()) {
+            out.extend_from_slice(&chunk.read()?);
         }
     }
     Ok(out)

@@ -288,7 +288,7 @@ fn an_unclean_stop_keeps_acknowledged_entries_and_the_vote() {
     let directory = Directory::open(Arc::new(FileDisk), &path).unwrap();
     let lock = directory.lock().unwrap();
     let wall_clock = Arc::new(crate::types::clock::SystemWallClock);
-    let options = super::super::load::LoadOptions { auto_recovery: false, wall_clock };
+    let options = super::super::load::LoadOptions { auto_recovery: false, wall_clock, payloads: None };
     let loaded = super::super::load::load(&directory, &lock, &options).unwrap();
 
     assert_eq!((loaded.metadata.term, loaded.metadata.voted_for), (Term(1), NodeId(3)));

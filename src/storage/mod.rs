@@ -10,7 +10,9 @@ pub mod log;
 mod log_segments;
 pub mod metadata;
 pub mod recover;
+pub mod scratch;
 pub mod segment;
+pub mod segment_content;
 pub mod snapshot;
 pub mod snapshot_meta;
 

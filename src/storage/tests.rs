@@ -28,7 +28,7 @@ impl WallClock for FixedClock {
 }
 
 fn options(auto_recovery: bool) -> LoadOptions {
-    LoadOptions { auto_recovery, wall_clock: Arc::new(FixedClock) }
+    LoadOptions { auto_recovery, wall_clock: Arc::new(FixedClock), payloads: None }
 }
 
 fn open(path: &Path) -> Result<Directory, StorageError> {
@@ -151,7 +151,7 @@ fn batch(count: usize) -> Vec<u8> {
     let data = EntryData::from_bytes(Bytes::from(vec![7; 48]));
     let entry = Entry { term: Term(1), kind: EntryKind::Command, data, token: None };
     let entries = vec![entry; count];
-    let mut bytes = encode_batch_prefix(&entries);
+    let mut bytes = encode_batch_prefix(&entries).unwrap();
     bytes.extend(vec![7; 48 * count]);
     bytes
 }

@@ -76,7 +76,7 @@ pub(super) struct Handle {
     raw: NonNull<sqlite::sqlite3>,
     interrupt: InterruptHandle,
     /// Keeps the VFS registered.
-    _vfs: Arc<Vfs>,
+    vfs: Arc<Vfs>,
 }
 
 // SAFETY: opened with SQLITE_OPEN_FULLMUTEX; in SQLite's single-thread mode the caller's one permit orders all calls.
@@ -151,7 +151,7 @@ impl Connection {
         let Some(raw) = NonNull::new(raw) else {
             return Err(SqliteError { code, message: b"out of memory".to_vec() }.into());
         };
-        let handle = Arc::new(Handle { raw, interrupt: interrupt.clone(), _vfs: Arc::clone(vfs) });
+        let handle = Arc::new(Handle { raw, interrupt: interrupt.clone(), vfs: Arc::clone(vfs) });
         if code != sqlite::SQLITE_OK {
             return Err(handle.error(code).into());
         }
@@ -178,7 +178,13 @@ impl Connection {
             return Err(self.handle.error(code));
         }
         self.execute(b"PRAGMA synchronous=OFF")?;
-        self.execute(b"PRAGMA journal_mode=MEMORY")?;
+        // Truncated, not deleted: no name is ever asked for.
+        let journal: &[u8] = if self.handle.vfs.serves_journals() {
+            b"PRAGMA journal_mode=TRUNCATE"
+        } else {
+            b"PRAGMA journal_mode=MEMORY"
+        };
+        self.execute(journal)?;
         self.view.clear_seen();
         // SAFETY: the function has the wanted type and needs no data.
         let code = unsafe { sqlite::sqlite3_set_authorizer(raw, Some(authorize), ptr::null_mut()) };
