@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use super::*;
+use crate::pages::PageSpace;
 use crate::protocol::request::{Parameters, Request, Value};
 use crate::raft::snapshot::SnapshotPolicy;
 use crate::raft::testing::{InlinePool, TestDisk};
@@ -14,8 +15,15 @@ use crate::types::NodeId;
 use crate::types::random::RandomSource;
 use crate::vfs::empty_page;
 
+#[path = "core_disk_tests.rs"]
+mod disk_mode;
+
 async fn start(disk: &TestDisk, seed: u64) -> Core {
-    let store = PageStore::new();
+    start_in(disk, seed, PageSpace::memory()).await.unwrap()
+}
+
+async fn start_in(disk: &TestDisk, seed: u64, space: PageSpace) -> Result<Core, CoreError> {
+    let store = PageStore::in_space(space);
     let tasks = Tasks::new(tokio::runtime::Handle::current());
     let engine = EngineOptions {
         id: NodeId(1),
@@ -43,7 +51,7 @@ async fn start(disk: &TestDisk, seed: u64) -> Core {
         live: Arc::new(LiveSettings::default()),
         on_panic: Box::new(|text| panic!("{text}")),
     };
-    Core::start(parts).await.unwrap()
+    Core::start(parts).await
 }
 
 /// A client at the other end of a stream in memory.

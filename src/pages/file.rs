@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use crc::{CRC_32_ISO_HDLC, Crc, Table};
 
-use super::cache::{PageBytes, PageCache};
+use super::cache::PageCache;
 use crate::types::config::PAGE_SIZE;
 use crate::types::payload::{PayloadStore, StoredBytes};
 use crate::types::scratch::ScratchFile;
@@ -96,7 +96,7 @@ impl PageFile {
             return Err(error);
         }
         // What was just written is about to be read: by the log, by peers, by the next statement.
-        self.cache.insert(number, Arc::new(*bytes));
+        self.cache.insert(number, bytes);
         Ok(Arc::new(Slot { file, number, checksum: CRC.checksum(bytes) }))
     }
 }
@@ -116,35 +116,39 @@ impl Slot {
         self.checksum
     }
 
-    pub(super) fn cached(&self) -> Option<PageBytes> {
-        self.file.cache.get(self.number)
+    /// Reads past the cache: a scan of the whole file must not drive out what is used.
+    pub(super) fn scan<T>(&self, read: impl FnOnce(&[u8; PAGE_SIZE]) -> T) -> io::Result<T> {
+        let mut page = [0; PAGE_SIZE];
+        self.read_into(&mut page)?;
+        Ok(read(&page))
     }
 
-    /// Reads into `page`, past the cache: a scan of the whole file must not drive out what is used.
-    pub(super) fn read_past_cache(&self, page: &mut [u8; PAGE_SIZE]) -> io::Result<()> {
-        if let Some(cached) = self.cached() {
-            *page = *cached;
-            return Ok(());
+    fn read_into(&self, page: &mut [u8; PAGE_SIZE]) -> io::Result<Origin> {
+        if self.file.cache.with(self.number, |cached| *page = *cached).is_some() {
+            return Ok(Origin::Cache);
         }
         self.file.file.read_exact_at(page, offset(self.number))?;
         if CRC.checksum(page) != self.checksum {
             let text = format!("slot {} of the page file does not hold what was written to it", self.number);
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
-        Ok(())
+        Ok(Origin::File)
     }
 
     /// Reads, and keeps the page in memory as long as it is used.
-    pub(super) fn read(&self) -> io::Result<PageBytes> {
-        if let Some(cached) = self.cached() {
-            return Ok(cached);
-        }
+    pub(super) fn with<T>(&self, read: impl FnOnce(&[u8; PAGE_SIZE]) -> T) -> io::Result<T> {
         let mut page = [0; PAGE_SIZE];
-        self.read_past_cache(&mut page)?;
-        let page = Arc::new(page);
-        self.file.cache.insert(self.number, Arc::clone(&page));
-        Ok(page)
+        if let Origin::File = self.read_into(&mut page)? {
+            self.file.cache.insert(self.number, &page);
+        }
+        Ok(read(&page))
     }
+}
+
+/// Where a page was found.
+enum Origin {
+    Cache,
+    File,
 }
 
 impl Drop for Slot {
@@ -160,29 +164,13 @@ impl PayloadStore for PageFile {
     }
 }
 
-/// Makes `Bytes` of a page in memory.
-struct Owned(PageBytes);
-
-impl AsRef<[u8]> for Owned {
-    fn as_ref(&self) -> &[u8] {
-        self.0.as_slice()
-    }
-}
-
-/// Bytes that share the memory of a page.
-pub(super) fn shared_bytes(page: PageBytes) -> Bytes {
-    Bytes::from_owner(Owned(page))
-}
-
 impl StoredBytes for Slot {
     fn read(&self) -> io::Result<Bytes> {
-        let mut page = Box::new([0; PAGE_SIZE]);
-        self.read_past_cache(&mut page)?;
-        Ok(Bytes::from(Vec::from(page as Box<[u8]>)))
+        self.scan(|page| Bytes::copy_from_slice(page))
     }
 
     fn cached(&self) -> Option<Bytes> {
-        Slot::cached(self).map(shared_bytes)
+        self.file.cache.with(self.number, |page| Bytes::copy_from_slice(page))
     }
 
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {

@@ -4,7 +4,9 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use super::file::{PageFile, Slot, shared_bytes};
+use bytes::Bytes;
+
+use super::file::{PageFile, Slot};
 use crate::types::PageNumber;
 use crate::types::config::PAGE_SIZE;
 use crate::types::payload::{Chunk, StoredBytes};
@@ -20,6 +22,15 @@ enum Place {
     File(Arc<Slot>),
 }
 
+/// The memory of a page, for `Bytes`.
+struct Shared(Arc<[u8; PAGE_SIZE]>);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_slice()
+    }
+}
+
 impl PageRef {
     /// A page in memory with a copy of these bytes.
     #[must_use]
@@ -31,7 +42,7 @@ impl PageRef {
     #[must_use]
     pub fn chunk(&self) -> Chunk {
         match &self.0 {
-            Place::Memory(bytes) => Chunk::Memory(shared_bytes(Arc::clone(bytes))),
+            Place::Memory(bytes) => Chunk::Memory(Bytes::from_owner(Shared(Arc::clone(bytes)))),
             Place::File(slot) => {
                 let slot: Arc<dyn StoredBytes> = Arc::<Slot>::clone(slot);
                 Chunk::Stored(slot)
@@ -46,7 +57,7 @@ impl PageRef {
     pub fn with<T>(&self, read: impl FnOnce(&[u8; PAGE_SIZE]) -> T) -> io::Result<T> {
         match &self.0 {
             Place::Memory(bytes) => Ok(read(bytes)),
-            Place::File(slot) => Ok(read(&*slot.read()?)),
+            Place::File(slot) => slot.with(read),
         }
     }
 
@@ -57,11 +68,7 @@ impl PageRef {
     pub fn scan<T>(&self, read: impl FnOnce(&[u8; PAGE_SIZE]) -> T) -> io::Result<T> {
         match &self.0 {
             Place::Memory(bytes) => Ok(read(bytes)),
-            Place::File(slot) => {
-                let mut page = [0; PAGE_SIZE];
-                slot.read_past_cache(&mut page)?;
-                Ok(read(&page))
-            }
+            Place::File(slot) => slot.scan(read),
         }
     }
 

@@ -248,7 +248,7 @@ fn load_open(
             Content::Memory(content) => {
                 (content.len(), decode_open(&content).and_then(|good| release_tail(&content, good)))
             }
-            Content::File(content) => (content.len(), decode_open(&content)),
+            Content::File(content) => (content.length(), decode_open(&content)),
         };
         match decoded {
             Ok(good) => {
@@ -313,4 +313,34 @@ fn set_aside<'a>(
         directory.rename(name, &format!("corrupt-{now}-{name}"))?;
     }
     directory.sync()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_segments_are_left_out_only_if_the_snapshot_contains_them_and_newer_ones_fill_the_bound() {
+        let mib = 1 << 20;
+        // Last index of each segment and its length.
+        for (segments, snapshot, first_kept) in [
+            (&[(10, 20 * mib), (20, 20 * mib), (30, 20 * mib), (40, 20 * mib)][..], 35, 30),
+            (&[(10, 10 * mib), (20, 10 * mib), (30, 10 * mib), (40, 20 * mib)], 35, 10),
+            (&[(10, 20 * mib), (20, 20 * mib)], 9, 10),
+            (&[(10, 20 * mib), (20, 900 * mib)], 20, 20),
+            (&[], 20, 0),
+        ] {
+            let closed = segments.iter().map(|(last, bytes)| ClosedSegment {
+                name: String::new(),
+                first: LogIndex(last - 9),
+                last: LogIndex(*last),
+                bytes: *bytes,
+            });
+            let mut listing = Listing { snapshot: None, closed: closed.collect(), open: Vec::new() };
+
+            leave_out_covered(&mut listing, LogIndex(snapshot));
+
+            assert_eq!(listing.closed.first().map_or(0, |segment| segment.last.0), first_kept);
+        }
+    }
 }

@@ -17,4 +17,6 @@ pub mod snapshot;
 pub mod snapshot_meta;
 
 #[cfg(test)]
+mod payload_tests;
+#[cfg(test)]
 mod tests;

@@ -168,7 +168,7 @@ pub fn decode_batch<C: SegmentContent>(content: &C, offset: usize) -> Result<Bat
 /// # Errors
 /// See `SegmentError`.
 pub fn decode_closed<C: SegmentContent>(content: &C, expected: u64) -> Result<Vec<Entry>, SegmentError> {
-    if content.len() == 0 {
+    if content.length() == 0 {
         return Err(SegmentError::Empty);
     }
     let format = format_of(content)?;
@@ -185,7 +185,7 @@ pub fn decode_closed<C: SegmentContent>(content: &C, expected: u64) -> Result<Ve
             decode_batch(content, offset).map_err(|error| SegmentError::Batch { number, offset, error })?;
         entries.extend(batch.entries);
         offset = batch.end;
-        if offset == content.len() {
+        if offset == content.length() {
             break;
         }
     }
@@ -211,7 +211,7 @@ pub struct OpenContent {
 /// # Errors
 /// A wrong format word; an unknown type or an unaligned payload under good checksums.
 pub fn decode_open<C: SegmentContent>(content: &C) -> Result<OpenContent, SegmentError> {
-    if content.len() == 0 {
+    if content.length() == 0 {
         return Ok(OpenContent::default());
     }
     let format = format_of(content)?;
@@ -223,7 +223,7 @@ pub fn decode_open<C: SegmentContent>(content: &C) -> Result<OpenContent, Segmen
     }
     let mut good = OpenContent { entries: Vec::new(), end: FORMAT_WORD.len() };
     let mut number = 0;
-    while good.end < content.len() {
+    while good.end < content.length() {
         number += 1;
         match decode_batch(content, good.end) {
             Ok(batch) => {
@@ -240,8 +240,8 @@ pub fn decode_open<C: SegmentContent>(content: &C) -> Result<OpenContent, Segmen
 }
 
 fn format_of<C: SegmentContent>(content: &C) -> Result<u64, SegmentError> {
-    if content.len() < FORMAT_WORD.len() {
-        return Err(SegmentError::TooShort(content.len()));
+    if content.length() < FORMAT_WORD.len() {
+        return Err(SegmentError::TooShort(content.length()));
     }
     let word = content.bytes(0, FORMAT_WORD.len()).map_err(unreadable)?;
     Ok(u64_at(&word, 0))
@@ -259,7 +259,7 @@ struct BatchReader<'a, C> {
 impl<C: SegmentContent> BatchReader<'_, C> {
     /// Whether so many bytes are there.
     fn check(&self, what: &'static str, expected: u64) -> Result<usize, BatchError> {
-        let found = self.content.len().saturating_sub(self.position);
+        let found = self.content.length().saturating_sub(self.position);
         match usize::try_from(expected) {
             Ok(len) if len <= found => Ok(len),
             _ => Err(BatchError::ShortRead { what, found, expected }),

@@ -12,10 +12,10 @@ use crate::types::EntryData;
 use crate::types::config::{PAYLOAD_STORED_MIN_BYTES, PAYLOAD_WINDOW_BYTES};
 use crate::types::payload::{PayloadKeeper, PayloadStore};
 
-/// Bytes of a segment. Callers ask for nothing behind `len`.
+/// Bytes of a segment. Callers ask for nothing behind `length`.
 pub trait SegmentContent {
     /// How many.
-    fn len(&self) -> usize;
+    fn length(&self) -> usize;
 
     /// Some of them.
     ///
@@ -43,8 +43,8 @@ pub trait SegmentContent {
 }
 
 impl SegmentContent for Bytes {
-    fn len(&self) -> usize {
-        Bytes::len(self)
+    fn length(&self) -> usize {
+        self.len()
     }
 
     fn bytes(&self, offset: usize, len: usize) -> io::Result<Bytes> {
@@ -105,7 +105,7 @@ impl SegmentFile {
 }
 
 impl SegmentContent for SegmentFile {
-    fn len(&self) -> usize {
+    fn length(&self) -> usize {
         self.len
     }
 

@@ -8,8 +8,8 @@ pub const PAGE_SIZE: usize = 4096;
 /// Longest database name in bytes. spec: client-protocol 11.1.
 pub const DATABASE_NAME_MAX_BYTES: usize = 504;
 
-/// Bytes of the page file's pages that stay in memory in disk mode.
-pub const PAGE_CACHE_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes of the page file's pages that stay in memory in disk mode; the kernel's page cache stands behind it.
+pub const PAGE_CACHE_BYTES: usize = 32 * 1024 * 1024;
 
 /// Bytes of a transaction's rollback journal in memory in disk mode; a larger one goes to a file without a name.
 pub const JOURNAL_MEMORY_MAX_BYTES: usize = 1024 * 1024;

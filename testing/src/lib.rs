@@ -4,6 +4,7 @@
 pub mod client;
 pub mod cluster;
 pub mod image;
+pub mod limit;
 pub mod loopback;
 pub mod outage;
 pub mod process;
