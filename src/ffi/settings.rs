@@ -177,9 +177,9 @@ pub unsafe extern "C" fn dqlite_node_set_busy_timeout(n: *mut dqlite_node, msecs
     unsafe { call(n, set) }
 }
 
-/// Keeps the pages of the databases in an unlinked file in the data directory instead of in memory, so that databases may be
-/// larger than memory: about 80 bytes in memory for each page of 4096, and a cache of 64 MiB. What is durable, and what
-/// other nodes see, does not change: a node may be started with and without it in turn. Only before `dqlite_node_start`.
+/// Keeps pages in an unlinked file of the data directory: databases may be larger than memory. Before the start only.
+///
+/// What is durable, and what other nodes see, does not change: a node may be started with and without it in turn.
 ///
 /// # Safety
 /// `n` is null or a live node.

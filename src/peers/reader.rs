@@ -181,8 +181,15 @@ impl<S: AsyncRead + Unpin> MessageReader<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use tokio::io::AsyncWriteExt;
+
     use super::*;
+    use crate::pages::testing::FaultyDisk;
+    use crate::pages::{PageFile, PageSpace};
     use crate::peers::message::{AppendEntries, EntryHeader, InstallSnapshot, TimeoutNow};
+    use crate::types::tasks::BlockingPool;
     use crate::types::{Configuration, EntryKind, LogIndex, Term};
 
     fn append(bytes: u32) -> Message {
@@ -223,6 +230,81 @@ mod tests {
             tokio::io::AsyncWriteExt::write_all(&mut write, &bytes).await.unwrap();
         });
         read
+    }
+
+    /// A thread for each piece of work.
+    struct Threads;
+
+    impl BlockingPool for Threads {
+        fn run(&self, work: Box<dyn FnOnce() + Send>) {
+            std::thread::spawn(work);
+        }
+    }
+
+    fn spill() -> (Arc<PageFile>, FaultyDisk, Spill) {
+        let disk = FaultyDisk::default();
+        let space = PageSpace::on_disk(Arc::new(disk.clone()), 0).unwrap();
+        let file = space.file().unwrap().clone();
+        let spill = Spill { store: file.clone(), pool: Arc::new(Threads) };
+        (file, disk, spill)
+    }
+
+    /// An append with payloads of these lengths, and the payloads.
+    fn large(lengths: &[u32]) -> (Message, Vec<Vec<u8>>) {
+        let Message::AppendEntries(mut append) = append(8) else { unreachable!() };
+        append.entries = lengths
+            .iter()
+            .map(|bytes| EntryHeader { term: Term(2), kind: EntryKind::Command, bytes: *bytes })
+            .collect();
+        let payloads = lengths.iter().map(|bytes| (0..*bytes).map(|at| (at / 5) as u8).collect()).collect();
+        (Message::AppendEntries(append), payloads)
+    }
+
+    #[tokio::test]
+    async fn large_payloads_go_to_the_page_file_however_often_their_reader_is_dropped() {
+        let (file, _, spill) = spill();
+        let (message, payloads) = large(&[1 << 20, 16, 70_000, 3 << 20, 8]);
+        let bytes = [&message.encode()[..], &payloads.concat(), &append(0).encode()].concat();
+        let (mut write, read) = tokio::io::duplex(10_000);
+        tokio::spawn(async move {
+            for piece in bytes.chunks(9_999) {
+                write.write_all(piece).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        });
+        let mut reader = MessageReader::new(read, Bytes::new(), Some(spill));
+
+        let mut dropped = 0;
+        let received = loop {
+            tokio::select! {
+                biased;
+                received = reader.next() => break received.unwrap().unwrap(),
+                () = tokio::task::yield_now() => dropped += 1,
+            }
+        };
+
+        assert!(dropped > 100, "the reader was dropped {dropped} times");
+        assert_eq!(received.message, message);
+        for (data, payload) in received.payloads.iter().zip(&payloads) {
+            assert_eq!(data.contiguous().unwrap(), *payload);
+        }
+        assert_eq!(file.slots().0, (1 << 8) + 70_000 / 4096 + (3 << 8));
+        assert!(reader.received.capacity() < 3 * PAYLOAD_WINDOW_BYTES);
+        drop(received);
+        assert_eq!(file.slots().0, 0);
+    }
+
+    #[tokio::test]
+    async fn a_payload_that_cannot_be_kept_closes_the_connection() {
+        let (_, disk, spill) = spill();
+        disk.0.write.store(libc::ENOSPC, std::sync::atomic::Ordering::SeqCst);
+        let (message, payloads) = large(&[1 << 20]);
+        let bytes = [&message.encode()[..], &payloads.concat()].concat();
+        let mut reader = MessageReader::new(&bytes[..], Bytes::new(), Some(spill));
+
+        let error = reader.next().await.unwrap_err();
+
+        assert!(error.to_string().contains("No space left"), "{error}");
     }
 
     #[tokio::test]
