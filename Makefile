@@ -36,9 +36,17 @@ demo: target/dqlite-node
 
 # UPSTREAM: a folder of tests/upstream/fetch.sh, which fetches what is missing there.
 UPSTREAM ?= target/upstream
+BENCH_ROUNDS ?= 5
+# Size of the large database, and in how many rounds it is made; it takes minutes.
+BENCH_LARGE ?= 1024
+BENCH_LARGE_ROUNDS ?= 1
+BENCH_OPTIONS ?=
 bench: target/dqlite-node
-	tests/upstream/fetch.sh $(UPSTREAM)
-	$(CARGO) run --quiet --release --package dqlite-testing --bin bench -- target/dqlite-node $(FOLDER) $(UPSTREAM)
+	tests/upstream/fetch.sh $(UPSTREAM) bookworm sid
+	$(CC) -std=c11 -Wall -Wextra -Werror -O2 tests-c/floor.c -o target/floor -lsqlite3
+	$(CARGO) run --quiet --release --package dqlite-testing --bin bench -- target/dqlite-node target/bench "this library=$(FOLDER)" \
+	    --upstream $(UPSTREAM) --floor target/floor --rounds $(BENCH_ROUNDS) --large $(BENCH_LARGE) --large-rounds $(BENCH_LARGE_ROUNDS) $(BENCH_OPTIONS)
+	scripts/plot-bench target/bench/bench.csv target/bench/inserts.png
 
 # Time without writes when the leader of three nodes is killed, KILLS times for each library, and rows lost (there must be none).
 KILLS ?= 20
@@ -59,7 +67,8 @@ check-upstream: deps
 	tests/upstream/fetch.sh $(UPSTREAM) bookworm trixie
 	tests/upstream/fetch.sh $(UPSTREAM) sid || echo "Debian unstable's libdqlite0 could not be had: its version is not tested."
 	$(CARGO) build --lib --package dqlite
-	UPSTREAM=$(abspath $(UPSTREAM)) $(TIMEOUT) $(TEST_SECONDS) $(CARGO) test --package dqlite-testing --test upstream_directories -- --ignored --nocapture
+	UPSTREAM=$(abspath $(UPSTREAM)) $(TIMEOUT) $(TEST_SECONDS) $(CARGO) test --package dqlite-testing --test upstream_directories \
+	    --test upstream_programs --test upstream_recovery --test servers -- --ignored --nocapture
 
 # Needs cargo-fuzz and a nightly toolchain; FUZZ_SECONDS for each decoder.
 FUZZ_SECONDS ?= 600

@@ -311,22 +311,28 @@ int dqlite_node_describe_last_entry(struct dqlite_node *n,
                                     uint64_t *last_entry_term);
 
 /*
- Makes a server that keeps its data in the directory `path`, which is looked at when it starts.
+ Makes a server: a node that keeps its id and its cluster's members in the directory `path`, which must exist at start.
  */
-DQLITE_API int dqlite_server_create(const char *path, struct dqlite_server **server);
+DQLITE_API
+int dqlite_server_create(const char *path,
+                         struct dqlite_server **server);
 
 /*
- Sets the address that others dial. Counts at the first start of the directory.
+ Sets the address that others dial. Needed at the first start of the directory; later ones go by its `server-info`.
  */
-DQLITE_API int dqlite_server_set_address(struct dqlite_server *server, const char *address);
+DQLITE_API
+int dqlite_server_set_address(struct dqlite_server *server,
+                              const char *address);
 
 /*
- Sets whether the first start of the directory makes a new cluster.
+ Sets whether the first start of the directory makes a new cluster. Not together with auto join: the start fails then.
  */
-DQLITE_API int dqlite_server_set_auto_bootstrap(struct dqlite_server *server, bool on);
+DQLITE_API
+int dqlite_server_set_auto_bootstrap(struct dqlite_server *server,
+                                     bool on);
 
 /*
- Adds addresses of members of the cluster to join.
+ Adds addresses of members of the cluster to join, at most 4096. They count while the directory has no `node-store`.
  */
 DQLITE_API
 int dqlite_server_set_auto_join(struct dqlite_server *server,
@@ -334,9 +340,11 @@ int dqlite_server_set_auto_join(struct dqlite_server *server,
                                 unsigned int n);
 
 /*
- Sets where the server listens, if that is not its address.
+ Sets where the server listens, if that is not its address. Not kept in the directory: set it before each start.
  */
-DQLITE_API int dqlite_server_set_bind_address(struct dqlite_server *server, const char *addr);
+DQLITE_API
+int dqlite_server_set_bind_address(struct dqlite_server *server,
+                                   const char *addr);
 
 /*
  Sets who connects to other nodes, as `dqlite_node_set_connect_func` does.
@@ -344,22 +352,23 @@ DQLITE_API int dqlite_server_set_bind_address(struct dqlite_server *server, cons
 DQLITE_API int dqlite_server_set_connect_func(struct dqlite_server *server, dqlite_connect_func f, void *arg);
 
 /*
- Starts the server; it serves clients when this returns.
+ Starts the server; waits 30 s at most for a cluster that takes it in, with a vote while fewer than three have one.
  */
-DQLITE_API int dqlite_server_start(struct dqlite_server *server);
+DQLITE_API
+int dqlite_server_start(struct dqlite_server *server);
 
 /*
- The id of the server, 0 before its first start.
+ The id of the server: 0 before a start that got as far as the node. It stays after the stop.
  */
 DQLITE_API dqlite_node_id dqlite_server_get_id(struct dqlite_server *server);
 
 /*
- Gives leadership and vote to other nodes, as is good before a stop.
+ Gives leadership and vote to other nodes, as is good before a stop; fails if no other node can take the vote.
  */
 DQLITE_API int dqlite_server_handover(struct dqlite_server *server);
 
 /*
- Stops the server, which may be started again.
+ Stops the server, which may be started again; fails if it does not run.
  */
 DQLITE_API int dqlite_server_stop(struct dqlite_server *server);
 

@@ -8,6 +8,7 @@ command -v c++ >/dev/null || missing+=(g++)
 command -v make >/dev/null || missing+=(make)
 command -v python3 >/dev/null || missing+=(python3-minimal)
 command -v pkg-config >/dev/null || missing+=(pkg-config)
+command -v valgrind >/dev/null || missing+=(valgrind libc6-dbg)
 if ! command -v pkg-config >/dev/null || ! pkg-config --exists sqlite3; then
     missing+=(libsqlite3-dev)
 fi

@@ -20,7 +20,7 @@ __attribute__((weak)) int dqlite_node_set_busy_timeout(dqlite_node *n, unsigned)
 #endif
 
 #if __STDC_VERSION__ >= 201112L
-/* checklist c-api 7: sizes and offsets of 1.3, enum values, codes. */
+/* conformance: c-api 7 */
 _Static_assert(sizeof(dqlite_node_id) == 8, "dqlite_node_id");
 _Static_assert(offsetof(dqlite_node_info, id) == 0, "id");
 _Static_assert(offsetof(dqlite_node_info, address) == 8, "address");

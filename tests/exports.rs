@@ -28,8 +28,7 @@ fn readelf(options: &[&str]) -> String {
     run(Command::new("readelf").args(options).arg(shared_object()))
 }
 
-// checklist c-api 2: `nm -D` contains all names plus dqlite_node_enable_disk_mode (and the 12 vfs stubs) and no
-// `sqlite3_*`, `uv_*`, `raft_*`
+// conformance: c-api 2
 #[test]
 fn exactly_the_documented_names_are_exported() {
     let listing = run(Command::new("nm").args(["-D", "--defined-only"]).arg(shared_object()));
@@ -40,7 +39,7 @@ fn exactly_the_documented_names_are_exported() {
     assert_eq!(exported.len(), 52);
 }
 
-// checklist c-api 1: SONAME is exactly libdqlite.so.0; no symbol version definitions; no TEXTREL; GNU_STACK not executable
+// conformance: c-api 1
 #[test]
 fn the_object_is_bound_at_load_and_stays() {
     let dynamic = readelf(&["-d"]);
@@ -64,7 +63,7 @@ fn the_object_is_bound_at_load_and_stays() {
     assert!(stack.contains(" RW ") && segments.contains("GNU_RELRO"), "{segments}");
 }
 
-// checklist c-api 3: dqlite_version_string: OBJECT, size 8, DEFAULT visibility
+// conformance: c-api 3
 #[test]
 fn the_version_string_is_a_pointer_that_programs_can_copy() {
     let symbols = readelf(&["-W", "--dyn-syms"]);

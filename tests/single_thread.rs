@@ -56,7 +56,7 @@ fn start(directory: &std::path::Path) -> (Running, String) {
     (running.unwrap(), address)
 }
 
-// checklist c-api 72: whole suite once with sqlite3_config(SQLITE_CONFIG_SINGLETHREAD), several nodes per process
+// conformance: c-api 72
 #[test]
 fn two_nodes_serve_many_clients_in_single_thread_mode() {
     // SAFETY: nothing has used SQLite in this process yet.

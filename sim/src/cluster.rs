@@ -121,7 +121,7 @@ impl Cluster {
         tokio::spawn(async move {
             while let Some(stream) = accepted.recv().await {
                 let (read, write) = tokio::io::split(stream);
-                gateway.serve(read, write);
+                gateway.serve((read, write));
             }
         });
         place.life = Some(Life { core, dead });

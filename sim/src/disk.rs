@@ -440,6 +440,10 @@ impl DiskFile for SimFile {
         Ok(())
     }
 
+    fn allocate(&mut self, bytes: u64) -> io::Result<bool> {
+        self.set_len(bytes).map(|()| true)
+    }
+
     fn sync_data(&mut self) -> io::Result<()> {
         self.sync("sync data")
     }

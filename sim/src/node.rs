@@ -21,7 +21,7 @@ use dqlite::storage::log::{LogOptions, LogRequest, LogWriter, Progress};
 use dqlite::transport::dial::{Dial, Stream};
 use dqlite::types::clock::WallClock;
 use dqlite::types::random::RandomSource;
-use dqlite::types::tasks::{BlockingPool, SqlSection, Tasks};
+use dqlite::types::tasks::{InlinePool, LaterPool, SqlSection, Tasks};
 use dqlite::types::{Entry, LogIndex, NodeId};
 use dqlite::vfs::empty_page;
 use futures_util::future::BoxFuture;
@@ -48,16 +48,6 @@ pub enum StartError {
 impl From<StorageError> for StartError {
     fn from(error: StorageError) -> StartError {
         StartError::Storage(error)
-    }
-}
-
-/// Runs work where it is asked for.
-#[derive(Clone, Copy, Debug)]
-pub struct InlinePool;
-
-impl BlockingPool for InlinePool {
-    fn run(&self, work: Box<dyn FnOnce() + Send>) {
-        work();
     }
 }
 
@@ -185,12 +175,13 @@ pub async fn start_member(
         bootstrap(&directory, &lock, NodeId(1), &member.address)?;
     }
     let loaded = load(&directory, &lock, &load_options())?;
-    let mut options = LogOptions::new(Box::new(|_| {}));
+    let pool = LaterPool::default();
+    let mut options = LogOptions::new(Box::new(|_| {}), Arc::new(pool.clone()));
     options.segment_bytes = settings.segment_bytes;
     let next_index = loaded.last_index().next();
     let writer = LogWriter::new(directory.clone(), lock, loaded.metadata, next_index, options);
     let (sender, requests) = mpsc::unbounded_channel();
-    tokio::spawn(run_log(writer, requests, member.dead));
+    tokio::spawn(run_log(writer, requests, member.dead, pool));
     let store = PageStore::new();
     let ticks = AtomicU64::new(1_700_000_000_000 + settings.seed * 1_000_000);
     let tamper = member.tamper;
@@ -241,13 +232,23 @@ pub async fn start_member(
     Core::start(parts).await.map_err(StartError::Core)
 }
 
+/// Turns of the log between two at which segments are tended.
+const HOUSEKEEPING_TURNS: u64 = 5;
+
 async fn run_log(
     mut writer: LogWriter,
     mut requests: mpsc::UnboundedReceiver<LogRequest>,
     dead: CancellationToken,
+    housekeeping: LaterPool,
 ) {
     let mut progress = Progress::Idle;
+    let mut turns = 0_u64;
     while !dead.is_cancelled() {
+        // Segments are closed and prepared between writes that did not wait for it.
+        turns += 1;
+        if turns.is_multiple_of(HOUSEKEEPING_TURNS) {
+            housekeeping.catch_up();
+        }
         let mut batch = Vec::new();
         match progress {
             Progress::Idle => {
@@ -283,7 +284,7 @@ impl SimClient {
     pub async fn open(core: &Core, name: &str) -> Option<SimClient> {
         let (client, server) = tokio::io::duplex(STREAM_BYTES);
         let (read, write) = tokio::io::split(server);
-        core.serve(read, write);
+        core.serve((read, write));
         SimClient::over(client, name).await
     }
 

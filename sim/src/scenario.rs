@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dqlite::protocol::request::Value;
-use dqlite::raft::SnapshotPolicy;
+use dqlite::raft::{SnapshotPace, SnapshotPolicy};
 use dqlite::storage::log::LogRequest;
 use dqlite::types::Role;
 use rand::rngs::SmallRng;
@@ -321,6 +321,7 @@ async fn run(seed: u64, plant: Option<Plant>) -> Result<Report, String> {
     let policy = SnapshotPolicy {
         threshold_entries: random.random_range(8..120),
         trailing_entries: random.random_range(4..60),
+        pace: SnapshotPace::Entries,
     };
     let mut cluster = Cluster::new(seed, nodes, policy);
     cluster.tamper = (plant == Some(Plant::ForgottenVote)).then(forgets_votes);

@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use dqlite::raft::SnapshotPolicy;
+use dqlite::raft::{SnapshotPace, SnapshotPolicy};
 use dqlite_sim::disk::{Fault, SimDisk};
 use dqlite_sim::node::{DIRECTORY, NodeSettings, SimClient, start};
 
@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 fn settings(seed: u64) -> NodeSettings {
     NodeSettings {
         seed,
-        policy: SnapshotPolicy { threshold_entries: 9, trailing_entries: 5 },
+        policy: SnapshotPolicy { threshold_entries: 9, trailing_entries: 5, pace: SnapshotPace::Entries },
         compress: seed.is_multiple_of(2),
         segment_bytes: 32 * 1024,
     }

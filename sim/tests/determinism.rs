@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use dqlite::raft::SnapshotPolicy;
+use dqlite::raft::{SnapshotPace, SnapshotPolicy};
 use dqlite_sim::disk::SimDisk;
 use dqlite_sim::node::{DIRECTORY, NodeSettings, SimClient, start};
 
@@ -23,7 +23,8 @@ fn run(seed: u64) -> Trace {
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
         let disk = SimDisk::new(Path::new(DIRECTORY));
-        let policy = SnapshotPolicy { threshold_entries: 20, trailing_entries: 5 };
+        let policy =
+            SnapshotPolicy { threshold_entries: 20, trailing_entries: 5, pace: SnapshotPace::Entries };
         let settings = NodeSettings { seed, policy, compress: true, segment_bytes: 64 * 1024 };
         let begin = tokio::time::Instant::now();
         let (mut answers, mut times, mut terms) = (Vec::new(), Vec::new(), Vec::new());

@@ -3,6 +3,9 @@
 //! spec: client-protocol 4.5, 8.4.
 
 use std::collections::VecDeque;
+use std::time::Instant;
+
+use bytes::Bytes;
 
 use crate::protocol::request::Value;
 use crate::protocol::rows::{Marker, RowsWriter};
@@ -20,12 +23,21 @@ pub struct Cursor<'a> {
     request: Request,
     /// None once it is given back.
     statement: Option<Statement>,
-    id: Option<u32>,
+    source: Source,
     values: Vec<Value>,
     state: State,
     /// Frames made and not yet handed out.
     frames: VecDeque<Batch>,
     collected_bytes: usize,
+}
+
+/// Where the statement of a query comes from.
+#[derive(Clone, Debug)]
+pub(super) enum Source {
+    /// The client prepared it.
+    Prepared(u32),
+    /// The client sent it.
+    Text(Bytes),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,14 +61,14 @@ impl<'a> Cursor<'a> {
         session: &'a mut Session,
         request: Request,
         statement: Statement,
-        id: Option<u32>,
+        source: Source,
         values: Vec<Value>,
     ) -> Cursor<'a> {
         Cursor {
             session,
             request,
             statement: Some(statement),
-            id,
+            source,
             values,
             state: State::Unstarted,
             frames: VecDeque::new(),
@@ -147,15 +159,22 @@ impl<'a> Cursor<'a> {
         let values = &self.values;
         let made = self
             .session
-            .in_sqlite(&self.request, |open| fill_frame(open, &mut statement, first.then_some(values)))
+            .in_sqlite(&self.request, statement.expected(), |open| {
+                let begin = Instant::now();
+                let made = fill_frame(open, &mut statement, first.then_some(values));
+                statement.took(begin.elapsed());
+                made
+            })
             .await;
         self.statement = Some(statement);
         made
     }
 
     fn give_back(&mut self) {
-        if let (Some(statement), Some(id)) = (self.statement.take(), self.id) {
-            self.session.put_statement(id, statement);
+        let Some(statement) = self.statement.take() else { return };
+        match &self.source {
+            Source::Prepared(id) => self.session.put_statement(*id, statement),
+            Source::Text(sql) => self.session.keep(sql, statement),
         }
     }
 
@@ -163,7 +182,7 @@ impl<'a> Cursor<'a> {
     fn give_up(&mut self) {
         let Some(statement) = self.statement.as_mut() else { return };
         let serial = self.session.executor.serial;
-        let _serial = super::limits::serial_guard(serial);
+        let _serial = super::sqlite::threading::serial_guard(serial);
         if let Some(open) = self.session.open.as_mut() {
             open.view.set_refuse_commit(open.connection.autocommit());
             // The commit is refused on purpose.
@@ -189,7 +208,9 @@ struct Made {
     rest: Rest,
 }
 
+/// `values` are bound first, for the first frame.
 fn fill_frame(open: &mut Open, statement: &mut Statement, values: Option<&Vec<Value>>) -> Made {
+    let enough = if values.is_some() { config::ROWS_FRAME_BYTES } else { config::ROWS_FURTHER_FRAME_BYTES };
     if let Some(values) = values
         && let Err(error) = bind_all(statement, values)
     {
@@ -201,7 +222,7 @@ fn fill_frame(open: &mut Open, statement: &mut Statement, values: Option<&Vec<Va
             Ok(Step::Row) => {
                 let writer = rows.get_or_insert_with(|| writer(statement));
                 push_row(writer, statement);
-                if writer.len() >= config::ROWS_FRAME_BYTES {
+                if writer.len() >= enough {
                     return made(rows.take().and_then(|writer| writer.finish(Marker::Part)), Rest::Row);
                 }
             }

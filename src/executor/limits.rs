@@ -1,18 +1,9 @@
 //! What bounds the work in flight: statements inside SQLite, transactions and bytes proposed and not yet applied.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-
-/// The one statement of a process whose SQLite has no mutexes. spec: c-api 3.0.
-static SERIAL: Mutex<()> = Mutex::new(());
-
-/// Holds SQLite for the calling thread if SQLite has no mutexes of its own.
-#[must_use]
-pub fn serial_guard(serial: bool) -> Option<MutexGuard<'static, ()>> {
-    serial.then(|| SERIAL.lock().unwrap_or_else(PoisonError::into_inner))
-}
 
 /// Permits to be inside SQLite.
 #[derive(Clone, Debug)]

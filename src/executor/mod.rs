@@ -8,6 +8,7 @@ pub mod sqlite;
 pub mod turn;
 
 mod cursor;
+mod kept;
 mod run;
 
 use std::collections::HashMap;
@@ -21,7 +22,7 @@ use crate::pages::{Database, PageStore};
 use crate::raft::engine::Engine;
 use crate::raft::status::{Serving, Status};
 use crate::types::config;
-use crate::types::tasks::SqlSection;
+use crate::types::tasks::{Expected, SqlSection};
 use crate::vfs::Vfs;
 
 pub use cursor::{Batch, Cursor};
@@ -99,11 +100,39 @@ impl Executor {
 
     /// Runs work that reads pages outside of SQLite, where it may wait for a disk.
     pub fn read_pages<T>(&self, work: impl FnOnce() -> T) -> T {
-        if self.store.space().file().is_some() { self.sql.run(work) } else { work() }
+        if self.may_wait_for_a_disk() { self.sql.run(Expected::Unknown, work) } else { work() }
+    }
+
+    /// Whether reading a page may wait for a disk.
+    fn may_wait_for_a_disk(&self) -> bool {
+        self.store.space().file().is_some()
     }
 
     fn serving(&self) -> Option<Serving> {
         self.status.borrow().serving.filter(|serving| serving.epoch == self.store.epoch())
+    }
+
+    /// Runs `work`, which is inside SQLite, in the calling task.
+    fn in_sqlite<T>(
+        &self,
+        interrupt: &sqlite::InterruptHandle,
+        expected: Expected,
+        epoch: u64,
+        work: impl FnOnce() -> T,
+    ) -> T {
+        // How long the last one took says nothing about the disk.
+        let expected = if self.may_wait_for_a_disk() { Expected::Unknown } else { expected };
+        if !self.serial {
+            return interrupt.run(self.sql, expected, epoch, work);
+        }
+        // Another node of the process may be inside for long.
+        match sqlite::threading::try_serial_guard() {
+            Some(_guard) => interrupt.run(self.sql, expected, epoch, work),
+            None => interrupt.run(self.sql, Expected::Unknown, epoch, || {
+                let _guard = sqlite::threading::serial_guard(true);
+                work()
+            }),
+        }
     }
 
     fn busy_timeout(&self) -> Duration {

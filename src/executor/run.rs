@@ -1,14 +1,17 @@
 //! Running statements: which root, whose turn, what was committed, and what the reply has to wait for.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::pages::Database;
 use crate::protocol::request::Value;
 use crate::protocol::rows::ColumnValue;
 use crate::state_machine::command;
+use crate::types::config::SQL_SHORT_TEXT_BYTES;
+use crate::types::tasks::Expected;
 
 use super::failure::{self, Failure};
-use super::limits::{self, InFlightPermit};
+use super::limits::InFlightPermit;
 use super::session::{Session, Tail};
 use super::sqlite::{SqliteError, Statement, Step, TransactionState};
 
@@ -71,7 +74,8 @@ impl Session {
         request: &mut Request,
         sql: &[u8],
     ) -> Result<(Option<Statement>, usize), Failure> {
-        let compiled = self.in_sqlite(request, |open| open.connection.prepare(sql)).await?;
+        let expected = if sql.len() <= SQL_SHORT_TEXT_BYTES { Expected::Short } else { Expected::Unknown };
+        let compiled = self.in_sqlite(request, expected, |open| open.connection.prepare(sql)).await?;
         compiled.map_err(Failure::from)
     }
 
@@ -82,11 +86,21 @@ impl Session {
         sql: &[u8],
         values: &[Value],
     ) -> Result<(), Failure> {
+        if let Some(mut statement) = self.open_mut()?.kept.take(sql) {
+            if values.len() > statement.parameter_count() {
+                self.keep(sql, statement);
+                return Err(Failure::bind());
+            }
+            self.run_to_end(request, &mut statement, values).await?;
+            self.keep(sql, statement);
+            return Ok(());
+        }
         let mut text = sql;
         let mut values = values;
         while !text.is_empty() {
             let (statement, offset) = self.compile_first(request, text).await?;
             let Some(mut statement) = statement else { break };
+            let is_whole_text = text.len() == sql.len();
             text = text.get(offset..).unwrap_or_default();
             let count = statement.parameter_count();
             if values.len() > count && is_blank(text) {
@@ -95,6 +109,9 @@ impl Session {
             let (own, others) = values.split_at(count.min(values.len()));
             values = others;
             self.run_to_end(request, &mut statement, own).await?;
+            if is_whole_text && is_blank(text) {
+                self.keep(sql, statement);
+            }
         }
         Ok(())
     }
@@ -129,7 +146,9 @@ impl Session {
         statement: &mut Statement,
         values: &[Value],
     ) -> Result<Rest, Failure> {
-        self.in_sqlite(request, |open| {
+        let expected = statement.expected();
+        self.in_sqlite(request, expected, |open| {
+            let begin = Instant::now();
             if let Err(error) = bind_all(statement, values) {
                 return Rest::Failed(error);
             }
@@ -148,6 +167,7 @@ impl Session {
             let _ = statement.reset();
             open.view.set_refuse_commit(false);
             statement.clear_bindings();
+            statement.took(begin.elapsed());
             if savepoint {
                 let undone = if matches!(rest, Rest::Row) {
                     open.connection.execute(b"ROLLBACK TO dqlite_exec")
@@ -302,6 +322,7 @@ impl Session {
     pub(super) async fn in_sqlite<T>(
         &mut self,
         request: &Request,
+        expected: Expected,
         work: impl FnOnce(&mut super::session::Open) -> T,
     ) -> Result<T, Failure> {
         let executor = Arc::clone(&self.executor);
@@ -310,10 +331,7 @@ impl Session {
         let used_head = request.used_head;
         let Some(open) = self.open.as_mut() else { return Err(request.lost()) };
         open.view.set_use_head(used_head || open.turn.is_some());
-        Ok(executor.sql.run(|| {
-            let _serial = limits::serial_guard(executor.serial);
-            work(open)
-        }))
+        Ok(executor.in_sqlite(&self.interrupt, expected, request.epoch, || work(open)))
     }
 }
 

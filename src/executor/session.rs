@@ -3,23 +3,27 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::pages::Database;
 use crate::protocol::request::Value;
+use crate::types::tasks::Expected;
 use crate::vfs::View;
 
-use super::cursor::Cursor;
+use super::Executor;
+use super::cursor::{Cursor, Source};
 use super::failure::Failure;
+use super::kept::Kept;
 use super::run::Request;
-use super::sqlite::{Connection, InterruptHandle, Statement, TransactionState};
+use super::sqlite::{Connection, InterruptHandle, Statement, TransactionState, threading};
 use super::turn::TurnGuard;
-use super::{Executor, limits};
 
 /// One client connection's use of SQL.
 #[derive(Debug)]
 pub struct Session {
     pub(super) executor: Arc<Executor>,
     pub(super) open: Option<Open>,
-    interrupt: InterruptHandle,
+    pub(super) interrupt: InterruptHandle,
 }
 
 /// An open database.
@@ -27,6 +31,7 @@ pub struct Session {
 pub(super) struct Open {
     // Statements go before their connection.
     pub(super) statements: Vec<Option<Statement>>,
+    pub(super) kept: Kept,
     pub(super) connection: Connection,
     pub(super) view: Arc<View>,
     pub(super) database: Arc<Database>,
@@ -100,16 +105,15 @@ impl Session {
         }
         let executor = Arc::clone(&self.executor);
         let _permit = executor.permits.acquire().await;
-        let opened = executor.sql.run(|| {
-            let _serial = limits::serial_guard(executor.serial);
-            Connection::open_with(&executor.vfs, name, &self.interrupt)
-        });
+        let open = || Connection::open_with(&executor.vfs, name, &self.interrupt);
+        let opened = executor.in_sqlite(&self.interrupt, Expected::Unknown, serving.epoch, open);
         let connection = opened?;
         let Some(database) = executor.store.get(name) else {
             return Err(Failure::cannot_open());
         };
         self.open = Some(Open {
             statements: Vec::new(),
+            kept: Kept::default(),
             view: Arc::clone(connection.view()),
             database,
             connection,
@@ -155,7 +159,7 @@ impl Session {
         let Some(statement) = statement else {
             return Err(Failure::no_statement());
         };
-        let _serial = limits::serial_guard(serial);
+        let _serial = threading::serial_guard(serial);
         drop(statement);
         Ok(())
     }
@@ -199,7 +203,7 @@ impl Session {
             self.put_statement(id, statement);
             return Err(Failure::bind());
         }
-        Ok(Cursor::new(self, request, statement, Some(id), values))
+        Ok(Cursor::new(self, request, statement, Source::Prepared(id), values))
     }
 
     /// Starts a query by a text of one statement.
@@ -208,11 +212,16 @@ impl Session {
     /// As [`Session::prepare`].
     pub async fn query_sql(&mut self, sql: &[u8], values: Vec<Value>) -> Result<Cursor<'_>, Failure> {
         let mut request = self.begin().await?;
-        let (statement, _) = self.compile(&mut request, sql, Tail::Refuse).await?;
+        let kept = self.open_mut()?.kept.take(sql);
+        let statement = match kept {
+            Some(statement) => statement,
+            None => self.compile(&mut request, sql, Tail::Refuse).await?.0,
+        };
         if values.len() > statement.parameter_count() {
+            self.keep(sql, statement);
             return Err(Failure::bind());
         }
-        Ok(Cursor::new(self, request, statement, None, values))
+        Ok(Cursor::new(self, request, statement, Source::Text(Bytes::copy_from_slice(sql)), values))
     }
 
     /// Whether a request on this database can be served: the leader comes first, then the database.
@@ -233,7 +242,7 @@ impl Session {
     /// Closes what an ended epoch has made void: connection, statements, transaction, turn.
     pub fn drop_if_stale(&mut self) {
         if self.open.as_ref().is_some_and(|open| open.epoch != self.executor.store.epoch()) {
-            let _serial = limits::serial_guard(self.executor.serial);
+            let _serial = threading::serial_guard(self.executor.serial);
             self.open = None;
         }
     }
@@ -249,6 +258,13 @@ impl Session {
     pub(super) fn put_statement(&mut self, id: u32, statement: Statement) {
         if let Some(place) = self.open.as_mut().and_then(|open| open.statements.get_mut(id as usize)) {
             *place = Some(statement);
+        }
+    }
+
+    /// Keeps a statement at rest that was sent as this text and nothing else.
+    pub(super) fn keep(&mut self, sql: &[u8], statement: Statement) {
+        if let Some(open) = self.open.as_mut() {
+            open.kept.put(sql, statement);
         }
     }
 
@@ -285,7 +301,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        let _serial = limits::serial_guard(self.executor.serial);
+        let _serial = threading::serial_guard(self.executor.serial);
         self.open = None;
     }
 }

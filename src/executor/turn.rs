@@ -75,7 +75,8 @@ impl Turn {
     }
 
     fn pass_on(self: &Arc<Turn>) {
-        self.held_by_client.send_replace(false);
+        // Else everybody in the queue would be woken for nothing.
+        self.held_by_client.send_if_modified(|held| std::mem::replace(held, false));
         loop {
             let next = {
                 let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

@@ -103,7 +103,7 @@ mod tests {
         0
     }
 
-    // issue 3: a connect callback that refuses or returns a closed descriptor; checklist c-api 3.4
+    // conformance: c-api 54
     #[test]
     fn a_function_that_gives_no_connection_is_an_error_that_says_why() {
         let table: [(ConnectFunction, &str); 4] = [

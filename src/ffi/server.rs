@@ -8,29 +8,41 @@ use std::path::PathBuf;
 use super::connect::{connector, dqlite_connect_func};
 use super::version::dqlite_node_id;
 use super::{DQLITE_ERROR, DQLITE_MISUSE, bytes};
-use crate::node::handle::CallError;
 use crate::node::options::DQLITE_OK;
-use crate::server::Server;
+use crate::node::threads::panic_text;
+use crate::server::{Server, ServerError};
 
 /// A server: a node that keeps its id and the addresses of its cluster in its directory.
 pub struct dqlite_server {
     server: Server,
 }
 
+/// There is no `errmsg` for servers: what went wrong is an event of the log.
+///
 /// # Safety
 /// `server` is null or a live server.
-unsafe fn call(server: *const dqlite_server, run: impl FnOnce(&Server) -> Result<(), CallError>) -> c_int {
+unsafe fn call(server: *const dqlite_server, run: impl FnOnce(&Server) -> Result<(), ServerError>) -> c_int {
     // SAFETY: null or live, by this function's contract.
     let Some(server) = (unsafe { server.as_ref() }) else {
         return DQLITE_MISUSE;
     };
     match catch_unwind(AssertUnwindSafe(|| run(&server.server))) {
-        Ok(result) => result.map_or_else(CallError::code, |()| DQLITE_OK),
-        Err(_) => DQLITE_ERROR,
+        Ok(Ok(())) => DQLITE_OK,
+        Ok(Err(error)) => {
+            tracing::error!(%error, "server");
+            DQLITE_ERROR
+        }
+        Err(panic) => {
+            tracing::error!(panic = panic_text(panic.as_ref()), "server");
+            DQLITE_ERROR
+        }
     }
 }
 
-/// Makes a server that keeps its data in the directory `path`, which is looked at when it starts.
+/// Makes a server: a node that keeps its id and its cluster's members in the directory `path`, which must exist at start.
+///
+/// The files are `server-info` and `node-store`; a restart needs no settings. All `dqlite_server_*` functions return 0, or
+/// another number if they fail; why is told in the log alone.
 ///
 /// # Safety
 /// `path` is null or a C string; `server` is null or a place for a pointer.
@@ -53,7 +65,7 @@ pub unsafe extern "C" fn dqlite_server_create(path: *const c_char, server: *mut 
     code
 }
 
-/// Sets the address that others dial. Counts at the first start of the directory.
+/// Sets the address that others dial. Needed at the first start of the directory; later ones go by its `server-info`.
 ///
 /// # Safety
 /// `server` is null or a live server; `address` is null or a C string.
@@ -74,7 +86,7 @@ pub unsafe extern "C" fn dqlite_server_set_address(
     unsafe { call(server, set) }
 }
 
-/// Sets whether the first start of the directory makes a new cluster.
+/// Sets whether the first start of the directory makes a new cluster. Not together with auto join: the start fails then.
 ///
 /// # Safety
 /// `server` is null or a live server.
@@ -88,7 +100,7 @@ pub unsafe extern "C" fn dqlite_server_set_auto_bootstrap(server: *mut dqlite_se
     unsafe { call(server, set) }
 }
 
-/// Adds addresses of members of the cluster to join.
+/// Adds addresses of members of the cluster to join, at most 4096. They count while the directory has no `node-store`.
 ///
 /// # Safety
 /// `server` is null or a live server; `addrs` is null or an array of `n` C strings.
@@ -115,7 +127,7 @@ pub unsafe extern "C" fn dqlite_server_set_auto_join(
     unsafe { call(server, |server| server.add_auto_join(addresses)) }
 }
 
-/// Sets where the server listens, if that is not its address.
+/// Sets where the server listens, if that is not its address. Not kept in the directory: set it before each start.
 ///
 /// # Safety
 /// `server` is null or a live server; `addr` is null or a C string.
@@ -155,7 +167,11 @@ pub unsafe extern "C" fn dqlite_server_set_connect_func(
     unsafe { call(server, set) }
 }
 
-/// Starts the server; it serves clients when this returns.
+/// Starts the server; waits 30 s at most for a cluster that takes it in, with a vote while fewer than three have one.
+///
+/// A server that is a member already waits 12 s for a leader and then runs all the same, since the other members may be
+/// waiting for it: requests get an answer when enough of them run. After a failure nothing runs, and the start may be tried
+/// again. Who votes is looked after from then on, so that a voter that is gone is replaced by a spare.
 ///
 /// # Safety
 /// `server` is null or a live server.
@@ -165,7 +181,7 @@ pub unsafe extern "C" fn dqlite_server_start(server: *mut dqlite_server) -> c_in
     unsafe { call(server, Server::start) }
 }
 
-/// The id of the server, 0 before its first start.
+/// The id of the server: 0 before a start that got as far as the node. It stays after the stop.
 ///
 /// # Safety
 /// `server` is null or a live server.
@@ -178,7 +194,9 @@ pub unsafe extern "C" fn dqlite_server_get_id(server: *mut dqlite_server) -> dql
     catch_unwind(AssertUnwindSafe(|| server.server.id().0)).unwrap_or(0)
 }
 
-/// Gives leadership and vote to other nodes, as is good before a stop.
+/// Gives leadership and vote to other nodes, as is good before a stop; fails if no other node can take the vote.
+///
+/// Leadership has moved all the same if another voter is there. Takes about a minute at most.
 ///
 /// # Safety
 /// `server` is null or a live server.
@@ -188,7 +206,7 @@ pub unsafe extern "C" fn dqlite_server_handover(server: *mut dqlite_server) -> c
     unsafe { call(server, Server::handover) }
 }
 
-/// Stops the server, which may be started again.
+/// Stops the server, which may be started again; fails if it does not run.
 ///
 /// # Safety
 /// `server` is null or a live server.

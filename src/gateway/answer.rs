@@ -4,7 +4,7 @@ use std::io;
 use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::executor::Failure;
 use crate::executor::session::{Executed, Tail};
@@ -23,7 +23,11 @@ const HEARTBEAT_TIMEOUT_MS: u64 = 15000;
 
 type Reply = Result<Vec<u8>, Failure>;
 
-impl<W: AsyncWrite + Send + Unpin> Connection<W> {
+impl<R, W> Connection<R, W>
+where
+    R: AsyncRead + Send + Unpin + 'static,
+    W: AsyncWrite + Send + Unpin,
+{
     /// Answers one request.
     pub(super) async fn answer(&mut self, frame: Frame) -> io::Result<Next> {
         let request = match Request::decode(frame.header.kind, frame.header.schema, &frame.body) {
@@ -131,13 +135,17 @@ enum Text {
     Sql(bytes::Bytes),
 }
 
-impl<W: AsyncWrite + Send + Unpin> Connection<W> {
+impl<R, W> Connection<R, W>
+where
+    R: AsyncRead + Send + Unpin + 'static,
+    W: AsyncWrite + Send + Unpin,
+{
     /// Sends a query's rows frame by frame. After an INTERRUPT nothing more is sent: its own EMPTY follows.
     async fn query(&mut self, db: u64, text: Text, parameters: Parameters) -> io::Result<Next> {
         let failure = match self.rows(db, text, parameters).await {
             Ok(()) => return Ok(Next::Request),
             Err(Stopped::Socket(error)) => return Err(error),
-            Err(Stopped::Failure(_)) if self.progress.is_interrupted() => return Ok(Next::Request),
+            Err(Stopped::Failure(_)) if self.inbox.is_interrupted() => return Ok(Next::Request),
             Err(Stopped::Failure(failure)) => failure,
         };
         self.send(&response::failure(failure.code, &failure.message)).await?;
@@ -152,7 +160,7 @@ impl<W: AsyncWrite + Send + Unpin> Connection<W> {
             Text::Sql(sql) => self.session.query_sql(&sql, values).await?,
         };
         while let Some(batch) = cursor.next_batch().await? {
-            if self.progress.is_interrupted() {
+            if self.inbox.is_interrupted() {
                 return Ok(());
             }
             tokio::io::AsyncWriteExt::write_all(&mut self.write, &batch.message).await?;

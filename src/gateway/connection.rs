@@ -1,23 +1,26 @@
 //! The life of one connection: handshake, then request after request until the stream ends or turns into a raft
 //! connection.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicU64;
+use std::task::Poll;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::sync::mpsc;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::executor::sqlite::InterruptHandle;
 use crate::executor::{Executor, Session};
-use crate::protocol::request::{Kind, Request};
 use crate::raft::engine::Engine;
+use crate::transport::client_stream::{ClientStream, Detached};
+use crate::types::NodeId;
 use crate::types::tasks::Tasks;
-use crate::types::{NodeId, config};
 
-use super::reader::{Frame, FrameReader};
+use super::inbox::{Dialled, Event, Inbox};
+use super::reader::FrameReader;
 
 /// Protocol version of a client. spec: client-protocol 2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,10 +49,8 @@ pub struct PeerConnection {
     pub address: Bytes,
     /// Bytes behind CONNECT.
     pub received: Bytes,
-    /// The rest of the stream.
-    pub stream: Box<dyn AsyncRead + Send + Unpin>,
-    /// The way back: nothing is ever written there, but closing it early would be seen by proxies.
-    pub unused: Box<dyn AsyncWrite + Send + Unpin>,
+    /// The rest of the stream. Nothing is ever written back.
+    pub stream: Detached,
 }
 
 /// Takes raft connections.
@@ -109,11 +110,8 @@ impl Gateway {
     }
 
     /// Serves a client until its stream ends or the node stops.
-    pub fn serve<R, W>(self: &Arc<Gateway>, read: R, write: W)
-    where
-        R: AsyncRead + Send + Unpin + 'static,
-        W: AsyncWrite + Send + Unpin + 'static,
-    {
+    pub fn serve<S: ClientStream>(self: &Arc<Gateway>, stream: S) {
+        let (read, write) = stream.split();
         let gateway = Arc::clone(self);
         self.tasks.spawn(async move {
             let stop = gateway.stop.clone();
@@ -129,131 +127,71 @@ impl Gateway {
             };
             let Some(version) = version else { return };
             let session = gateway.executor.session();
-            let progress = Arc::new(Progress::new(session.interrupt_handle()));
-            let (sender, requests) = mpsc::channel(config::REQUESTS_AHEAD);
-            gateway.tasks.spawn(read_requests(frames, sender, Arc::clone(&progress), Arc::clone(&gateway)));
-            let mut connection = Connection { gateway, session, write, version, progress };
+            let inbox = Arc::new(Inbox::new(frames, session.interrupt_handle()));
+            let watcher = gateway.tasks.spawn(watch(
+                Arc::clone(&inbox),
+                session.interrupt_handle().runs_long(),
+                Arc::clone(&gateway),
+            ));
+            let mut connection = Connection { gateway, session, write, version, inbox };
             let dialled = tokio::select! {
                 biased;
                 () = stop.cancelled() => None,
-                dialled = connection.run(requests) => dialled,
+                dialled = connection.run() => dialled,
             };
-            let Connection { gateway, session, write, progress, .. } = connection;
-            progress.interrupt.interrupt();
+            watcher.abort();
+            let Connection { gateway, session, write, inbox, .. } = connection;
+            inbox.interrupt();
             drop(session);
             if let Some(Dialled { id, address, received, stream }) = dialled {
-                gateway.peers.accept(PeerConnection {
-                    id,
-                    address,
-                    received,
-                    stream,
-                    unused: Box::new(write),
-                });
+                let stream = S::detach(stream, write);
+                gateway.peers.accept(PeerConnection { id, address, received, stream });
             }
         });
     }
 }
 
-/// What the reader hands to the worker.
-#[derive(Debug)]
-enum Event {
-    Request(Frame),
-    Peer(Dialled),
-}
-
-/// A raft connection without its way back.
-struct Dialled {
-    id: NodeId,
-    address: Bytes,
-    received: Bytes,
-    stream: Box<dyn AsyncRead + Send + Unpin>,
-}
-
-impl std::fmt::Debug for Dialled {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Dialled").field("id", &self.id).finish_non_exhaustive()
-    }
-}
-
-/// What reader and worker of a connection know of each other.
-#[derive(Debug)]
-pub(super) struct Progress {
-    /// Requests read and not yet answered.
-    unanswered: AtomicUsize,
-    /// An INTERRUPT has come behind the request that is worked on.
-    interrupted: AtomicBool,
-    interrupt: InterruptHandle,
-}
-
-impl Progress {
-    fn new(interrupt: InterruptHandle) -> Progress {
-        Progress { unanswered: AtomicUsize::new(0), interrupted: AtomicBool::new(false), interrupt }
-    }
-
-    /// Whether the client has asked to stop the query that runs.
-    pub(super) fn is_interrupted(&self) -> bool {
-        self.interrupted.load(Ordering::Acquire)
-    }
-}
-
-async fn read_requests<R>(
-    mut frames: FrameReader<R>,
-    requests: mpsc::Sender<Event>,
-    progress: Arc<Progress>,
-    gateway: Arc<Gateway>,
-) where
+/// Stands in for a connection's task while that is inside SQLite for long.
+async fn watch<R>(inbox: Arc<Inbox<R>>, mut runs_long: watch::Receiver<Option<u64>>, gateway: Arc<Gateway>)
+where
     R: AsyncRead + Send + Unpin + 'static,
 {
-    let mut epoch = gateway.executor.watch_epoch();
+    let mut current = gateway.executor.watch_epoch();
     loop {
-        let frame = tokio::select! {
+        let Ok(Some(epoch)) = runs_long.wait_for(Option::is_some).await.map(|epoch| *epoch) else { return };
+        let over = async {
+            tokio::select! {
+                () = gateway.stop.cancelled() => {}
+                // Whatever runs may be reading a version that is no more.
+                _ = current.wait_for(|current| *current != epoch) => {}
+            }
+            inbox.interrupt();
+            std::future::pending::<()>().await
+        };
+        let reading = poll_fn(|context| -> Poll<()> {
+            inbox.poll_ahead_instead(context);
+            Poll::Pending
+        });
+        tokio::select! {
             biased;
-            () = requests.closed() => return,
-            () = gateway.stop.cancelled() => { progress.interrupt.interrupt(); return }
-            // Whatever runs may be reading a version that is no more.
-            Ok(()) = epoch.changed() => { progress.interrupt.interrupt(); continue }
-            frame = frames.frame() => frame,
-        };
-        let frame = match frame {
-            Ok(Some(frame)) => frame,
-            Ok(None) => return,
-            Err(error) => {
-                debug!(%error, "client connection closed");
-                return;
-            }
-        };
-        if frame.header.kind == Kind::Connect as u8 && frame.header.schema == 0 {
-            if let Ok(Request::Connect { id, address }) =
-                Request::decode(frame.header.kind, frame.header.schema, &frame.body)
-            {
-                let (stream, received) = frames.into_parts();
-                let dialled = Dialled { id: NodeId(id), address, received, stream: Box::new(stream) };
-                // A worker that has gone closes the stream.
-                let _ = requests.send(Event::Peer(dialled)).await;
-            }
-            return;
+            _ = runs_long.wait_for(Option::is_none) => {}
+            () = over => {}
+            () = reading => {}
         }
-        let waiting = progress.unanswered.fetch_add(1, Ordering::AcqRel);
-        if frame.header.kind == Kind::Interrupt as u8 && waiting == 1 {
-            progress.interrupted.store(true, Ordering::Release);
-            progress.interrupt.interrupt();
-        }
-        if requests.send(Event::Request(frame)).await.is_err() {
-            return;
-        }
+        inbox.hand_back();
     }
 }
 
 /// The worker's side of a connection.
-pub struct Connection<W> {
+pub struct Connection<R, W> {
     pub(super) gateway: Arc<Gateway>,
     pub(super) session: Session,
     pub(super) write: W,
     pub(super) version: Version,
-    pub(super) progress: Arc<Progress>,
+    pub(super) inbox: Arc<Inbox<R>>,
 }
 
-impl<W> std::fmt::Debug for Connection<W> {
+impl<R, W> std::fmt::Debug for Connection<R, W> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connection").field("version", &self.version).finish_non_exhaustive()
     }
@@ -268,22 +206,34 @@ pub(super) enum Next {
     Close,
 }
 
-impl<W: AsyncWrite + Send + Unpin> Connection<W> {
-    async fn run(&mut self, mut requests: mpsc::Receiver<Event>) -> Option<Dialled> {
+impl<R, W> Connection<R, W>
+where
+    R: AsyncRead + Send + Unpin + 'static,
+    W: AsyncWrite + Send + Unpin,
+{
+    async fn run(&mut self) -> Option<Dialled<R>> {
         let mut epoch = self.gateway.executor.watch_epoch();
+        let inbox = Arc::clone(&self.inbox);
         loop {
-            let frame = tokio::select! {
+            let event = tokio::select! {
                 biased;
-                frame = requests.recv() => frame,
+                event = poll_fn(|context| inbox.poll_next(context)) => event,
                 Ok(()) = epoch.changed() => { self.session.drop_if_stale(); continue }
             };
-            let frame = match frame? {
+            let frame = match event? {
                 Event::Request(frame) => frame,
                 Event::Peer(dialled) => return Some(dialled),
             };
-            let next = self.answer(frame).await;
-            self.progress.interrupted.store(false, Ordering::Release);
-            self.progress.unanswered.fetch_sub(1, Ordering::AcqRel);
+            let mut answer = pin!(self.answer(frame));
+            let next = poll_fn(|context| {
+                let answered = answer.as_mut().poll(context);
+                if answered.is_pending() {
+                    inbox.poll_ahead(context);
+                }
+                answered
+            });
+            let next = next.await;
+            inbox.answered();
             match next {
                 Ok(Next::Request) => {}
                 Ok(Next::Close) => return None,

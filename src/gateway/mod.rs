@@ -1,10 +1,11 @@
 //! One client connection: handshake, requests in, responses out, in order. spec: client-protocol 1-8.
 //!
-//! A reader task takes frames off the socket while a request is worked on, so that an INTERRUPT and the end of the
-//! stream are noticed at once; requests are answered one after the other.
+//! Requests are answered one after the other; frames are taken off the socket meanwhile, so that an INTERRUPT is noticed at
+//! once.
 
 mod answer;
 mod connection;
+mod inbox;
 mod membership;
 mod reader;
 

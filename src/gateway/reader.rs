@@ -1,10 +1,18 @@
 //! Takes frames off a client's socket. Memory follows the bytes received, never a length announced.
 
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::AsyncRead;
+use tokio_util::io::poll_read_buf;
 
 use crate::protocol::header::{HEADER_BYTES, MessageHeader};
 use crate::types::config;
+
+/// Room for what is read at once, at least: small requests come whole.
+const READ_MIN_BYTES: usize = 4096;
 
 /// One whole request.
 #[derive(Debug)]
@@ -54,43 +62,36 @@ impl<S: AsyncRead + Unpin> FrameReader<S> {
     /// # Errors
     /// The socket's.
     pub async fn handshake(&mut self) -> Result<Option<u64>, ReadError> {
-        if !self.fill(8).await? {
+        if !poll_fn(|context| self.poll_fill(context, 8)).await? {
             return Ok(None);
         }
         Ok(Some(self.received.get_u64_le()))
     }
 
-    /// The next request; None at the end of the stream, also in the middle of a request.
+    /// The next request; None at the end of the stream, also in the middle of a request. What was received so far is kept
+    /// while it is not whole: any task may ask again.
     ///
     /// # Errors
     /// The socket's; a length that is not taken.
-    pub async fn frame(&mut self) -> Result<Option<Frame>, ReadError> {
-        if !self.fill(HEADER_BYTES).await? {
-            return Ok(None);
+    pub fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Frame>, ReadError>> {
+        if !ready!(self.poll_fill(context, HEADER_BYTES))? {
+            return Poll::Ready(Ok(None));
         }
-        let header = MessageHeader::read(&self.received.split_to(HEADER_BYTES));
+        let header = MessageHeader::read(&self.received[..HEADER_BYTES]);
         let bytes = header.body_bytes();
         if bytes == 0 {
-            return Err(ReadError::Empty(header.kind));
+            return Poll::Ready(Err(ReadError::Empty(header.kind)));
         }
-        if bytes > config::MESSAGE_BODY_MAX_BYTES {
-            return Err(ReadError::TooLarge {
-                kind: header.kind,
-                bytes,
-                max: config::MESSAGE_BODY_MAX_BYTES,
-            });
-        }
-        let Ok(length) = usize::try_from(bytes) else {
-            return Err(ReadError::TooLarge {
-                kind: header.kind,
-                bytes,
-                max: config::MESSAGE_BODY_MAX_BYTES,
-            });
+        let length = usize::try_from(bytes).ok().filter(|_| bytes <= config::MESSAGE_BODY_MAX_BYTES);
+        let Some(length) = length else {
+            let max = config::MESSAGE_BODY_MAX_BYTES;
+            return Poll::Ready(Err(ReadError::TooLarge { kind: header.kind, bytes, max }));
         };
-        if !self.fill(length).await? {
-            return Ok(None);
+        if !ready!(self.poll_fill(context, HEADER_BYTES + length))? {
+            return Poll::Ready(Ok(None));
         }
-        Ok(Some(Frame { header, body: self.received.split_to(length).freeze() }))
+        self.received.advance(HEADER_BYTES);
+        Poll::Ready(Ok(Some(Frame { header, body: self.received.split_to(length).freeze() })))
     }
 
     /// The stream and what was received beyond the last frame.
@@ -99,21 +100,25 @@ impl<S: AsyncRead + Unpin> FrameReader<S> {
     }
 
     /// Waits until `length` bytes are buffered; false if the stream ends before.
-    async fn fill(&mut self, length: usize) -> Result<bool, ReadError> {
+    fn poll_fill(&mut self, context: &mut Context<'_>, length: usize) -> Poll<Result<bool, ReadError>> {
         while self.received.len() < length {
             let missing = length - self.received.len();
-            self.received.reserve(missing.min(config::READ_CHUNK_BYTES));
-            if self.stream.read_buf(&mut self.received).await? == 0 {
-                return Ok(false);
+            self.received.reserve(missing.clamp(READ_MIN_BYTES, config::READ_CHUNK_BYTES));
+            if ready!(poll_read_buf(Pin::new(&mut self.stream), context, &mut self.received))? == 0 {
+                return Poll::Ready(Ok(false));
             }
         }
-        Ok(true)
+        Poll::Ready(Ok(true))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    async fn next<S: AsyncRead + Unpin>(reader: &mut FrameReader<S>) -> Result<Option<Frame>, ReadError> {
+        poll_fn(|context| reader.poll_frame(context)).await
+    }
 
     // checklist client-protocol: H5 one byte at a time
     #[tokio::test]
@@ -129,10 +134,10 @@ mod tests {
         });
 
         assert_eq!(reader.handshake().await.unwrap(), Some(1));
-        let frame = reader.frame().await.unwrap().unwrap();
+        let frame = next(&mut reader).await.unwrap().unwrap();
 
         assert_eq!((frame.header.kind, &frame.body[..]), (7, &[9, 0, 0, 0, 0, 0, 0, 0][..]));
-        assert!(reader.frame().await.unwrap().is_none());
+        assert!(next(&mut reader).await.unwrap().is_none());
         writing.await.unwrap();
     }
 
@@ -143,7 +148,7 @@ mod tests {
             let bytes = [words, [0, 0, 0, 0]].concat();
             let mut reader = FrameReader::new(&bytes[..]);
 
-            assert!(reader.frame().await.is_err());
+            assert!(next(&mut reader).await.is_err());
             assert!(reader.received.capacity() < 2 * config::READ_CHUNK_BYTES);
         }
     }

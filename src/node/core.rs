@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64};
 
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use crate::executor::{Executor, ExecutorParts};
@@ -12,6 +11,7 @@ use crate::gateway::{Gateway, GatewayParts, PeerConnection, PeerSink};
 use crate::pages::PageStore;
 use crate::raft::engine::{Engine, EngineError, EngineOptions};
 use crate::raft::proposer::EpochHooks;
+use crate::transport::client_stream::ClientStream;
 use crate::types::config;
 use crate::types::tasks::{SqlSection, Tasks};
 use crate::vfs::{PanicReport, Vfs, VfsError, VfsOptions};
@@ -108,8 +108,8 @@ struct EnginePeers(Engine);
 
 impl PeerSink for EnginePeers {
     fn accept(&self, peer: PeerConnection) {
-        let PeerConnection { id, address, received, stream, unused } = peer;
-        self.0.peers().accept(id, address, received, stream, Box::new(unused));
+        let PeerConnection { id, address, received, stream } = peer;
+        self.0.peers().accept(id, address, received, stream);
     }
 }
 
@@ -143,12 +143,8 @@ impl Core {
     }
 
     /// Serves one client.
-    pub fn serve<R, W>(&self, read: R, write: W)
-    where
-        R: AsyncRead + Send + Unpin + 'static,
-        W: AsyncWrite + Send + Unpin + 'static,
-    {
-        self.gateway.serve(read, write);
+    pub fn serve(&self, stream: impl ClientStream) {
+        self.gateway.serve(stream);
     }
 
     /// Serves clients from another task.

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use super::*;
 use crate::pages::PageSpace;
 use crate::protocol::request::{Parameters, Request, Value};
-use crate::raft::snapshot::SnapshotPolicy;
+use crate::raft::snapshot::{SnapshotPace, SnapshotPolicy};
 use crate::raft::testing::{InlinePool, TestDisk};
 use crate::state_machine::databases::Databases;
 use crate::types::NodeId;
@@ -30,7 +30,11 @@ async fn start_in(disk: &TestDisk, seed: u64, space: PageSpace) -> Result<Core, 
         address: b"127.0.0.1:9001".to_vec(),
         heartbeat_interval: Duration::from_millis(500),
         election_timeout: Duration::from_millis(3000),
-        snapshot_policy: SnapshotPolicy { threshold_entries: 64, trailing_entries: 16 },
+        snapshot_policy: SnapshotPolicy {
+            threshold_entries: 64,
+            trailing_entries: 16,
+            pace: SnapshotPace::Entries,
+        },
         consensus: tasks,
         pool: Arc::new(InlinePool),
         random: Arc::new(RandomSource::from_seed(seed)),
@@ -61,7 +65,7 @@ impl Client {
     async fn connect(core: &Core) -> Client {
         let (client, server) = tokio::io::duplex(1 << 20);
         let (read, write) = tokio::io::split(server);
-        core.serve(read, write);
+        core.serve((read, write));
         let mut client = Client(client);
         client.0.write_all(&1u64.to_le_bytes()).await.unwrap();
         client

@@ -12,6 +12,7 @@ use super::options::{DQLITE_ERROR, DQLITE_MISUSE, OptionError, Options};
 use super::run_parts::RunParts;
 use super::running::{Running, open_directory};
 use super::threads::panic_text;
+use super::trace;
 use crate::storage::directory::Directory;
 use crate::storage::disk::FileDisk;
 use crate::storage::error::StorageError;
@@ -214,6 +215,7 @@ impl NodeHandle {
         if !self.usable {
             return Err(CallError::Misuse);
         }
+        trace::follow_environment();
         let listener = self.take_listener(&mut inner)?;
         let parts = RunParts {
             id: self.id,
@@ -226,6 +228,7 @@ impl NodeHandle {
         };
         let running = Running::start(parts).map_err(|error| self.failed(&error.to_string()))?;
         inner.life = Life::Running(Box::new(running));
+        tracing::info!(id = self.id.0, directory = %self.directory.display(), "node started");
         Ok(())
     }
 
@@ -259,6 +262,7 @@ impl NodeHandle {
             return Err(CallError::Misuse);
         };
         running.stop();
+        tracing::info!(id = self.id.0, "node stopped");
         match running.failure() {
             Some(reason) => Err(self.failed(&reason)),
             None => Ok(()),
@@ -281,6 +285,7 @@ impl NodeHandle {
     /// # Errors
     /// `Error` if the directory is in use (without a text), if it or the servers are refused (with one).
     pub fn recover(&self, servers: Vec<Server>) -> Result<(), CallError> {
+        trace::follow_environment();
         let inner = self.lock();
         let failed = |error: StorageError| self.failed(&format!("raft_recover(): io: {error}"));
         if servers.is_empty() {
@@ -295,7 +300,9 @@ impl NodeHandle {
             Err(error) => return Err(failed(error)),
         };
         directory.clean_up(&lock).map_err(failed)?;
-        recover::recover(&directory, &lock, &load_options(&inner.options), &configuration).map_err(failed)
+        recover::recover(&directory, &lock, &load_options(&inner.options), &configuration).map_err(failed)?;
+        tracing::info!(directory = %self.directory.display(), "configuration put behind the log");
+        Ok(())
     }
 
     /// Index and term of the last entry on disk; 0 and 0 in an empty directory, where nothing is made.

@@ -1,5 +1,6 @@
 //! A node's life: options, start, stop, handover, recover, role management.
 
+pub mod background;
 pub mod core;
 pub mod error_text;
 pub mod failure;
@@ -10,6 +11,7 @@ pub mod roles;
 pub mod run_parts;
 pub mod running;
 pub mod threads;
+pub mod trace;
 
 #[cfg(test)]
 mod running_tests;

@@ -32,7 +32,7 @@ mod tests {
     use super::*;
     use crate::types::clock::SystemWallClock;
 
-    // checklist c-api 65: digest vectors of 3.7
+    // conformance: c-api 65
     #[test]
     fn ids_are_the_digests_of_the_vectors() {
         for (address, nanoseconds, id) in [
@@ -46,7 +46,7 @@ mod tests {
         assert_eq!(digest(b"1", 0), BOOTSTRAP_ID);
     }
 
-    // checklist c-api 65: two calls differ
+    // conformance: c-api 65
     #[test]
     fn two_ids_of_one_address_differ() {
         assert_ne!(generate(b"1", &SystemWallClock), generate(b"1", &SystemWallClock));

@@ -9,6 +9,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::background::Background;
 use super::core::{Core, CoreParts, LiveSettings, StoreEpochs};
 use super::failure::Failure;
 use super::options::Options;
@@ -92,7 +93,7 @@ impl Running {
         let metadata = opened.loaded.metadata;
         let next_index = opened.loaded.last_index().next();
         let (log_failing, log_state) = watch::channel(false);
-        let options = LogOptions::new(Box::new(move |trouble| match trouble {
+        let on_trouble = Box::new(move |trouble| match trouble {
             LogTrouble::Failing { error } => {
                 tracing::error!(error, "the log cannot be written");
                 log_failing.send_replace(true);
@@ -101,7 +102,8 @@ impl Running {
                 tracing::info!("the log is written again");
                 log_failing.send_replace(false);
             }
-        }));
+        });
+        let options = LogOptions::new(on_trouble, Arc::new(threads.pool()));
         let writer = LogWriter::new(opened.directory.clone(), opened.lock, metadata, next_index, options);
         let statistics = writer.statistics();
         let failure = Failure::default();
@@ -210,6 +212,19 @@ impl Running {
             let _ = sender.send(handover.run().await);
         });
         receiver.recv().unwrap_or(Err(HandoverError::NoLeader))
+    }
+
+    /// What may run beside the node; `None` after the stop.
+    #[must_use]
+    pub fn background(&self) -> Option<Background> {
+        let (core, threads) = (self.core.as_ref()?, self.threads.as_ref()?);
+        Some(Background {
+            tasks: core.sql_tasks().clone(),
+            stop: core.stopping().clone(),
+            pool: Arc::new(threads.pool()),
+            dial: Arc::clone(&self.dial),
+            membership: Arc::new(EngineMembership(core.engine().clone())),
+        })
     }
 
     /// Ends connections, consensus, log and threads, in this order; the directory is free afterwards.
@@ -340,6 +355,7 @@ fn core_parts(threads: &Threads, parts: EngineParts<'_>) -> CoreParts {
         snapshot_policy: SnapshotPolicy {
             threshold_entries: u64::from(parts.options.snapshot_threshold),
             trailing_entries: u64::from(parts.options.snapshot_trailing),
+            pace: parts.options.snapshot_pace,
         },
         consensus: Tasks::new(threads.consensus().clone()),
         pool: Arc::new(threads.pool()),
@@ -394,8 +410,7 @@ fn accept(
                             let _ = stream.set_nodelay(true);
                             // A client whose machine has gone must not keep its transaction open for ever.
                             let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive());
-                            let (read, write) = stream.into_split();
-                            gateway.serve(read, write);
+                            gateway.serve(stream);
                         }
                         Err(error) => after_failed_accept(&error).await,
                     }
@@ -409,8 +424,7 @@ fn accept(
                     match listener.accept().await {
                         // spec: c-api 3.3: only this process may connect.
                         Ok((stream, _)) if is_from_this_process(&stream).unwrap_or(false) => {
-                            let (read, write) = stream.into_split();
-                            gateway.serve(read, write);
+                            gateway.serve(stream);
                         }
                         Ok(_) => {}
                         Err(error) => after_failed_accept(&error).await,

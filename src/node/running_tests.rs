@@ -147,8 +147,7 @@ fn exec(stream: &mut TcpStream, sql: &'static str) -> (u8, Vec<u8>) {
     call(stream, &Request::ExecSql { db: 0, sql, parameters: Parameters::default() })
 }
 
-// checklist c-api: 40 first start with id 1: files; 46 single voter answers LEADER with itself immediately after start;
-// 42 second node on the same directory: exact lock text; succeeds after the first one's stop
+// conformance: c-api 40, 42, 46
 #[test]
 fn a_node_writes_to_its_directory_and_comes_back_with_everything() {
     let directory = tempfile::tempdir().unwrap();

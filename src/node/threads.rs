@@ -90,7 +90,27 @@ impl BlockingPool for Pool {
     fn run(&self, work: Box<dyn FnOnce() + Send>) {
         self.handle.spawn_blocking(work);
     }
+
+    // A thread of the pool that has stepped back could not step forward again: such work has a thread of its own, which
+    // the pool waits for.
+    fn run_behind(&self, work: Box<dyn FnOnce() + Send>) {
+        self.handle.spawn_blocking(move || {
+            let thread = std::thread::Builder::new().name("dqlite-snapshot".into()).spawn(move || {
+                // Where it may not, it does the work all the same.
+                let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), BEHIND_NICE);
+                work();
+            });
+            match thread {
+                // A panic there leaves the work undone, which whoever waits for it sees.
+                Ok(thread) => drop(thread.join()),
+                Err(error) => tracing::warn!(%error, "no thread for a snapshot"),
+            }
+        });
+    }
 }
+
+/// How far work that can wait steps back: it gets about a quarter of a contended processor.
+const BEHIND_NICE: i32 = 5;
 
 /// The log thread: owns the segment and metadata files, takes all that is queued at once.
 #[derive(Debug)]
@@ -243,6 +263,7 @@ mod tests {
     use crate::storage::disk::FileDisk;
     use crate::storage::log::LogOptions;
     use crate::storage::metadata::Metadata;
+    use crate::types::tasks::InlinePool;
     use crate::types::{Entry, EntryData, EntryKind, LogIndex, Term};
 
     #[test]
@@ -250,7 +271,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let directory = Directory::open(Arc::new(FileDisk), folder.path()).unwrap();
         let lock = directory.lock().unwrap();
-        let options = LogOptions::new(Box::new(|_| {}));
+        let options = LogOptions::new(Box::new(|_| {}), Arc::new(InlinePool));
         let writer = LogWriter::new(directory, lock, Metadata::default(), LogIndex(1), options);
         let (panics, panic) = channel();
         let (sender, thread) = LogThread::start(writer, move |text| panics.send(text).unwrap()).unwrap();

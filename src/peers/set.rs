@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use tokio::io::AsyncRead;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -15,6 +14,7 @@ use super::link::{Link, LinkFull, Outgoing, connect_bytes};
 use super::message::Message;
 use super::peer::SharedPeer;
 use super::spill::Spill;
+use crate::transport::client_stream::Detached;
 use crate::transport::dial::Dial;
 use crate::types::config::LINKS_MAX;
 use crate::types::payload::PayloadStore;
@@ -183,14 +183,7 @@ impl Peers {
     }
 
     /// Takes a connection that a peer made; `received` came behind CONNECT.
-    pub fn accept(
-        &self,
-        id: NodeId,
-        address: Bytes,
-        received: Bytes,
-        stream: Box<dyn AsyncRead + Send + Unpin>,
-        unused: Box<dyn std::any::Any + Send>,
-    ) {
+    pub fn accept(&self, id: NodeId, address: Bytes, received: Bytes, stream: Detached) {
         let inner = &self.inner;
         let Some(inbound) = inner.inbound.get().cloned() else { return };
         if id.0 == 0 || id == inner.id {
@@ -209,8 +202,11 @@ impl Peers {
             stop: inner.stop.clone(),
         };
         (inner.spawn)(Box::pin(async move {
-            connection.run(stream, received).await;
-            drop(unused);
+            // Read where raft runs: a message wakes no other thread.
+            match stream.attach() {
+                Ok(stream) => connection.run(stream, received).await,
+                Err(error) => warn!(peer = id.0, %error, "a raft connection could not be taken over"),
+            }
         }));
     }
 

@@ -22,7 +22,7 @@ use super::machine::Machine;
 use super::network::Network;
 use super::proposer::{EpochHooks, ProposalQueue, Proposer, Refused};
 use super::reads::{ReadGate, ReadRounds};
-use super::snapshot::{SnapshotPolicy, SnapshotStore, Snapshots};
+use super::snapshot::{Current, SnapshotPolicy, SnapshotStore, Snapshots};
 use super::snapshot_receive::SnapshotReceiver;
 use super::state_machine::{Applied, StateMachine, loaded_snapshot};
 use super::status::{Leadership, Serving, Status, StatusBoard};
@@ -265,6 +265,8 @@ impl Engine {
             receiver: SnapshotReceiver::new(engine.snapshots.clone(), decoder),
             spawn,
             tail: Arc::default(),
+            told: Arc::default(),
+            tell_every: raft_heartbeat(options.heartbeat_interval, options.election_timeout) / 2,
         }));
         if engine.configuration().configuration.is_only_voter(engine.id) {
             engine.lead(restores).await?;
@@ -375,18 +377,28 @@ impl Engine {
     async fn take_snapshots(self) {
         let mut applied = self.applied.clone();
         let mut current = self.snapshots.watch();
-        let mut asked = LogIndex::NONE;
+        let index =
+            |current: &Option<Current>| current.as_ref().map_or(LogIndex::NONE, |now| now.position.index);
+        let mut asked = index(&current.borrow());
+        // Bytes that were logged when the last snapshot was asked for, or came from elsewhere.
+        let mut logged_before = 0;
         if !self.purge_behind_snapshot().await {
             return;
         }
         loop {
             let policy = self.snapshots.policy();
-            let on_disk =
-                current.borrow_and_update().as_ref().map_or(LogIndex::NONE, |now| now.position.index);
+            let on_disk = index(&current.borrow_and_update());
             let last_applied = applied.borrow_and_update().index;
-            // One that failed is tried again a threshold later.
-            if policy.is_due(last_applied, on_disk.max(asked)) {
+            if on_disk > asked {
+                asked = on_disk;
+                logged_before = self.log.logged_bytes();
+            }
+            let entries = last_applied.0.saturating_sub(asked.0);
+            let log_bytes = self.log.logged_bytes().saturating_sub(logged_before);
+            // One that failed is tried again as much later.
+            if policy.is_due(entries, log_bytes, self.snapshots.content_bytes()) {
                 asked = last_applied;
+                logged_before += log_bytes;
                 if self.raft.trigger().snapshot().await.is_err() {
                     return;
                 }

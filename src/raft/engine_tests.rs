@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+use super::super::snapshot::SnapshotPace;
 use super::*;
 use crate::raft::Serving;
 use crate::raft::testing::{InlinePool, NoDial, TestDisk, TestHooks, TestMachine, command};
@@ -39,7 +40,8 @@ async fn start(disk: TestDisk, policy: SnapshotPolicy, seed: u64) -> Node {
     Node { engine, disk, machine, hooks }
 }
 
-const NO_SNAPSHOTS: SnapshotPolicy = SnapshotPolicy { threshold_entries: u64::MAX, trailing_entries: 0 };
+const NO_SNAPSHOTS: SnapshotPolicy =
+    SnapshotPolicy { threshold_entries: u64::MAX, trailing_entries: 0, pace: SnapshotPace::Entries };
 
 impl Node {
     fn serving(&self) -> Option<Serving> {
@@ -168,7 +170,7 @@ async fn after_a_refusal_nothing_of_the_epoch_reaches_the_log() {
 
 #[tokio::test(start_paused = true)]
 async fn a_snapshot_is_taken_at_the_threshold_and_a_restart_continues_from_it() {
-    let policy = SnapshotPolicy { threshold_entries: 50, trailing_entries: 10 };
+    let policy = SnapshotPolicy { threshold_entries: 50, trailing_entries: 10, pace: SnapshotPace::Entries };
     let node = start(TestDisk::bootstrapped(), policy, 5).await;
     for number in 1..=170 {
         node.engine.propose(0, command(number), |_| true).unwrap();
@@ -209,14 +211,21 @@ async fn a_node_whose_log_fails_does_not_campaign_until_it_has_recovered() {
     node.engine.shutdown().await;
 }
 
-// checklist c-api 59: a log with falling terms (1,5,5,1,5) loads, serves and replicates
+// Terms 1, 5, 5, 1, 5, as a recovery leaves them.
+// conformance: c-api 59
 #[tokio::test(start_paused = true)]
 async fn a_log_whose_terms_fall_is_served_and_keeps_them() {
     for (terms, policy) in [
         (vec![5, 5, 1, 5], NO_SNAPSHOTS),
         (vec![5, 5, 1], NO_SNAPSHOTS),
-        (vec![5, 5, 1], SnapshotPolicy { threshold_entries: 4, trailing_entries: 3 }),
-        (vec![5, 5, 1], SnapshotPolicy { threshold_entries: 4, trailing_entries: 0 }),
+        (
+            vec![5, 5, 1],
+            SnapshotPolicy { threshold_entries: 4, trailing_entries: 3, pace: SnapshotPace::Entries },
+        ),
+        (
+            vec![5, 5, 1],
+            SnapshotPolicy { threshold_entries: 4, trailing_entries: 0, pace: SnapshotPace::Entries },
+        ),
     ] {
         let disk = TestDisk::bootstrapped();
         let configuration = disk.lock().entries[0].clone();
@@ -261,7 +270,8 @@ async fn a_log_whose_terms_fall_is_served_and_keeps_them() {
 
 #[tokio::test(start_paused = true)]
 async fn what_the_snapshot_covers_takes_bounded_memory() {
-    let policy = SnapshotPolicy { threshold_entries: 50, trailing_entries: 1000 };
+    let policy =
+        SnapshotPolicy { threshold_entries: 50, trailing_entries: 1000, pace: SnapshotPace::Entries };
     let node = start(TestDisk::bootstrapped(), policy, 5).await;
     assert_eq!(node.engine.log.last_beyond(8 * 50), LogIndex::NONE);
     for number in 1..=60 {

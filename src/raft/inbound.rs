@@ -2,6 +2,7 @@
 //! where it should answer. spec: raft-wire 5, 6; openraft-mapping 4.2, F1 to F6.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -11,6 +12,7 @@ use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeader
 use openraft::{LogId, Vote};
 use tokio::sync::{mpsc, watch};
 use tokio::task::unconstrained;
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::failover::LeaderBoard;
@@ -39,6 +41,10 @@ pub(super) struct RaftInbound {
     pub(super) receiver: SnapshotReceiver,
     pub(super) spawn: Spawn,
     pub(super) tail: Arc<Mutex<Option<Tail>>>,
+    /// When openraft last heard of the leader of a term.
+    pub(super) told: Arc<Mutex<Option<(NodeId, Term, Instant)>>>,
+    /// openraft hears of a leader that sends heartbeats at least so often.
+    pub(super) tell_every: Duration,
 }
 
 /// The last entry that was handed on: the log may not hold it yet.
@@ -190,6 +196,25 @@ impl RaftInbound {
         }
     }
 
+    /// The answer to a heartbeat of the leader that this node follows, unless openraft has to hear of it. What it proves is
+    /// that this node had given no vote in a later term: a vote is durable, and known here, before it is answered.
+    fn answer_fence(&self, from: &Sender, message: &AppendEntries) -> Option<AppendEntriesResult> {
+        if message.previous_index.0 < FENCE_BASE || !message.entries.is_empty() {
+            return None;
+        }
+        let (vote, committed) = self.log.vote()?;
+        let follows = committed && (vote.term, vote.voted_for) == (message.term.0, from.id.0);
+        let told = *self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let recently = told.is_some_and(|(leader, term, at)| {
+            (leader, term) == (from.id, message.term) && at.elapsed() < self.tell_every
+        });
+        (follows && recently).then(|| AppendEntriesResult {
+            term: message.term,
+            rejected: message.previous_index,
+            last_index: self.log.last().0,
+        })
+    }
+
     fn is_voter(&self) -> bool {
         self.log.configuration().0.get(self.id).is_some_and(|server| server.role == Role::Voter)
     }
@@ -250,6 +275,10 @@ impl Inbound for RaftInbound {
         message: AppendEntries,
         payloads: Vec<EntryData>,
     ) -> BoxFuture<'static, Result<Option<AppendEntriesResult>, Refusal>> {
+        if let Some(answer) = self.answer_fence(from, &message) {
+            self.board.heard(from, message.term);
+            return Box::pin(std::future::ready(Ok(Some(answer))));
+        }
         let prepared = match self.prepare(from, &message, payloads) {
             Ok(prepared) => prepared,
             Err(refusal) => return Box::pin(std::future::ready(Err(refusal))),
@@ -270,6 +299,8 @@ impl Inbound for RaftInbound {
             *self.tail.lock().unwrap_or_else(PoisonError::into_inner) = tail;
         }
         let answer = self.hand_over(request);
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some((from.id, message.term, Instant::now()));
         let log = self.log.clone();
         let tails = Arc::clone(&self.tail);
         let term = message.term;

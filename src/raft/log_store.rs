@@ -41,6 +41,8 @@ struct State {
     last_token: Option<ProposalToken>,
     /// A received snapshot that is being installed.
     incoming: Option<SnapshotPosition>,
+    /// Bytes of entries appended since the start, and of those loaded that no snapshot covers. Never less.
+    logged_bytes: u64,
     /// Configurations of the log, oldest first, before them that of the purged part.
     configurations: Vec<(LogIndex, Arc<Configuration>)>,
 }
@@ -107,6 +109,7 @@ impl State {
             if let Some(change) = entry.change() {
                 self.configurations.push((entry.log_index(), change.configuration.clone()));
             }
+            self.logged_bytes += entry.stored().data.len() as u64;
             self.entries.push_back(entry.clone());
         }
     }
@@ -198,6 +201,16 @@ impl LogView {
     /// That snapshot was not installed.
     pub(super) fn expect_no_snapshot(&self) {
         self.lock().incoming = None;
+    }
+
+    /// Term of this node's vote, once that is durable; and whether it is the vote for a leader that was elected.
+    pub(super) fn vote(&self) -> Option<(LeaderId, bool)> {
+        self.lock().vote.map(|vote| (vote.leader_id, vote.committed))
+    }
+
+    /// Bytes logged since the start, and those of the loaded entries that no snapshot covers.
+    pub(super) fn logged_bytes(&self) -> u64 {
+        self.lock().logged_bytes
     }
 
     /// The last entry before the newest ones that fit into `max_bytes`; 0 if all do.
@@ -294,6 +307,9 @@ impl LogStore {
                 configurations.push((entry.log_index(), change.configuration.clone()));
             }
         }
+        let covered = snapshot.map_or(LogIndex::NONE, |meta| meta.index);
+        let uncovered = entries.iter().filter(|entry| entry.log_index() > covered);
+        let logged_bytes = uncovered.map(|entry| entry.stored().data.len() as u64).sum();
         let Metadata { term, voted_for, .. } = loaded.metadata;
         let vote = (term != Term(0)).then(|| Vote::new(term.0, voted_for.0));
         let state = State {
@@ -305,6 +321,7 @@ impl LogStore {
             metadata: loaded.metadata,
             last_token: None,
             incoming: None,
+            logged_bytes,
             configurations,
         };
         Ok(LogStore { state: Arc::new(Mutex::new(state)), appended: watch::channel(None).0, log })

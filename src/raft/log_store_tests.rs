@@ -2,7 +2,7 @@ use openraft::entry::RaftPayload;
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::{LogId, StorageError};
 
-use super::super::snapshot::{SnapshotPolicy, Snapshots};
+use super::super::snapshot::{SnapshotPace, SnapshotPolicy, Snapshots};
 use super::super::state_machine::StateMachine;
 use super::super::testing::{InlinePool, TestDisk, TestMachine, command};
 use super::super::types::{Payload, Proposal, Runtime};
@@ -17,7 +17,11 @@ struct Builder;
 impl StoreBuilder<TypeConfig, LogStore, StateMachine> for Builder {
     async fn build(&self) -> Result<((), LogStore, StateMachine), StorageError<TypeConfig>> {
         let disk = TestDisk::default();
-        let policy = SnapshotPolicy { threshold_entries: u64::MAX, trailing_entries: u64::MAX };
+        let policy = SnapshotPolicy {
+            threshold_entries: u64::MAX,
+            trailing_entries: u64::MAX,
+            pace: SnapshotPace::Entries,
+        };
         // One snapshot file is enough: the suite installs what it has just built.
         let snapshots = Snapshots::new(Arc::new(SharedFiles), Arc::new(InlinePool), disk.sender(), policy);
         let machine = StateMachine::new(Box::new(TestMachine::default()), snapshots);

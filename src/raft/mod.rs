@@ -28,7 +28,7 @@ pub use log_sender::LogSender;
 pub use machine::{Machine, SnapshotContent};
 pub use membership::ChangeError;
 pub use proposer::{EpochHooks, Refused, RefusedReason};
-pub use snapshot::{SnapshotPolicy, SnapshotPosition, SnapshotStore};
+pub use snapshot::{SnapshotPace, SnapshotPolicy, SnapshotPosition, SnapshotStore};
 pub use snapshot_files::SnapshotFiles;
 pub use state_machine::Applied;
 pub use status::{Serving, Status};

@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::super::snapshot::SnapshotPace;
 use super::*;
 use crate::peers::link::connect_bytes;
 use crate::peers::message::{
@@ -18,6 +19,7 @@ use crate::peers::message::{
 };
 use crate::peers::reader::{MessageReader, Received};
 use crate::raft::testing::{InlinePool, TestDisk, TestHooks, TestMachine};
+use crate::transport::client_stream::ClientStream;
 use crate::transport::dial::Stream;
 use crate::types::{Entry, EntryKind, Role, Server};
 
@@ -89,7 +91,11 @@ async fn node(entries: Vec<Entry>, term: u64) -> Bench {
         address: b"1".to_vec(),
         heartbeat_interval: Duration::from_millis(500),
         election_timeout: Duration::from_millis(3000),
-        snapshot_policy: SnapshotPolicy { threshold_entries: u64::MAX, trailing_entries: 0 },
+        snapshot_policy: SnapshotPolicy {
+            threshold_entries: u64::MAX,
+            trailing_entries: 0,
+            pace: SnapshotPace::Entries,
+        },
         consensus: Tasks::new(tokio::runtime::Handle::current()),
         pool: Arc::new(InlinePool),
         random: Arc::new(RandomSource::from_seed(1)),
@@ -119,7 +125,7 @@ impl Bench {
         let (ours, theirs) = duplex(1 << 20);
         let (read, write) = tokio::io::split(theirs);
         let address = Bytes::copy_from_slice(address.as_bytes());
-        self.engine.peers().accept(NodeId(id), address, Bytes::new(), Box::new(read), Box::new(write));
+        self.engine.peers().accept(NodeId(id), address, Bytes::new(), <(_, _)>::detach(read, write));
         ours
     }
 
@@ -641,7 +647,11 @@ async fn a_leader_that_is_gone_is_replaced_without_waiting_for_the_timer() {
         address: b"1".to_vec(),
         heartbeat_interval: Duration::from_millis(500),
         election_timeout: Duration::from_millis(3000),
-        snapshot_policy: SnapshotPolicy { threshold_entries: u64::MAX, trailing_entries: 0 },
+        snapshot_policy: SnapshotPolicy {
+            threshold_entries: u64::MAX,
+            trailing_entries: 0,
+            pace: SnapshotPace::Entries,
+        },
         consensus: Tasks::new(tokio::runtime::Handle::current()),
         pool: Arc::new(InlinePool),
         random: Arc::new(RandomSource::from_seed(1)),
@@ -658,7 +668,7 @@ async fn a_leader_that_is_gone_is_replaced_without_waiting_for_the_timer() {
         let (ours, theirs) = duplex(1 << 16);
         let (read, write) = tokio::io::split(theirs);
         let address = Bytes::from(id.to_string());
-        engine.peers().accept(NodeId(id), address, Bytes::new(), Box::new(read), Box::new(write));
+        engine.peers().accept(NodeId(id), address, Bytes::new(), <(_, _)>::detach(read, write));
         ours
     };
     let mut leader = connect(2);

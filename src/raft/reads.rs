@@ -2,7 +2,9 @@
 //! that wait when the round begins share it. openraft's own read index is not used: it would take a late answer of an
 //! upstream follower for a new one. openraft-mapping L6, 5.
 
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::future::Future;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +17,8 @@ use super::log_store::LogView;
 use super::status::StatusBoard;
 use crate::peers::Peers;
 use crate::peers::replicator::Target;
-use crate::types::{NodeId, Term};
+use crate::types::config::READ_RESERVE_AFTER;
+use crate::types::{NodeId, Server, Term};
 
 /// Reads that wait for a proof.
 #[derive(Debug, Default)]
@@ -69,28 +72,39 @@ impl ReadRounds {
         }
     }
 
-    /// Whether a majority of the voters answered that they know no later term.
+    /// Whether a majority of the voters answered that they know no later term. No more are asked than are needed, those that
+    /// were heard last; the others when an answer fails or is late.
     async fn round(&self, term: Term) -> bool {
         let configuration = self.log.configuration().0;
-        let voters: BTreeSet<NodeId> = configuration.voters().map(|server| server.id).collect();
-        let mut proofs: FuturesUnordered<_> = configuration
-            .voters()
-            .filter(|server| server.id != self.id)
-            .map(|server| {
-                let address = Bytes::copy_from_slice(&server.address);
-                let target = Target::new(&self.peers, server.id, address);
-                async move { target.fence(term, self.patience).await.is_ok() }
-            })
-            .collect();
-        let needed = voters.len() / 2 + 1;
-        let mut proved = usize::from(voters.contains(&self.id));
+        let voters = configuration.voters().count();
+        let mut others: Vec<&Server> = configuration.voters().filter(|server| server.id != self.id).collect();
+        let own = voters - others.len();
+        let needed = (voters / 2 + 1).saturating_sub(own);
+        others.sort_by_key(|server| Reverse(self.peers.peer(server.id).heard(term)));
+        let mut reserve = others.split_off(needed.min(others.len())).into_iter();
+        let mut proofs: FuturesUnordered<_> =
+            others.into_iter().map(|server| self.ask(server, term)).collect();
+        let mut late = pin!(tokio::time::sleep(READ_RESERVE_AFTER));
+        let mut proved = 0;
         while proved < needed {
-            match proofs.next().await {
+            let answer = tokio::select! {
+                biased;
+                answer = proofs.next() => answer,
+                () = &mut late, if reserve.len() > 0 => Some(false),
+            };
+            match answer {
                 Some(true) => proved += 1,
-                Some(false) => {}
+                Some(false) => reserve.by_ref().for_each(|server| proofs.push(self.ask(server, term))),
                 None => return false,
             }
         }
         true
+    }
+
+    fn ask(&self, server: &Server, term: Term) -> impl Future<Output = bool> + use<> {
+        let address = Bytes::copy_from_slice(&server.address);
+        let target = Target::new(&self.peers, server.id, address);
+        let patience = self.patience;
+        async move { target.fence(term, patience).await.is_ok() }
     }
 }

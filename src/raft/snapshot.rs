@@ -1,6 +1,7 @@
 //! When a snapshot is taken, and its way from a pinned state to the disk and to openraft.
 
 use std::io::Read;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use openraft::{RaftSnapshotBuilder, Snapshot, SnapshotMeta, StoredMembership};
@@ -12,8 +13,10 @@ use super::log_sender::LogSender;
 use super::machine::{DecodedState, SnapshotContent};
 use super::types::{Node, RaftStoredMembership, TypeConfig, log_id, membership_of};
 use crate::storage::log::LogRequest;
-use crate::types::config::SNAPSHOT_ENTRIES_KEPT;
-use crate::types::tasks::{BlockingPool, on_pool};
+use crate::types::config::{
+    SNAPSHOT_ENTRIES_KEPT, SNAPSHOT_LOG_BYTES_MIN, SNAPSHOT_LOG_SHARE, SNAPSHOT_THRESHOLDS_MAX,
+};
+use crate::types::tasks::{BlockingPool, behind_on_pool};
 use crate::types::{Configuration, LogIndex, Term};
 
 /// openraft's description of a snapshot.
@@ -119,13 +122,33 @@ pub struct SnapshotPolicy {
     pub threshold_entries: u64,
     /// Entries kept behind a snapshot.
     pub trailing_entries: u64,
+    /// What else is looked at before a snapshot is taken.
+    pub pace: SnapshotPace,
+}
+
+/// When a snapshot is taken once there are enough entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SnapshotPace {
+    /// At once: the host has said after how many entries.
+    Entries,
+    /// When the log has grown by what writing the databases anew is worth: a large database is not rewritten for a few
+    /// small entries.
+    Bytes,
 }
 
 impl SnapshotPolicy {
-    /// Whether a snapshot is due. Pure.
+    /// Whether a snapshot is due: `entries` were applied and `log_bytes` logged since the last one, which has
+    /// `content_bytes`. Pure.
     #[must_use]
-    pub fn is_due(self, applied: LogIndex, last_snapshot: LogIndex) -> bool {
-        applied.0.saturating_sub(last_snapshot.0) >= self.threshold_entries.max(1)
+    pub fn is_due(self, entries: u64, log_bytes: u64, content_bytes: u64) -> bool {
+        let threshold = self.threshold_entries.max(1);
+        if entries < threshold {
+            return false;
+        }
+        let worth = content_bytes.min(SNAPSHOT_LOG_BYTES_MIN.max(content_bytes / SNAPSHOT_LOG_SHARE));
+        self.pace == SnapshotPace::Entries
+            || log_bytes >= worth
+            || entries >= threshold.saturating_mul(SNAPSHOT_THRESHOLDS_MAX)
     }
 
     /// Last index that need not be kept once the snapshot at `index` is on disk; 0 for none. Pure.
@@ -154,6 +177,8 @@ pub(super) struct Snapshots {
     pub(super) log: LogSender,
     policy: Arc<Mutex<SnapshotPolicy>>,
     current: watch::Sender<Option<Current>>,
+    /// Bytes of the databases in the last snapshot.
+    content_bytes: Arc<AtomicU64>,
     /// Snapshots on their way to peers, which will want the entries behind them: index, and until when.
     sending: Arc<Mutex<UnderWay>>,
 }
@@ -196,6 +221,7 @@ impl Snapshots {
             log,
             policy: Arc::new(Mutex::new(policy)),
             current: watch::channel(None).0,
+            content_bytes: Arc::default(),
             sending: Arc::default(),
         }
     }
@@ -206,6 +232,15 @@ impl Snapshots {
 
     pub(super) fn set_policy(&self, policy: SnapshotPolicy) {
         *self.policy.lock().unwrap_or_else(PoisonError::into_inner) = policy;
+    }
+
+    /// Bytes of the databases in the last snapshot; 0 if there is none.
+    pub(super) fn content_bytes(&self) -> u64 {
+        self.content_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_content_bytes(&self, bytes: u64) {
+        self.content_bytes.store(bytes, Ordering::Relaxed);
     }
 
     fn sending(&self) -> MutexGuard<'_, UnderWay> {
@@ -257,9 +292,11 @@ impl SnapshotBuilder {
         let content = content.ok_or("the pinned state was already written")?;
         let store = self.snapshots.store.clone();
         let position = self.next.position.clone();
-        on_pool(self.snapshots.pool.as_ref(), move || store.write(&position, content.as_ref()))
+        let content_bytes = content.content_size();
+        behind_on_pool(self.snapshots.pool.as_ref(), move || store.write(&position, content.as_ref()))
             .await
             .map_err(|error| error.to_string())??;
+        self.snapshots.set_content_bytes(content_bytes);
         let snapshot_index = self.next.position.index;
         let trailing = self.snapshots.policy().trailing_entries;
         let trimmed =
@@ -299,16 +336,34 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_snapshot_is_due_when_the_threshold_is_reached() {
-        // checklist c-api 3.5: threshold and trailing.
-        let policy = SnapshotPolicy { threshold_entries: 1024, trailing_entries: 8192 };
+    const MIB: u64 = 1 << 20;
 
-        assert!(!policy.is_due(LogIndex(1023), LogIndex(0)));
-        assert!(policy.is_due(LogIndex(1024), LogIndex(0)));
-        assert!(!policy.is_due(LogIndex(2000), LogIndex(1024)));
-        assert!(!policy.is_due(LogIndex(5), LogIndex(9)));
+    fn policy(pace: SnapshotPace) -> SnapshotPolicy {
+        SnapshotPolicy { threshold_entries: 1024, trailing_entries: 8192, pace }
+    }
+
+    // c-api 3.5: threshold and trailing.
+    #[test]
+    fn a_threshold_of_the_host_counts_entries_alone() {
+        let policy = policy(SnapshotPace::Entries);
+
+        assert!(!policy.is_due(1023, u64::MAX, 0));
+        assert!(policy.is_due(1024, 0, u64::MAX));
         assert_eq!(policy.purge_upto(LogIndex(1024)), LogIndex(0));
         assert_eq!(policy.purge_upto(LogIndex(10_000)), LogIndex(1808));
+    }
+
+    #[test]
+    fn a_large_database_is_not_rewritten_for_a_few_small_entries() {
+        let policy = policy(SnapshotPace::Bytes);
+
+        assert!(!policy.is_due(1023, 10 * MIB, MIB));
+        assert!(policy.is_due(1024, MIB, 0));
+        for (content, enough) in [(1, 1), (40, 40), (64, 64), (400, 64), (1024, 128)] {
+            let (content, enough) = (content * MIB, enough * MIB);
+            assert!(!policy.is_due(1024, enough - 1, content), "{content}");
+            assert!(policy.is_due(1024, enough, content), "{content}");
+        }
+        assert!(policy.is_due(32 * 1024, 0, 1024 * MIB), "a start replays no more entries than that");
     }
 }

@@ -79,11 +79,12 @@ impl StateMachine {
                 None => machine.decoder().decode(store.open(&position)?)?,
             };
             machine.restore(state)?;
-            Ok::<_, String>(machine)
+            let content_bytes = store.content_bytes(&position)?;
+            Ok::<_, String>((machine, content_bytes))
         });
         let restored = restored.await.map_err(io::Error::other)?;
         let index = current.position.index;
-        let machine =
+        let (machine, content_bytes) =
             restored.map_err(|error| io::Error::other(format!("snapshot of index {index}: {error}")))?;
         *self.machine() = Some(machine);
         self.applied_log_id = current.meta.last_log_id;
@@ -91,6 +92,7 @@ impl StateMachine {
         self.membership = current.meta.last_membership.clone();
         self.configuration = current.position.configuration.clone();
         self.configuration_index = current.position.configuration_index;
+        self.snapshots.set_content_bytes(content_bytes);
         self.snapshots.set_current(current);
         self.publish();
         Ok(())

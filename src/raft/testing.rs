@@ -10,17 +10,8 @@ use crate::storage::load::Loaded;
 use crate::storage::log::{Done, LogRequest};
 use crate::storage::metadata::Metadata;
 use crate::storage::snapshot_meta::{SnapshotFile, SnapshotMeta};
-use crate::types::tasks::BlockingPool;
+pub(crate) use crate::types::tasks::InlinePool;
 use crate::types::{Configuration, Entry, EntryData, LogIndex, NodeId, ProposalToken, Role, Server, Term};
-
-/// Runs work at once.
-pub(crate) struct InlinePool;
-
-impl BlockingPool for InlinePool {
-    fn run(&self, work: Box<dyn FnOnce() + Send>) {
-        work();
-    }
-}
 
 #[derive(Default)]
 pub(crate) struct DiskState {

@@ -1,51 +1,38 @@
-//! `dqlite_server_*`: its settings. Its files, auto bootstrap and join are not there: `start` fails.
-//! spec: c-api 4.
+//! `dqlite_server_*`: a node that keeps who it is and the members of its cluster in its directory, makes or joins the
+//! cluster and gets a vote while there are fewer than three. spec: c-api 4.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::node::handle::CallError;
-use crate::transport::dial::{Connector, IpConnector};
-use crate::types::NodeId;
+use crate::node::roles::handover::HandoverError;
+use crate::node::running::Running;
+use crate::types::{NodeId, config};
 
-/// Addresses of members that are kept; more are refused.
-const AUTO_JOIN_MAX: usize = 4096;
+mod cluster;
+pub mod files;
+mod one_at_a_time;
+mod refresh;
+mod settings;
+mod start;
 
-/// What a server is started with.
-#[derive(Clone)]
-pub struct Settings {
-    /// Its directory, not looked at before the start.
-    pub path: PathBuf,
-    /// What others dial.
-    pub address: Option<Vec<u8>>,
-    /// Where it listens; the address if there is none.
-    pub bind_address: Option<Vec<u8>>,
-    /// Whether it makes a new cluster.
-    pub auto_bootstrap: bool,
-    /// Members that it asks to join them.
-    pub auto_join: Vec<Vec<u8>>,
-    /// Connects to other nodes.
-    pub connector: Arc<dyn Connector>,
-}
+pub use cluster::ClusterError;
+pub use settings::Settings;
+pub use start::ServerError;
 
-/// A server as the C interface has it. Usable from any thread; calls wait for each other.
+/// A server as the C interface has it. Usable from any thread; start, handover and stop wait for each other.
 pub struct Server {
     settings: Mutex<Settings>,
+    running: Mutex<Option<Running>>,
+    /// Apart, so that a connect function may ask for it during the start.
+    id: AtomicU64,
 }
 
 impl Server {
     /// A server with nothing set.
     #[must_use]
     pub fn new(path: PathBuf) -> Server {
-        let settings = Settings {
-            path,
-            address: None,
-            bind_address: None,
-            auto_bootstrap: false,
-            auto_join: Vec::new(),
-            connector: Arc::new(IpConnector),
-        };
-        Server { settings: Mutex::new(settings) }
+        Server { settings: Mutex::new(Settings::new(path)), running: Mutex::new(None), id: AtomicU64::new(0) }
     }
 
     /// Changes settings, which count at the next start.
@@ -57,42 +44,71 @@ impl Server {
     ///
     /// # Errors
     /// There would be too many of them.
-    pub fn add_auto_join(&self, addresses: Vec<Vec<u8>>) -> Result<(), CallError> {
+    pub fn add_auto_join(&self, addresses: Vec<Vec<u8>>) -> Result<(), ServerError> {
         let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
-        if settings.auto_join.len() + addresses.len() > AUTO_JOIN_MAX {
-            return Err(CallError::Error);
+        if settings.auto_join.len() + addresses.len() > config::SERVER_AUTO_JOIN_MAX {
+            return Err(ServerError::TooManyAddresses);
         }
         settings.auto_join.extend(addresses);
         Ok(())
     }
 
-    /// The id: none before a start.
+    /// The id: 0 before a start that got as far as the node. It stays after the stop.
     #[must_use]
     pub fn id(&self) -> NodeId {
-        NodeId(0)
+        NodeId(self.id.load(Ordering::Relaxed))
     }
 
-    /// Starts the server.
+    /// Starts the server; it serves clients when this returns.
     ///
     /// # Errors
-    /// Always.
-    pub fn start(&self) -> Result<(), CallError> {
-        Err(CallError::Error)
+    /// See `ServerError`; nothing runs then, and the start may be tried again.
+    pub fn start(&self) -> Result<(), ServerError> {
+        let mut running = self.lock();
+        if running.is_some() {
+            return Err(ServerError::Started);
+        }
+        let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        *running = Some(start::start(&settings, |id| self.id.store(id.0, Ordering::Relaxed))?);
+        Ok(())
     }
 
-    /// Hands over.
+    /// Gives leadership and vote to other nodes, as `NodeHandle::handover`. A server that its own log does not name has
+    /// neither: spares get no log.
     ///
     /// # Errors
-    /// The server does not run.
-    pub fn handover(&self) -> Result<(), CallError> {
-        Err(CallError::Error)
+    /// The server does not run, or nobody takes them.
+    pub fn handover(&self) -> Result<(), ServerError> {
+        let running = self.lock();
+        let running = running.as_ref().ok_or(ServerError::NotStarted)?;
+        match running.handover() {
+            Ok(()) | Err(HandoverError::NoMember(_)) => Ok(()),
+            Err(error) => Err(ServerError::Handover(error.to_string())),
+        }
     }
 
-    /// Stops the server.
+    /// Stops the server, which may be started again.
     ///
     /// # Errors
-    /// It does not run.
-    pub fn stop(&self) -> Result<(), CallError> {
-        Err(CallError::Error)
+    /// It does not run, or its node had stopped by itself.
+    pub fn stop(&self) -> Result<(), ServerError> {
+        let mut running = self.lock().take().ok_or(ServerError::NotStarted)?;
+        running.stop();
+        running.failure().map_or(Ok(()), |reason| Err(ServerError::Stopped(reason)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("id", &self.id()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

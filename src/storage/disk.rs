@@ -11,6 +11,9 @@ use std::path::Path;
 /// Permissions of every file that is made. spec: disk-format 1.
 const FILE_MODE: u32 = 0o600;
 
+/// Slices handed to one write (IOV_MAX).
+const SLICES_MAX: usize = 1024;
+
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {
@@ -110,6 +113,13 @@ pub trait DiskFile: Send + Debug {
     /// # Errors
     /// Those of the file system.
     fn set_len(&mut self, bytes: u64) -> io::Result<()>;
+
+    /// Makes the file this long, with zeros that take up space but were not written. False where the file system cannot:
+    /// nothing has changed.
+    ///
+    /// # Errors
+    /// Those of the file system, above all that there is no space.
+    fn allocate(&mut self, bytes: u64) -> io::Result<bool>;
 
     /// Makes the content durable, and the length where it is needed to read it.
     ///
@@ -241,15 +251,37 @@ impl DiskFile for OpenFile {
 
     fn write_vectored_at(&mut self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
         let mut position = offset;
-        for slice in slices {
-            self.file.write_all_at(slice, position)?;
-            position += slice.len() as u64;
+        let mut slices: Vec<IoSlice<'_>> =
+            slices.iter().filter(|slice| !slice.is_empty()).map(|slice| IoSlice::new(slice)).collect();
+        let mut left = slices.as_mut_slice();
+        while !left.is_empty() {
+            let together = &left[..left.len().min(SLICES_MAX)];
+            let written = match rustix::io::pwritev(&self.file, together, position) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => written,
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            position += written as u64;
+            IoSlice::advance_slices(&mut left, written);
         }
         Ok(())
     }
 
     fn set_len(&mut self, bytes: u64) -> io::Result<()> {
         self.file.set_len(bytes)
+    }
+
+    fn allocate(&mut self, bytes: u64) -> io::Result<bool> {
+        use rustix::io::Errno;
+        loop {
+            return match rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::empty(), 0, bytes) {
+                Ok(()) => Ok(true),
+                Err(Errno::INTR) => continue,
+                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(false),
+                Err(error) => Err(error.into()),
+            };
+        }
     }
 
     fn sync_data(&mut self) -> io::Result<()> {
@@ -276,6 +308,31 @@ impl DiskLock for HeldLock {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn allocated_space_reads_as_zeros() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let mut file = FileDisk.open(&path, OpenMode::CreateExclusive).unwrap();
+
+        if file.allocate(10_000).unwrap() {
+            assert_eq!(std::fs::read(&path).unwrap(), [0; 10_000]);
+        }
+    }
+
+    #[test]
+    fn more_slices_than_one_call_takes_are_written_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let mut file = FileDisk.open(&path, OpenMode::CreateExclusive).unwrap();
+        let pieces: Vec<Vec<u8>> =
+            (0..SLICES_MAX * 2 + 7).map(|piece| vec![piece as u8; piece % 3]).collect();
+        let slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+
+        file.write_vectored_at(&slices, 5).unwrap();
+
+        assert_eq!(std::fs::read(&path).unwrap()[5..], pieces.concat());
+    }
 
     #[test]
     fn a_lock_is_exclusive_until_dropped() {

@@ -10,20 +10,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::types::config::{SEGMENT_BYTES, SEGMENTS_AHEAD};
+use crate::types::tasks::BlockingPool;
 use crate::types::{Entry, LogIndex, NodeId, Term};
 
 use super::directory::{Directory, DirectoryLock};
 use super::disk::OpenMode;
 use super::error::StorageError;
-use super::log_segments::{Batch, LogSegments, failed, list, remove_if_there, sync_directory};
+use super::log_segments::{Batch, LogSegments, failed, remove_old_snapshots};
 use super::metadata::Metadata;
 use super::segment::BATCH_ENTRIES_MAX;
-use super::snapshot_meta::SnapshotName;
 
 /// How long a failed request waits before it is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
-/// Snapshots that stay. spec: disk-format 5.4.
-const SNAPSHOTS_KEPT: usize = 2;
 
 /// Called once when a request is durable, or cannot ever be.
 pub type Done = Box<dyn FnOnce(Result<(), StorageError>) + Send>;
@@ -106,6 +104,8 @@ pub struct LogOptions {
     pub segment_bytes: u64,
     /// Segments prepared and not yet written to.
     pub segments_ahead: usize,
+    /// Where segments are prepared and closed while entries are written.
+    pub pool: Arc<dyn BlockingPool>,
     /// Told about failures, on the thread that calls `process`.
     pub on_trouble: Box<dyn Fn(LogTrouble) + Send>,
 }
@@ -113,8 +113,8 @@ pub struct LogOptions {
 impl LogOptions {
     /// The defaults of upstream.
     #[must_use]
-    pub fn new(on_trouble: Box<dyn Fn(LogTrouble) + Send>) -> LogOptions {
-        LogOptions { segment_bytes: SEGMENT_BYTES, segments_ahead: SEGMENTS_AHEAD, on_trouble }
+    pub fn new(on_trouble: Box<dyn Fn(LogTrouble) + Send>, pool: Arc<dyn BlockingPool>) -> LogOptions {
+        LogOptions { segment_bytes: SEGMENT_BYTES, segments_ahead: SEGMENTS_AHEAD, pool, on_trouble }
     }
 }
 
@@ -162,7 +162,7 @@ impl LogWriter {
         options: LogOptions,
     ) -> LogWriter {
         LogWriter {
-            segments: LogSegments::new(directory, options.segment_bytes),
+            segments: LogSegments::new(directory, options.segment_bytes, Arc::clone(&options.pool)),
             metadata,
             next_index,
             options,
@@ -243,12 +243,17 @@ impl LogWriter {
             self.may_prepare = true;
             return self.append();
         }
-        let Some(request) = self.queue.pop_front() else { return Ok(()) };
+        let request = match self.queue.pop_front() {
+            Some(LogRequest::Trim { snapshot_index, trailing, done }) => {
+                return self.trim(snapshot_index, trailing, done);
+            }
+            Some(request) => request,
+            None => return Ok(()),
+        };
         let result = match &request {
-            LogRequest::Append { .. } => unreachable!("appends were handled above"),
+            LogRequest::Append { .. } | LogRequest::Trim { .. } => unreachable!("handled above"),
             LogRequest::SetVote { term, voted_for, .. } => self.set_vote(*term, *voted_for),
             LogRequest::TruncateFrom { index, .. } => self.truncate_from(*index),
-            LogRequest::Trim { snapshot_index, trailing, .. } => self.trim(*snapshot_index, *trailing),
             LogRequest::Reset { next_index, .. } => self.reset(*next_index),
             LogRequest::CloseSegments { .. } => self.close_segments(),
         };
@@ -344,34 +349,21 @@ impl LogWriter {
         Ok(())
     }
 
-    fn trim(&mut self, snapshot_index: LogIndex, trailing: u64) -> Result<(), StorageError> {
+    /// Begins the removal; the log goes on meanwhile.
+    fn trim(&mut self, snapshot_index: LogIndex, trailing: u64, done: Done) -> Result<(), StorageError> {
         self.may_prepare = true;
-        self.segments.close_current()?;
-        if snapshot_index.0 > trailing {
-            self.segments.remove_before(LogIndex(snapshot_index.0 - trailing + 1))?;
-        }
-        self.remove_old_snapshots()
-    }
-
-    /// Keeps the newest two snapshots, by term, index and time stamp. spec: disk-format 5.4.
-    fn remove_old_snapshots(&self) -> Result<(), StorageError> {
-        let directory = self.segments.directory();
-        let mut snapshots: Vec<SnapshotName> =
-            list(directory)?.iter().filter_map(|name| SnapshotName::parse_meta(name)).collect();
-        snapshots.sort_unstable();
-        let old = snapshots.len().saturating_sub(SNAPSHOTS_KEPT);
-        for name in &snapshots[..old] {
-            remove_if_there(directory, directory.path().join(name.meta_name()))?;
-            remove_if_there(directory, directory.path().join(name.data_name()))?;
-        }
-        sync_directory(directory)
+        let keep_from = LogIndex(snapshot_index.0.saturating_sub(trailing) + 1);
+        self.segments.trim_later(keep_from, done).map_err(|(done, error)| {
+            self.queue.push_front(LogRequest::Trim { snapshot_index, trailing, done });
+            error
+        })
     }
 
     fn reset(&mut self, next_index: LogIndex) -> Result<(), StorageError> {
         self.close_segments()?;
         // From the newest down: what is left at any time ends before the snapshot or reaches it without a gap.
         self.segments.truncate_from(LogIndex::NONE)?;
-        self.remove_old_snapshots()?;
+        remove_old_snapshots(self.segments.directory())?;
         self.next_index = next_index;
         self.may_prepare = true;
         Ok(())

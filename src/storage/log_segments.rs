@@ -1,21 +1,24 @@
 //! The segments of the log on disk: prepared ahead, written to, closed, trimmed and truncated. spec: disk-format 4, 8, 13.
 //!
-//! At most one open segment holds entries; the others are all zero. Every step leaves a state that upstream loads, and a
-//! step that failed can be called again.
+//! Open segments that hold entries are in the order of their counters; the others are all zero. Every step leaves a state that
+//! upstream loads, and a step that failed can be called again.
 
-use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::types::config::PAYLOAD_WINDOW_BYTES;
+use crate::types::config::{PAYLOAD_WINDOW_BYTES, SYNC_BYTES_LARGE, WRITTEN_OUT_AT_ONCE_BYTES};
+use crate::types::tasks::BlockingPool;
 use crate::types::{Chunk, Entry, LogIndex};
 
 use super::checksum::crc32;
 use super::directory::Directory;
 use super::disk::{DiskFile, OpenMode};
 use super::error::StorageError;
+use super::housekeeping::{Housekeeping, Job};
+use super::log::Done;
 use super::segment::{self, FORMAT_WORD, SegmentName};
 use super::snapshot_meta::SnapshotName;
 
@@ -27,12 +30,14 @@ const PREAMBLE_BYTES: u64 = 16;
 const ENTRY_HEADER_BYTES: usize = 16;
 /// What a segment for one large batch has beyond the batch. spec: disk-format 13.
 const LARGE_SEGMENT_MARGIN_BYTES: u64 = 4096;
+/// Snapshots that stay. spec: disk-format 5.4.
+const SNAPSHOTS_KEPT: usize = 2;
 /// Zeros written at once while a segment is prepared.
 const ZEROS: &[u8; 256 * 1024] = &[0; 256 * 1024];
 
 /// A batch as it goes to disk: the bytes before the payloads, and the entries that own the payloads.
 pub(super) struct Batch<'a> {
-    prefix: Bytes,
+    prefix: Vec<u8>,
     entries: &'a [Entry],
     bytes: u64,
 }
@@ -42,7 +47,7 @@ impl<'a> Batch<'a> {
     pub(super) fn new(entries: &'a [Entry]) -> io::Result<Batch<'a>> {
         let prefix = segment::encode_batch_prefix(entries)?;
         let payload: usize = entries.iter().map(|entry| entry.data.len()).sum();
-        Ok(Batch { bytes: (prefix.len() + payload) as u64, prefix: prefix.into(), entries })
+        Ok(Batch { bytes: (prefix.len() + payload) as u64, prefix, entries })
     }
 
     /// How many entries.
@@ -60,8 +65,10 @@ pub(super) struct ClosedSegment {
 }
 
 /// An open segment.
-struct OpenSegment {
-    name: String,
+pub(super) struct OpenSegment {
+    pub(super) name: String,
+    /// The number in its name: segments with entries are loaded in this order.
+    counter: u64,
     file: Box<dyn DiskFile>,
     /// Length of the file.
     reserved: u64,
@@ -71,6 +78,7 @@ struct OpenSegment {
     last: LogIndex,
     /// A write or sync failed: nothing behind `used` counts.
     in_doubt: bool,
+    syncs: u64,
 }
 
 impl OpenSegment {
@@ -81,24 +89,60 @@ impl OpenSegment {
     }
 }
 
+/// A piece of a batch, read for it or in memory anyway.
+enum Piece<'a> {
+    Borrowed(&'a [u8]),
+    Read(Bytes),
+}
+
 /// Bytes on their way to a segment: those that lie in memory anyway all at once, others window by window.
 struct Pieces<'a> {
     file: &'a mut dyn DiskFile,
     offset: u64,
-    window: Vec<Bytes>,
+    window: Vec<Piece<'a>>,
     /// Bytes of the window that were read for it.
     stored: usize,
 }
 
-impl Pieces<'_> {
+impl<'a> Pieces<'a> {
+    fn push(&mut self, bytes: &'a [u8]) {
+        self.window.push(Piece::Borrowed(bytes));
+    }
+
+    /// Takes bytes that were read; whether the window is full then.
+    fn push_read(&mut self, bytes: Bytes) -> bool {
+        self.stored += bytes.len();
+        self.window.push(Piece::Read(bytes));
+        self.stored >= PAYLOAD_WINDOW_BYTES
+    }
+
     fn flush(&mut self) -> io::Result<()> {
-        let slices: Vec<IoSlice<'_>> =
-            self.window.iter().filter(|piece| !piece.is_empty()).map(|piece| IoSlice::new(piece)).collect();
+        let slices = self.window.iter().map(|piece| match piece {
+            Piece::Borrowed(bytes) => IoSlice::new(bytes),
+            Piece::Read(bytes) => IoSlice::new(bytes),
+        });
+        let slices: Vec<IoSlice<'_>> = slices.filter(|slice| !slice.is_empty()).collect();
         self.file.write_vectored_at(&slices, self.offset)?;
         self.offset += slices.iter().map(|slice| slice.len() as u64).sum::<u64>();
         self.window.clear();
         self.stored = 0;
         Ok(())
+    }
+}
+
+/// How a segment gets the zeros that it is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Zeros {
+    /// They are written: the syncs of entries are the fastest then.
+    Written,
+    /// The file system gives them: half as much is written.
+    Allocated,
+}
+
+impl Zeros {
+    /// What suits the segments to come after one with `bytes` in `syncs`. Pure.
+    fn after(bytes: u64, syncs: u64) -> Zeros {
+        if bytes / syncs.max(1) >= SYNC_BYTES_LARGE { Zeros::Allocated } else { Zeros::Written }
     }
 }
 
@@ -115,20 +159,27 @@ pub(super) struct LogSegments {
     segment_bytes: u64,
     /// Counter of the next open segment; 0 until the directory was looked at.
     next_counter: u64,
-    ahead: VecDeque<OpenSegment>,
     current: Option<OpenSegment>,
     shortening: Option<Shortening>,
+    housekeeping: Housekeeping,
+    /// Highest counter of a segment that may not be closed yet.
+    unclosed: u64,
+    /// How segments are made, by what the last full one held.
+    zeros: Zeros,
 }
 
 impl LogSegments {
-    pub(super) fn new(directory: Directory, segment_bytes: u64) -> LogSegments {
+    pub(super) fn new(directory: Directory, segment_bytes: u64, pool: Arc<dyn BlockingPool>) -> LogSegments {
+        let housekeeping = Housekeeping::new(directory.clone(), pool);
         LogSegments {
             directory,
             segment_bytes,
             next_counter: 0,
-            ahead: VecDeque::new(),
             current: None,
             shortening: None,
+            housekeeping,
+            unclosed: 0,
+            zeros: Zeros::Written,
         }
     }
 
@@ -137,11 +188,12 @@ impl LogSegments {
         &self.directory
     }
 
-    /// Prepares segments until `count` are in reserve.
+    /// Has segments prepared until `count` are in reserve.
     pub(super) fn prepare(&mut self, count: usize) -> Result<(), StorageError> {
-        while self.ahead.len() < count {
-            let segment = self.make_open(self.segment_bytes)?;
-            self.ahead.push_back(segment);
+        for _ in self.housekeeping.in_reserve()..count {
+            let counter = self.next_counter()?;
+            let zeros = self.zeros;
+            self.housekeeping.submit(Job::Prepare { counter, bytes: self.segment_bytes, zeros });
         }
         Ok(())
     }
@@ -154,12 +206,11 @@ impl LogSegments {
         first: LogIndex,
     ) -> Result<usize, StorageError> {
         let Some(head) = batches.first() else { return Ok(0) };
-        if self
-            .current
-            .as_ref()
-            .is_some_and(|current| current.in_doubt || !current.fits(current.used, head.bytes))
-        {
-            self.close_current()?;
+        match &self.current {
+            // What a failed write left behind must not be loaded before what follows.
+            Some(current) if current.in_doubt => self.close_current()?,
+            Some(current) if !current.fits(current.used, head.bytes) => self.close_current_later()?,
+            _ => {}
         }
         let current = match self.current.take() {
             Some(current) => current,
@@ -189,17 +240,20 @@ impl LogSegments {
         let first = if current.used == 0 { current.first } else { current.last.next() };
         current.in_doubt = true;
         if current.used == 0 {
-            pieces.window.push(Bytes::from_static(&FORMAT_WORD));
+            pieces.push(&FORMAT_WORD);
         }
         let failed = |error| failed("write to segment", path(), error);
         for batch in batches {
-            pieces.window.push(batch.prefix.clone());
+            pieces.push(&batch.prefix);
             for chunk in batch.entries.iter().flat_map(|entry| entry.data.chunks()) {
-                pieces.window.push(chunk.read().map_err(|source| StorageError::Payload { first, source })?);
-                if let Chunk::Stored(_) = chunk {
-                    pieces.stored += chunk.len();
-                    if pieces.stored >= PAYLOAD_WINDOW_BYTES {
-                        pieces.flush().map_err(failed)?;
+                match chunk {
+                    Chunk::Memory(bytes) => pieces.push(bytes),
+                    Chunk::Stored(stored) => {
+                        let bytes =
+                            stored.read().map_err(|source| StorageError::Payload { first, source })?;
+                        if pieces.push_read(bytes) {
+                            pieces.flush().map_err(failed)?;
+                        }
                     }
                 }
             }
@@ -208,6 +262,7 @@ impl LogSegments {
         let bytes = pieces.offset - current.used;
         current.file.sync_data().map_err(failed)?;
         current.in_doubt = false;
+        current.syncs += 1;
         if current.used == 0 {
             current.last = current.first.previous();
         }
@@ -216,55 +271,55 @@ impl LogSegments {
         Ok(bytes)
     }
 
-    /// Closes the segment that holds entries, cut to its last synced batch; removes it if it holds none.
+    /// Closes the segment that holds entries, cut to its last synced batch; removes it if it holds none. All other work on
+    /// segments is done, too.
     pub(super) fn close_current(&mut self) -> Result<(), StorageError> {
+        self.housekeeping.settle()?;
+        self.unclosed = 0;
         let Some(current) = self.current.as_mut() else { return Ok(()) };
-        let path = self.directory.path().join(&current.name);
-        if current.used == 0 {
-            remove_if_there(&self.directory, path)?;
-        } else {
-            // Whatever a failed write left behind `used` goes with this.
-            current
-                .file
-                .set_len(current.used)
-                .and_then(|()| current.file.sync_all())
-                .map_err(|error| failed("cut segment", path.clone(), error))?;
-            current.reserved = current.used;
-            current.in_doubt = true;
-            let closed = self.directory.path().join(segment::closed_name(current.first, current.last));
-            rename_unless_done(&self.directory, path, closed)?;
-        }
-        sync_directory(&self.directory)?;
+        close(&self.directory, current)?;
         self.current = None;
+        Ok(())
+    }
+
+    /// The segment that holds entries takes no more; it is closed in its turn.
+    fn close_current_later(&mut self) -> Result<(), StorageError> {
+        self.housekeeping.bound_unclosed()?;
+        if let Some(current) = self.current.take() {
+            self.unclosed = self.unclosed.max(current.counter);
+            self.zeros = Zeros::after(current.used, current.syncs);
+            self.housekeeping.submit(Job::Close(current));
+        }
+        Ok(())
+    }
+
+    /// After a snapshot: closes the segment that holds entries, removes the closed ones that end before `keep_from`, and old
+    /// snapshots. `done` is called when that is durable; writing goes on meanwhile.
+    pub(super) fn trim_later(&mut self, keep_from: LogIndex, done: Done) -> Result<(), (Done, StorageError)> {
+        let closed = match &self.current {
+            Some(current) if current.in_doubt || current.used == 0 => self.close_current(),
+            _ => self.close_current_later(),
+        };
+        if let Err(error) = closed {
+            return Err((done, error));
+        }
+        self.housekeeping.submit(Job::Trim { keep_from, done });
         Ok(())
     }
 
     /// Removes the prepared segments.
     pub(super) fn remove_unused(&mut self) -> Result<(), StorageError> {
-        while let Some(segment) = self.ahead.front() {
-            remove_if_there(&self.directory, self.directory.path().join(&segment.name))?;
-            self.ahead.pop_front();
+        self.housekeeping.settle()?;
+        while let Some(name) = self.housekeeping.first_prepared() {
+            remove_if_there(&self.directory, self.directory.path().join(&name))?;
+            self.housekeeping.forget_first_prepared();
         }
         sync_directory(&self.directory)
     }
 
     /// The closed segments, by first index.
     pub(super) fn closed(&self) -> Result<Vec<ClosedSegment>, StorageError> {
-        let mut closed: Vec<ClosedSegment> =
-            list(&self.directory)?.into_iter().filter_map(parse_closed_name).collect();
-        closed.sort_by_key(|segment| (segment.first, segment.last));
-        Ok(closed)
-    }
-
-    /// Removes closed segments from the oldest on while they end before `keep_from`.
-    pub(super) fn remove_before(&mut self, keep_from: LogIndex) -> Result<(), StorageError> {
-        for segment in self.closed()? {
-            if segment.last >= keep_from {
-                break;
-            }
-            remove_if_there(&self.directory, self.directory.path().join(&segment.name))?;
-        }
-        sync_directory(&self.directory)
+        closed(&self.directory)
     }
 
     /// Removes the entries from `index` on. spec: disk-format 8, the order that upstream loads at every step.
@@ -364,66 +419,37 @@ impl LogSegments {
 
     /// A segment with room for a first batch of `bytes`.
     fn take_segment(&mut self, bytes: u64, first: LogIndex) -> Result<OpenSegment, StorageError> {
-        let mut segment = match self.ahead.pop_front() {
+        let mut segment = match self.housekeeping.take_prepared() {
             Some(segment) if segment.fits(0, bytes) => segment,
             unfit => {
                 if let Some(segment) = unfit {
-                    self.ahead.push_front(segment);
+                    self.housekeeping.put_back(segment);
                 }
                 let needed = FORMAT_BYTES + bytes;
                 let fits = needed == self.segment_bytes || needed + PREAMBLE_BYTES <= self.segment_bytes;
                 let large = needed + LARGE_SEGMENT_MARGIN_BYTES;
-                self.make_open(if fits { self.segment_bytes } else { large.max(self.segment_bytes) })?
+                let bytes = if fits { self.segment_bytes } else { large.max(self.segment_bytes) };
+                let counter = self.next_counter()?;
+                make_open(&self.directory, counter, bytes, self.zeros)?
             }
         };
+        if segment.counter < self.unclosed {
+            // It would be loaded before segments whose entries come first.
+            if let Err(error) = self.housekeeping.settle() {
+                self.housekeeping.put_back(segment);
+                return Err(error);
+            }
+            self.unclosed = 0;
+        }
         segment.first = first;
         Ok(segment)
     }
 
-    /// Makes an open segment of `bytes` zeros. It gets its name when it is complete: a file of a few bytes stops
-    /// upstream's start, a `tmp-` file does not.
-    fn make_open(&mut self, bytes: u64) -> Result<OpenSegment, StorageError> {
-        let name = self.next_open_name()?;
-        let path = self.directory.path().join(&name);
-        let temporary = self.directory.path().join(format!("tmp-{name}"));
-        let made = self.fill(temporary.clone(), bytes).and_then(|file| {
-            rename(&self.directory, temporary.clone(), path.clone())?;
-            sync_directory(&self.directory)?;
-            Ok(file)
-        });
-        if made.is_err() {
-            // Frees the space; the error that matters is the first, and what stays is an ignored or all-zero file.
-            let _ = self.directory.disk().remove(&temporary);
-            let _ = self.directory.disk().remove(&path);
-        }
-        let none = LogIndex::NONE;
-        Ok(OpenSegment {
-            name,
-            file: made?,
-            reserved: bytes,
-            used: 0,
-            first: none,
-            last: none,
-            in_doubt: false,
-        })
-    }
-
-    fn fill(&self, path: PathBuf, bytes: u64) -> Result<Box<dyn DiskFile>, StorageError> {
-        let fill = || {
-            let mut file = self.directory.disk().open(&path, OpenMode::CreateExclusive)?;
-            let mut offset = 0;
-            while offset < bytes {
-                let length = usize::try_from(bytes - offset).unwrap_or(usize::MAX).min(ZEROS.len());
-                file.write_vectored_at(&[IoSlice::new(&ZEROS[..length])], offset)?;
-                offset += length as u64;
-            }
-            file.sync_all()?;
-            Ok(file)
-        };
-        fill().map_err(|error| failed("prepare segment", path.clone(), error))
-    }
-
     fn next_open_name(&mut self) -> Result<String, StorageError> {
+        Ok(open_name(self.next_counter()?))
+    }
+
+    fn next_counter(&mut self) -> Result<u64, StorageError> {
         if self.next_counter == 0 {
             let counters = list(&self.directory)?;
             let highest = counters
@@ -434,10 +460,125 @@ impl LogSegments {
                 .max();
             self.next_counter = highest.unwrap_or(0).saturating_add(1);
         }
-        let name = format!("open-{}", self.next_counter);
-        self.next_counter = self.next_counter.saturating_add(1);
-        Ok(name)
+        let counter = self.next_counter;
+        self.next_counter = counter.saturating_add(1);
+        Ok(counter)
     }
+}
+
+fn open_name(counter: u64) -> String {
+    format!("open-{counter}")
+}
+
+/// Makes an open segment of `bytes` zeros. It gets its name when it is complete: a file of a few bytes stops upstream's
+/// start, a `tmp-` file does not.
+pub(super) fn make_open(
+    directory: &Directory,
+    counter: u64,
+    bytes: u64,
+    zeros: Zeros,
+) -> Result<OpenSegment, StorageError> {
+    let name = open_name(counter);
+    let path = directory.path().join(&name);
+    let temporary = directory.path().join(format!("tmp-{name}"));
+    let made = fill(directory, temporary.clone(), bytes, zeros).and_then(|file| {
+        rename(directory, temporary.clone(), path.clone())?;
+        sync_directory(directory)?;
+        Ok(file)
+    });
+    if made.is_err() {
+        // Frees the space; the error that matters is the first, and what stays is an ignored or all-zero file.
+        let _ = directory.disk().remove(&temporary);
+        let _ = directory.disk().remove(&path);
+    }
+    let none = LogIndex::NONE;
+    Ok(OpenSegment {
+        name,
+        counter,
+        file: made?,
+        reserved: bytes,
+        used: 0,
+        first: none,
+        last: none,
+        in_doubt: false,
+        syncs: 0,
+    })
+}
+
+fn fill(
+    directory: &Directory,
+    path: PathBuf,
+    bytes: u64,
+    zeros: Zeros,
+) -> Result<Box<dyn DiskFile>, StorageError> {
+    let fill = || {
+        let mut file = directory.disk().open(&path, OpenMode::CreateExclusive)?;
+        let allocated = zeros == Zeros::Allocated && file.allocate(bytes)?;
+        let mut offset = if allocated { bytes } else { 0 };
+        while offset < bytes {
+            let length = usize::try_from(bytes - offset).unwrap_or(usize::MAX).min(ZEROS.len());
+            file.write_vectored_at(&[IoSlice::new(&ZEROS[..length])], offset)?;
+            offset += length as u64;
+            // The syncs of entries must not wait behind all of it.
+            if offset.is_multiple_of(WRITTEN_OUT_AT_ONCE_BYTES) {
+                file.sync_data()?;
+            }
+        }
+        file.sync_all()?;
+        Ok(file)
+    };
+    fill().map_err(|error| failed("prepare segment", path.clone(), error))
+}
+
+/// Closes a segment, cut to its last synced batch; removes it if it holds none. Can be called again after an error.
+pub(super) fn close(directory: &Directory, segment: &mut OpenSegment) -> Result<(), StorageError> {
+    let path = directory.path().join(&segment.name);
+    if segment.used == 0 {
+        remove_if_there(directory, path)?;
+    } else {
+        // Whatever a failed write left behind `used` goes with this.
+        segment
+            .file
+            .set_len(segment.used)
+            .and_then(|()| segment.file.sync_all())
+            .map_err(|error| failed("cut segment", path.clone(), error))?;
+        segment.reserved = segment.used;
+        segment.in_doubt = true;
+        let closed = directory.path().join(segment::closed_name(segment.first, segment.last));
+        rename_unless_done(directory, path, closed)?;
+    }
+    sync_directory(directory)
+}
+
+/// The closed segments of a directory, by first index.
+fn closed(directory: &Directory) -> Result<Vec<ClosedSegment>, StorageError> {
+    let mut closed: Vec<ClosedSegment> = list(directory)?.into_iter().filter_map(parse_closed_name).collect();
+    closed.sort_by_key(|segment| (segment.first, segment.last));
+    Ok(closed)
+}
+
+/// Removes closed segments from the oldest on while they end before `keep_from`.
+pub(super) fn remove_before(directory: &Directory, keep_from: LogIndex) -> Result<(), StorageError> {
+    for segment in closed(directory)? {
+        if segment.last >= keep_from {
+            break;
+        }
+        remove_if_there(directory, directory.path().join(&segment.name))?;
+    }
+    sync_directory(directory)
+}
+
+/// Keeps the newest two snapshots, by term, index and time stamp. spec: disk-format 5.4.
+pub(super) fn remove_old_snapshots(directory: &Directory) -> Result<(), StorageError> {
+    let mut snapshots: Vec<SnapshotName> =
+        list(directory)?.iter().filter_map(|name| SnapshotName::parse_meta(name)).collect();
+    snapshots.sort_unstable();
+    let old = snapshots.len().saturating_sub(SNAPSHOTS_KEPT);
+    for name in &snapshots[..old] {
+        remove_if_there(directory, directory.path().join(name.meta_name()))?;
+        remove_if_there(directory, directory.path().join(name.data_name()))?;
+    }
+    sync_directory(directory)
 }
 
 /// The first `keep` entries of a segment's content, complete batches as they are, the last one cut.

@@ -9,6 +9,8 @@ use bytes::Bytes;
 
 use super::super::disk::{DirEntryInfo, Disk, DiskFile, DiskLock, FileDisk, Stat};
 use super::*;
+use crate::types::config::SEGMENTS_UNCLOSED_MAX;
+use crate::types::tasks::{InlinePool, LaterPool};
 use crate::types::{EntryData, EntryKind};
 
 #[derive(Debug)]
@@ -57,6 +59,9 @@ impl DiskFile for FaultyFile {
     fn set_len(&mut self, bytes: u64) -> io::Result<()> {
         self.0.set_len(bytes)
     }
+    fn allocate(&mut self, bytes: u64) -> io::Result<bool> {
+        self.0.allocate(bytes)
+    }
     fn sync_data(&mut self) -> io::Result<()> {
         self.check()?;
         self.0.sync_data()
@@ -82,6 +87,10 @@ struct Bench {
 
 impl Bench {
     fn new(segment_bytes: u64) -> Bench {
+        Bench::over(segment_bytes, Arc::new(InlinePool))
+    }
+
+    fn over(segment_bytes: u64, pool: Arc<dyn BlockingPool>) -> Bench {
         let keep = tempfile::tempdir().unwrap();
         let path = keep.path().to_path_buf();
         let failing = Arc::new(AtomicBool::new(false));
@@ -92,6 +101,7 @@ impl Bench {
         let options = LogOptions {
             segment_bytes,
             segments_ahead: 2,
+            pool,
             on_trouble: Box::new(move |trouble| heard.lock().unwrap().push(trouble)),
         };
         let writer = LogWriter::new(directory, lock, Metadata::default(), LogIndex(1), options);
@@ -285,14 +295,131 @@ fn an_unclean_stop_keeps_acknowledged_entries_and_the_vote() {
     let Bench { writer, path, _keep: keep, .. } = bench;
     drop(writer);
 
-    let directory = Directory::open(Arc::new(FileDisk), &path).unwrap();
-    let lock = directory.lock().unwrap();
-    let wall_clock = Arc::new(crate::types::clock::SystemWallClock);
-    let options = super::super::load::LoadOptions { auto_recovery: false, wall_clock, payloads: None };
-    let loaded = super::super::load::load(&directory, &lock, &options).unwrap();
+    let loaded = load(&path);
 
     assert_eq!((loaded.metadata.term, loaded.metadata.voted_for), (Term(1), NodeId(3)));
     let lengths: Vec<usize> = loaded.entries.iter().map(|entry| entry.data.len()).collect();
     assert_eq!(lengths, [1000, 1000, 1000, 8]);
     drop(keep);
+}
+
+/// What a start finds in a directory whose node has gone.
+fn load(path: &Path) -> super::super::load::Loaded {
+    let directory = Directory::open(Arc::new(FileDisk), path).unwrap();
+    let lock = directory.lock().unwrap();
+    let wall_clock = Arc::new(crate::types::clock::SystemWallClock);
+    let options = super::super::load::LoadOptions { auto_recovery: false, wall_clock, payloads: None };
+    super::super::load::load(&directory, &lock, &options).unwrap()
+}
+
+fn lengths(path: &Path) -> Vec<usize> {
+    load(path).entries.iter().map(|entry| entry.data.len()).collect()
+}
+
+/// A copy of a directory, as a crash at this moment would leave it.
+fn crashed(path: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(path).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+    }
+    copy
+}
+
+#[test]
+fn full_segments_are_closed_while_entries_go_on_and_a_crash_meanwhile_loses_nothing() {
+    let pool = LaterPool::default();
+    let mut bench = Bench::over(4096, Arc::new(pool.clone()));
+    bench.writer.process((1..=3).map(|index| bench.append(index, 1, 3000)).collect());
+    assert_eq!(bench.answers(), [(1, true), (2, true), (3, true)]);
+
+    let names = bench.names();
+    assert!(
+        ["open-1", "open-2", "open-3"].iter().all(|name| names.contains(&(*name).to_owned())),
+        "{names:?}"
+    );
+    assert_eq!(lengths(crashed(&bench.path).path()), [3000; 3]);
+
+    pool.catch_up();
+    let names = bench.names();
+    assert!(names.contains(&Bench::closed(1, 1)) && names.contains(&Bench::closed(2, 2)), "{names:?}");
+    assert_eq!(lengths(crashed(&bench.path).path()), [3000; 3]);
+}
+
+#[test]
+fn segments_that_cannot_be_closed_hold_up_writing_only_when_there_are_too_many() {
+    let pool = LaterPool::default();
+    let mut bench = Bench::over(4096, Arc::new(pool.clone()));
+    let unclosed = SEGMENTS_UNCLOSED_MAX as u64;
+    bench.writer.process((1..=unclosed + 1).map(|index| bench.append(index, 1, 3000)).collect());
+    assert_eq!(bench.answers().len(), SEGMENTS_UNCLOSED_MAX + 1);
+
+    bench.failing.store(true, Ordering::Relaxed);
+    pool.catch_up();
+    let next = bench.append(unclosed + 2, 1, 3000);
+    assert!(matches!(bench.writer.process(vec![next]), Progress::RetryAfter(_)));
+    assert!(bench.answers().is_empty());
+
+    bench.failing.store(false, Ordering::Relaxed);
+    assert_eq!(bench.writer.process(Vec::new()), Progress::Idle);
+    assert_eq!(bench.answers(), [(unclosed + 2, true)]);
+    assert_eq!(lengths(crashed(&bench.path).path()).len(), SEGMENTS_UNCLOSED_MAX + 2);
+}
+
+#[test]
+fn a_segment_for_a_large_batch_is_never_loaded_behind_what_follows_it() {
+    let pool = LaterPool::default();
+    let mut bench = Bench::over(4096, Arc::new(pool.clone()));
+    bench.writer.prepare_ahead();
+    // Two are prepared; the large one gets a higher counter, what follows would go to a prepared one.
+    bench.writer.process(vec![bench.append(1, 1, 20_000), bench.append(2, 1, 3000)]);
+
+    assert_eq!(lengths(crashed(&bench.path).path()), [20_000, 3000]);
+}
+
+#[test]
+fn a_truncation_waits_for_the_closing_of_earlier_segments() {
+    let pool = LaterPool::default();
+    let mut bench = Bench::over(4096, Arc::new(pool.clone()));
+    let truncate = LogRequest::TruncateFrom { index: LogIndex(2), done: bench.done(100) };
+    let requests = vec![bench.append(1, 1, 3000), bench.append(2, 1, 3000), truncate, bench.append(2, 1, 8)];
+
+    assert_eq!(bench.writer.process(requests), Progress::Idle);
+
+    assert_eq!(lengths(crashed(&bench.path).path()), [3000, 8]);
+    pool.catch_up();
+    assert_eq!(lengths(crashed(&bench.path).path()), [3000, 8]);
+}
+
+#[test]
+fn a_trim_removes_after_the_segments_before_it_are_closed() {
+    let pool = LaterPool::default();
+    let mut bench = Bench::over(4096, Arc::new(pool.clone()));
+    bench.writer.process((1..=4).map(|index| bench.append(index, 1, 3000)).collect());
+    bench.answers();
+    let done = bench.done(9);
+    bench.writer.process(vec![LogRequest::Trim { snapshot_index: LogIndex(4), trailing: 2, done }]);
+    assert!(bench.answers().is_empty());
+
+    bench.writer.process(vec![bench.append(5, 1, 8)]);
+    assert_eq!(bench.answers(), [(5, true)]);
+    pool.catch_up();
+
+    assert_eq!(bench.answers(), [(9, true)]);
+    let names = bench.names();
+    assert!(!names.contains(&Bench::closed(2, 2)) && names.contains(&Bench::closed(3, 3)), "{names:?}");
+}
+
+#[test]
+#[should_panic(expected = "segments are tended no more")]
+fn a_panic_while_segments_are_tended_ends_the_log() {
+    let pool = LaterPool::default();
+    let mut bench = Bench::over(4096, Arc::new(pool.clone()));
+    bench.writer.process((1..=2).map(|index| bench.append(index, 1, 3000)).collect());
+    let done = Box::new(|_| panic!("in a job"));
+    bench.writer.process(vec![LogRequest::Trim { snapshot_index: LogIndex(2), trailing: 0, done }]);
+    pool.catch_up();
+
+    // It needs the panicked one's work.
+    drop(bench.writer.close());
 }

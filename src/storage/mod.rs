@@ -5,6 +5,7 @@ pub mod checksum;
 pub mod directory;
 pub mod disk;
 pub mod error;
+mod housekeeping;
 pub mod load;
 pub mod log;
 mod log_segments;

@@ -15,6 +15,7 @@ use crate::pages::{PageFile, PageSpace};
 use crate::types::clock::SystemWallClock;
 use crate::types::config::PAGE_SIZE;
 use crate::types::payload::{PayloadKeeper, PayloadStore};
+use crate::types::tasks::InlinePool;
 use crate::types::{Chunk, Entry, EntryData, EntryKind, LogIndex, NodeId, Term};
 
 fn page_file() -> (FaultyDisk, Arc<PageFile>) {
@@ -38,7 +39,7 @@ fn command(data: EntryData) -> Entry {
 }
 
 fn writer(directory: &Directory) -> LogWriter {
-    let mut options = LogOptions::new(Box::new(|_| {}));
+    let mut options = LogOptions::new(Box::new(|_| {}), Arc::new(InlinePool));
     options.segment_bytes = 1 << 20;
     let lock = directory.lock().unwrap();
     LogWriter::new(directory.clone(), lock, Metadata::default(), LogIndex(1), options)

@@ -13,6 +13,7 @@ use super::disk::{DiskFile, OpenMode};
 use super::error::StorageError;
 use super::log_segments::{exists, failed, make_file, remove_if_there, rename, sync_directory};
 use super::snapshot_meta::{SnapshotFile, SnapshotMeta};
+use crate::types::config::WRITTEN_OUT_AT_ONCE_BYTES;
 
 /// First bytes of an LZ4 frame. spec: disk-format 5.2.
 const LZ4_MAGIC: [u8; 4] = [0x04, 0x22, 0x4d, 0x18];
@@ -76,6 +77,7 @@ impl SnapshotWriter {
         let appender = FileAppender {
             file: opened.map_err(|error| failed("create snapshot", temporary.clone(), error))?,
             offset: 0,
+            synced: 0,
             buffer: Vec::with_capacity(BUFFER_BYTES),
         };
         let sink = match compression {
@@ -196,6 +198,7 @@ impl Drop for SnapshotWriter {
 struct FileAppender {
     file: Box<dyn DiskFile>,
     offset: u64,
+    synced: u64,
     buffer: Vec<u8>,
 }
 
@@ -203,6 +206,11 @@ impl FileAppender {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.file.write_vectored_at(&[IoSlice::new(bytes)], self.offset)?;
         self.offset += bytes.len() as u64;
+        // Written out bit by bit: the log's syncs must not wait behind a whole snapshot.
+        if self.offset - self.synced >= WRITTEN_OUT_AT_ONCE_BYTES {
+            self.file.sync_data()?;
+            self.synced = self.offset;
+        }
         Ok(())
     }
 }

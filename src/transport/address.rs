@@ -92,7 +92,7 @@ fn ipv4(host: &str) -> Option<Ipv4Addr> {
 mod tests {
     use super::*;
 
-    // checklist c-api 25: the table of 3.3, the rows that parsing decides; 31: lengths 107 and 108.
+    // conformance: c-api 25, 31
     #[test]
     fn the_address_table_parses_as_documented() {
         for (text, socket) in [

@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::address::Address;
+use super::quiet::Quiet;
 use crate::types::config::{CONNECT_TIMEOUT, PEER_SILENCE_MAX};
 use crate::types::tasks::{BlockingPool, on_pool};
 
@@ -119,11 +120,11 @@ impl Dial for PooledDial {
                     // What a peer's machine has not taken for so long is lost, and so is the connection.
                     let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(PEER_SILENCE_MAX));
                     let (read, write) = tokio::net::TcpStream::from_std(stream)?.into_split();
-                    Ok(Stream { read: Box::new(read), write: Box::new(write) })
+                    Ok(Stream { read: Box::new(read), write: Box::new(Quiet(write)) })
                 }
                 Socket::Unix(stream) => {
                     let (read, write) = tokio::net::UnixStream::from_std(stream)?.into_split();
-                    Ok(Stream { read: Box::new(read), write: Box::new(write) })
+                    Ok(Stream { read: Box::new(read), write: Box::new(Quiet(write)) })
                 }
             }
         })

@@ -32,6 +32,16 @@ pub const SNAPSHOT_THRESHOLD_ENTRIES: u64 = 1024;
 /// Entries kept behind a snapshot. spec: c-api 3.5.
 pub const SNAPSHOT_TRAILING_ENTRIES: u64 = 8192;
 
+/// Where the host has set no threshold, a snapshot waits until as many bytes were logged as the databases have, at most
+/// this many or `1 / SNAPSHOT_LOG_SHARE` of the databases, whichever is more.
+pub const SNAPSHOT_LOG_BYTES_MIN: u64 = 64 * 1024 * 1024;
+
+/// Share of a large database that is logged before it is written anew.
+pub const SNAPSHOT_LOG_SHARE: u64 = 8;
+
+/// Thresholds of entries after which a snapshot is taken however few bytes they are.
+pub const SNAPSHOT_THRESHOLDS_MAX: u64 = 32;
+
 /// Bytes of entries kept in memory that the snapshot on disk covers; a follower that needs older ones gets the snapshot.
 pub const LOG_TRAILING_MAX_BYTES: usize = 32 * 1024 * 1024;
 
@@ -50,6 +60,16 @@ pub const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
 /// Segments prepared ahead and not yet written to. spec: disk-format 4.3.
 pub const SEGMENTS_AHEAD: usize = 2;
 
+/// Bytes of a snapshot or of a segment's zeros that are handed to the disk at once.
+pub const WRITTEN_OUT_AT_ONCE_BYTES: u64 = 1024 * 1024;
+
+/// Bytes of a sync, on average over a segment, from which on segments are allocated and not filled with zeros: a sync then
+/// costs some 50 us more, and the log is written once, not twice.
+pub const SYNC_BYTES_LARGE: u64 = 64 * 1024;
+
+/// Full segments that wait for being closed; then writing waits, too.
+pub const SEGMENTS_UNCLOSED_MAX: usize = 4;
+
 /// Largest body of a client's message. Beyond it the connection is closed. spec: client-protocol 3.2.
 pub const MESSAGE_BODY_MAX_BYTES: u64 = 1024 * 1024 * 1024;
 
@@ -65,8 +85,26 @@ pub const IN_FLIGHT_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Statements that run in SQLite at once, unless `dqlite_node_set_pool_thread_count` says otherwise.
 pub const SQL_THREADS: usize = 4;
 
-/// A frame of rows ends after the row that reaches this. spec: client-protocol 4.5.
+/// A statement that ran no longer than this the last time runs on the worker that serves its connection.
+pub const SQL_SHORT: Duration = Duration::from_micros(300);
+
+/// Time after which such a statement leaves the worker to others.
+pub const SQL_ON_WORKER_MAX: Duration = Duration::from_millis(1);
+
+/// Longest text whose compilation is taken for short.
+pub const SQL_SHORT_TEXT_BYTES: usize = 16 * 1024;
+
+/// Statements sent as text that a connection keeps compiled.
+pub const KEPT_STATEMENTS_MAX: usize = 16;
+
+/// Longest text of such a statement.
+pub const KEPT_STATEMENT_MAX_BYTES: usize = 4096;
+
+/// The first frame of rows ends after the row that reaches this. spec: client-protocol 4.5.
 pub const ROWS_FRAME_BYTES: usize = 4096;
+
+/// So do the others.
+pub const ROWS_FURTHER_FRAME_BYTES: usize = 64 * 1024;
 
 /// Rows of RETURNING collected before the first is sent; beyond it they are sent as they come.
 pub const RETURNING_COLLECTED_MAX_BYTES: usize = 16 * 1024 * 1024;
@@ -218,6 +256,9 @@ pub const FAILOVER_RETRY_MIN: Duration = Duration::from_millis(100);
 /// Longest pause before the next attempt.
 pub const FAILOVER_RETRY_MAX: Duration = Duration::from_millis(400);
 
+/// Wait for a majority to prove that this node leads, before the other voters are asked, too.
+pub const READ_RESERVE_AFTER: Duration = Duration::from_millis(20);
+
 /// Shortest wait for an answer of a peer, however short the election timeout is.
 pub const PEER_PATIENCE_MIN: Duration = Duration::from_millis(1000);
 
@@ -235,3 +276,37 @@ pub const LOG_WANTED_MAX_BYTES: usize = 256 * 1024 * 1024;
 
 /// How long the entries behind a snapshot are kept after it was sent.
 pub const SNAPSHOT_ENTRIES_KEPT: Duration = Duration::from_secs(10);
+
+/// Longest `server-info` or `node-store` that is read: ten thousand members and more.
+pub const SERVER_FILE_MAX_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Addresses of `dqlite_server_set_auto_join` that are kept.
+pub const SERVER_AUTO_JOIN_MAX: usize = 4096;
+
+/// Longest wait of `dqlite_server_start` for a cluster that takes the server in.
+pub const SERVER_JOIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Longest wait of `dqlite_server_start` for a leader, if the server is a member already: two elections. Then it runs on
+/// without: the other members may be waiting for just this one.
+pub const SERVER_LEADER_TIMEOUT: Duration = Duration::from_secs(12);
+
+/// Longest wait of a server that makes a new cluster for a connection to its own address.
+pub const SERVER_BOOTSTRAP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// First pause before a server asks the members again for the leader; each further one is twice as long ...
+pub const SERVER_RETRY_MIN: Duration = Duration::from_millis(100);
+
+/// ... up to this.
+pub const SERVER_RETRY_MAX: Duration = Duration::from_secs(2);
+
+/// Members that a server asks at once who leads.
+pub const SERVER_ASKS_AT_ONCE: usize = 16;
+
+/// Longest wait for the vote of a server that has joined; the log comes first.
+pub const SERVER_PROMOTE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Pause before a running server asks for the members again. spec: c-api 4.4.
+pub const SERVER_REFRESH_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Longest line that `LIBDQLITE_TRACE` asks for.
+pub const TRACE_LINE_MAX_BYTES: usize = 4096;

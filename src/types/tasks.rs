@@ -10,7 +10,60 @@ use tokio_util::task::TaskTracker;
 pub trait BlockingPool: Send + Sync {
     /// Runs `work` some time; never drops it without running it while the node lives.
     fn run(&self, work: Box<dyn FnOnce() + Send>);
+
+    /// The same for work that takes long, needs the processor and can wait for those who serve clients.
+    fn run_behind(&self, work: Box<dyn FnOnce() + Send>) {
+        self.run(work);
+    }
 }
+
+/// Runs work where it is asked for: simulations and tests.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct InlinePool;
+
+impl BlockingPool for InlinePool {
+    fn run(&self, work: Box<dyn FnOnce() + Send>) {
+        work();
+    }
+}
+
+type Waiting = std::collections::VecDeque<Box<dyn FnOnce() + Send>>;
+
+/// Runs work when it is told to: for what lies between asking and doing.
+#[derive(Clone, Default)]
+pub struct LaterPool(std::sync::Arc<std::sync::Mutex<Waiting>>);
+
+impl std::fmt::Debug for LaterPool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LaterPool").finish_non_exhaustive()
+    }
+}
+
+impl LaterPool {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Runs all that was asked for.
+    pub fn catch_up(&self) {
+        loop {
+            let next = self.lock().pop_front();
+            match next {
+                Some(work) => work(),
+                None => return,
+            }
+        }
+    }
+}
+
+impl BlockingPool for LaterPool {
+    fn run(&self, work: Box<dyn FnOnce() + Send>) {
+        self.lock().push_back(work);
+    }
+}
+
+/// Time in which a thread of the pool takes over a worker.
+const WORKER_HANDOVER: std::time::Duration = std::time::Duration::from_micros(100);
 
 /// How SQL runs inside a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,12 +74,30 @@ pub enum SqlSection {
     Inline,
 }
 
+/// How long work is expected to take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// Less than the handover of a worker costs.
+    Short,
+    /// Nobody knows.
+    Unknown,
+}
+
 impl SqlSection {
-    /// Runs `work`, which may take long, in the calling task.
-    pub fn run<T>(self, work: impl FnOnce() -> T) -> T {
-        match self {
-            SqlSection::BlockInPlace => tokio::task::block_in_place(work),
-            SqlSection::Inline => work(),
+    /// Runs `work` in the calling task. What is expected to be short stays on the worker; it must call `let_others_run` if
+    /// it takes long all the same.
+    pub fn run<T>(self, expected: Expected, work: impl FnOnce() -> T) -> T {
+        match (self, expected) {
+            (SqlSection::BlockInPlace, Expected::Unknown) => tokio::task::block_in_place(work),
+            (SqlSection::BlockInPlace, Expected::Short) | (SqlSection::Inline, _) => work(),
+        }
+    }
+
+    /// Called by work that runs on a worker and takes longer than was expected: other tasks go on elsewhere from here.
+    pub fn let_others_run(self) {
+        if self == SqlSection::BlockInPlace {
+            // The worker goes to another thread when that wakes up in time; then this thread keeps its task alone.
+            tokio::task::block_in_place(|| std::thread::sleep(WORKER_HANDOVER));
         }
     }
 }
@@ -78,6 +149,22 @@ pub async fn on_pool<T: Send + 'static>(
     let (sender, receiver) = tokio::sync::oneshot::channel();
     pool.run(Box::new(move || {
         // The receiver may have given up; then nobody wants the result.
+        let _ = sender.send(work());
+    }));
+    receiver.await.map_err(|_| PoolGone)
+}
+
+/// The same by `run_behind`.
+///
+/// # Errors
+/// The work panicked or the pool has gone.
+pub async fn behind_on_pool<T: Send + 'static>(
+    pool: &dyn BlockingPool,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, PoolGone> {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    pool.run_behind(Box::new(move || {
+        // As above.
         let _ = sender.send(work());
     }));
     receiver.await.map_err(|_| PoolGone)

@@ -6,6 +6,7 @@ use dqlite::pages::PageSpace;
 use dqlite::peers::message::{Message, PREAMBLE_BYTES, Preamble};
 use dqlite::protocol::request::{Parameters, Request};
 use dqlite::protocol::{decode, response};
+use dqlite::server::files;
 use dqlite::state_machine::command::Command;
 use dqlite::state_machine::content;
 use dqlite::storage::metadata::{METADATA_BYTES, Metadata};
@@ -17,7 +18,7 @@ use dqlite::types::{Configuration, EntryData, LogIndex, Term};
 pub type Target = fn(&[u8]);
 
 /// Every decoder by name.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("request", request),
     ("response", answer),
     ("command", command),
@@ -27,6 +28,7 @@ pub const TARGETS: [(&str, Target); 9] = [
     ("metadata", metadata),
     ("snapshot_meta", snapshot_meta),
     ("raft_message", raft_message),
+    ("server_files", server_files),
 ];
 
 /// A request: kind, schema, body. Its parameters, too.
@@ -125,5 +127,19 @@ pub fn raft_message(bytes: &[u8]) {
             Message::decode(preamble.kind, &again).map(|message| message.payload_bytes()),
             Ok(message.payload_bytes())
         );
+    }
+}
+
+/// `server-info` and `node-store`, also behind the first line that every other text lacks.
+pub fn server_files(bytes: &[u8]) {
+    for text in [bytes.to_vec(), [b"v1\n", bytes].concat()] {
+        if let Ok(info) = files::Info::parse(&text) {
+            let again = info.encode().map(|text| files::Info::parse(&text));
+            assert_eq!(again, Ok(Ok(info)));
+        }
+        if let Ok(members) = files::parse_store(&text) {
+            let again = files::encode_store(&members).map(|text| files::parse_store(&text));
+            assert_eq!(again, Ok(Ok(members)));
+        }
     }
 }

@@ -283,7 +283,7 @@ fn a_node_that_joins_late_gets_a_snapshot() {
     assert!(!has_entry(cluster.directory(4).unwrap(), 100), "the log was sent, no snapshot");
 }
 
-// checklist c-api 70: role management: five nodes
+// conformance: c-api 70
 #[test]
 fn roles_are_managed_when_the_host_wants_it() {
     let bed = bed();

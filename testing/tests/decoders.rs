@@ -30,6 +30,8 @@ fn seeds() -> Vec<Vec<u8>> {
         // As the request target wants it: kind, schema, body.
         seeds.push([&message[4..6], &message[8..]].concat());
     }
+    seeds.push(b"v1\n127.0.0.1:19201\n3297041220608546238\n".to_vec());
+    seeds.push(b"127.0.0.1:19201\n3297041220608546238\nvoter\nb\n2\nspare\n".to_vec());
     for folder in ["single", "snapshot-raw", "recovered", "installed"] {
         let folder = root.join("testdata/fixtures/datadir-1.18.6").join(folder);
         for entry in std::fs::read_dir(folder).unwrap() {

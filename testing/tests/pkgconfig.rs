@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::process::Command;
 
-// checklist c-api 13: pkg-config --cflags/--libs/--static --libs dqlite usable; file list and symlinks as 2.4
+// conformance: c-api 13
 #[test]
 fn the_version_of_dqlite_pc_is_the_one_of_the_header() {
     let text = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/make-pc"))

@@ -33,7 +33,9 @@ pub fn compile(source: &str, folder: &Path, flags: &[&str]) -> PathBuf {
     let program = folder.join("program");
     let mut compiler = Command::new("cc");
     compiler.args(["-Wall", "-Wextra", "-Werror"]).arg("-I").arg(root.join("include"));
-    compiler.arg(root.join("tests-c").join(source)).arg("-o").arg(&program).args(flags);
+    compiler.args(flags).arg(root.join("tests-c").join(source)).arg("-o").arg(&program);
+    // A language that the flags name is the source's alone.
+    compiler.args(["-x", "none"]);
     compiler.arg("-L").arg(folder).arg(format!("-Wl,-rpath,{}", folder.display()));
     compiler.args(["-Wl,--no-as-needed", "-ldqlite", "-lsqlite3", "-ldl", "-lpthread"]);
     run(&mut compiler);

@@ -1,14 +1,20 @@
 //! One SQLite connection.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use libsqlite3_sys as sqlite;
+use tokio::sync::watch;
 
 use super::statement::Statement;
+use super::threading::{serial_guard, sqlite_is_serial};
 use crate::pages::{NameError, check_name};
+use crate::types::config::SQL_ON_WORKER_MAX;
+use crate::types::tasks::{Expected, SqlSection};
 use crate::vfs::{Vfs, View};
 
 /// Virtual machine instructions between two looks at the interrupt flag.
@@ -49,24 +55,76 @@ pub enum TransactionState {
 /// Stops whatever the connection runs.
 #[derive(Clone, Debug, Default)]
 pub struct InterruptHandle {
-    flag: Arc<AtomicBool>,
+    watched: Arc<Watched>,
+}
+
+/// What is looked at while a statement runs.
+#[derive(Debug, Default)]
+struct Watched {
+    interrupted: AtomicBool,
+    /// Set while a statement runs on a worker of the runtime.
+    on_worker: Mutex<Option<OnWorker>>,
+    /// Epoch of a statement that runs and takes long, or may.
+    runs_long: watch::Sender<Option<u64>>,
+}
+
+/// A statement that is expected to be short.
+#[derive(Clone, Copy, Debug)]
+struct OnWorker {
+    since: Instant,
+    section: SqlSection,
+    epoch: u64,
+}
+
+impl Watched {
+    fn lock(&self) -> MutexGuard<'_, Option<OnWorker>> {
+        self.on_worker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A statement that was expected to be short and is not leaves its worker to others.
+    fn look(&self) {
+        let late = self.lock().take_if(|run| run.since.elapsed() >= SQL_ON_WORKER_MAX);
+        let Some(OnWorker { section, epoch, .. }) = late else { return };
+        self.runs_long.send_replace(Some(epoch));
+        section.let_others_run();
+    }
 }
 
 impl InterruptHandle {
     /// Makes running and later statements fail with SQLITE_INTERRUPT until `clear`.
     pub fn interrupt(&self) {
-        self.flag.store(true, Ordering::Release);
+        self.watched.interrupted.store(true, Ordering::Release);
     }
 
     /// Lets statements run again.
     pub fn clear(&self) {
-        self.flag.store(false, Ordering::Release);
+        self.watched.interrupted.store(false, Ordering::Release);
+    }
+
+    /// Runs `work`, which uses the connection in this epoch, in the calling task.
+    pub fn run<T>(&self, section: SqlSection, expected: Expected, epoch: u64, work: impl FnOnce() -> T) -> T {
+        match expected {
+            Expected::Short => {
+                *self.watched.lock() = Some(OnWorker { since: Instant::now(), section, epoch })
+            }
+            Expected::Unknown => drop(self.watched.runs_long.send_replace(Some(epoch))),
+        }
+        let result = section.run(expected, work);
+        *self.watched.lock() = None;
+        self.watched.runs_long.send_if_modified(|long| long.take().is_some());
+        result
+    }
+
+    /// The epoch of a statement that runs and takes long, or may: then somebody else has to look after its connection.
+    #[must_use]
+    pub fn runs_long(&self) -> watch::Receiver<Option<u64>> {
+        self.watched.runs_long.subscribe()
     }
 
     /// Whether statements are being stopped.
     #[must_use]
     pub fn is_interrupted(&self) -> bool {
-        self.flag.load(Ordering::Acquire)
+        self.watched.interrupted.load(Ordering::Acquire)
     }
 }
 
@@ -75,6 +133,8 @@ impl InterruptHandle {
 pub(super) struct Handle {
     raw: NonNull<sqlite::sqlite3>,
     interrupt: InterruptHandle,
+    /// Whether SQLite has no mutexes.
+    pub(super) serial: bool,
     /// Keeps the VFS registered.
     vfs: Arc<Vfs>,
 }
@@ -99,6 +159,7 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
+        let _serial = serial_guard(self.serial);
         // SAFETY: open, and no statement is left: each held this handle.
         unsafe { sqlite::sqlite3_close(self.raw()) };
     }
@@ -151,7 +212,8 @@ impl Connection {
         let Some(raw) = NonNull::new(raw) else {
             return Err(SqliteError { code, message: b"out of memory".to_vec() }.into());
         };
-        let handle = Arc::new(Handle { raw, interrupt: interrupt.clone(), vfs: Arc::clone(vfs) });
+        let serial = sqlite_is_serial();
+        let handle = Arc::new(Handle { raw, interrupt: interrupt.clone(), serial, vfs: Arc::clone(vfs) });
         if code != sqlite::SQLITE_OK {
             return Err(handle.error(code).into());
         }
@@ -191,9 +253,9 @@ impl Connection {
         if code != sqlite::SQLITE_OK {
             return Err(self.handle.error(code));
         }
-        let flag = Arc::as_ptr(&self.handle.interrupt.flag).cast_mut().cast();
-        // SAFETY: the flag lives as long as the handle, which closes the connection before it goes.
-        unsafe { sqlite::sqlite3_progress_handler(raw, PROGRESS_INSTRUCTIONS, Some(progress), flag) };
+        let watched = Arc::as_ptr(&self.handle.interrupt.watched).cast_mut().cast();
+        // SAFETY: `watched` lives as long as the handle, which closes the connection before it goes.
+        unsafe { sqlite::sqlite3_progress_handler(raw, PROGRESS_INSTRUCTIONS, Some(progress), watched) };
         Ok(())
     }
 
@@ -330,8 +392,10 @@ unsafe extern "C" fn authorize(
     if is_denied(action, first, second) { sqlite::SQLITE_DENY } else { sqlite::SQLITE_OK }
 }
 
-unsafe extern "C" fn progress(flag: *mut c_void) -> c_int {
-    // SAFETY: the handle's flag, which outlives the connection.
-    let flag = unsafe { &*flag.cast::<AtomicBool>() };
-    c_int::from(flag.load(Ordering::Acquire))
+unsafe extern "C" fn progress(watched: *mut c_void) -> c_int {
+    // SAFETY: what the handle watches, which outlives the connection.
+    let watched = unsafe { &*watched.cast::<Watched>() };
+    // A panic is as good a reason to stop as any.
+    let looked = catch_unwind(AssertUnwindSafe(|| watched.look()));
+    c_int::from(looked.is_err() || watched.interrupted.load(Ordering::Acquire))
 }

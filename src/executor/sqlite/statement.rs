@@ -3,10 +3,14 @@
 use std::ffi::{CStr, c_int};
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::time::Duration;
 
 use libsqlite3_sys as sqlite;
 
 use super::connection::{Handle, SqliteError};
+use super::threading::serial_guard;
+use crate::types::config::SQL_SHORT;
+use crate::types::tasks::Expected;
 
 /// A value of SQLite: a parameter to bind, or a column that lives until the next call on the statement.
 pub use crate::protocol::rows::ColumnValue as Value;
@@ -26,6 +30,8 @@ pub struct Statement {
     raw: NonNull<sqlite::sqlite3_stmt>,
     handle: Arc<Handle>,
     has_row: bool,
+    /// What its last run tells of the next.
+    expected: Expected,
     /// Not `Sync`: one task at a time.
     _one_task: std::marker::PhantomData<std::cell::Cell<()>>,
 }
@@ -35,7 +41,13 @@ unsafe impl Send for Statement {}
 
 impl Statement {
     pub(super) fn new(raw: NonNull<sqlite::sqlite3_stmt>, handle: Arc<Handle>) -> Statement {
-        Statement { raw, handle, has_row: false, _one_task: std::marker::PhantomData }
+        Statement {
+            raw,
+            handle,
+            has_row: false,
+            expected: Expected::Unknown,
+            _one_task: std::marker::PhantomData,
+        }
     }
 
     fn raw(&self) -> *mut sqlite::sqlite3_stmt {
@@ -44,6 +56,17 @@ impl Statement {
 
     fn checked(&self, code: c_int) -> Result<(), SqliteError> {
         if code == sqlite::SQLITE_OK { Ok(()) } else { Err(self.handle.error(code)) }
+    }
+
+    /// How long its next run, or the next part of it, is expected to take.
+    #[must_use]
+    pub fn expected(&self) -> Expected {
+        self.expected
+    }
+
+    /// How long a run, or a part of it, took.
+    pub fn took(&mut self, time: Duration) {
+        self.expected = if time <= SQL_SHORT { Expected::Short } else { Expected::Unknown };
     }
 
     /// Its SQL.
@@ -204,6 +227,7 @@ impl Statement {
 
 impl Drop for Statement {
     fn drop(&mut self) {
+        let _serial = serial_guard(self.handle.serial);
         // SAFETY: a live statement, finalised once; its connection is still open.
         unsafe { sqlite::sqlite3_finalize(self.raw()) };
     }

@@ -1,4 +1,4 @@
-//! Handover against scripted nodes, on a paused clock. checklist c-api 68, 69.
+//! Handover against scripted nodes, on a paused clock.
 
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ async fn hand_over(cluster: &Arc<TestCluster>) -> (Result<(), HandoverError>, Du
     (result, start.elapsed())
 }
 
+// conformance: c-api 69
 #[tokio::test(start_paused = true)]
 async fn a_single_node_is_refused_at_once() {
     let cluster = TestCluster::new("V");
@@ -36,6 +37,7 @@ async fn the_only_voter_beside_a_stand_by_is_refused_at_once() {
     assert_eq!(cluster.calls(), "");
 }
 
+// conformance: c-api 69
 #[tokio::test(start_paused = true)]
 async fn the_leader_of_three_voters_moves_leadership_and_keeps_its_vote() {
     let cluster = TestCluster::new("V V V");
@@ -45,6 +47,7 @@ async fn the_leader_of_three_voters_moves_leadership_and_keeps_its_vote() {
     assert_eq!((cluster.leader_id(), cluster.roles().as_str()), (Some(3), "VVV"));
 }
 
+// conformance: c-api 69
 #[tokio::test(start_paused = true)]
 async fn the_leader_of_two_voters_and_a_spare_swaps_roles_with_the_spare() {
     let cluster = TestCluster::new("V V S");
@@ -82,7 +85,7 @@ async fn a_spare_has_nothing_to_hand_over() {
     assert_eq!(cluster.calls(), "");
 }
 
-// checklist c-api 68: upstream hangs on a joined spare without a configuration
+// conformance: c-api 68 (better: upstream never answers)
 #[tokio::test(start_paused = true)]
 async fn a_node_without_configuration_is_refused_at_once() {
     let cluster = TestCluster::new("");

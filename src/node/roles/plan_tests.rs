@@ -25,7 +25,7 @@ fn each_rule_plans_what_the_specification_says() {
         ("targets met", "V V V B B", 3, 2, ""),
         ("fewer nodes than targets", "V S", 3, 3, "2V"),
         ("fewer nodes than targets", "V S S", 5, 3, "2V 3V"),
-        // checklist c-api 70: role management of five nodes
+        // c-api 70
         ("targets 3 and 3, five nodes", "V S S S S", 3, 3, "2V 3V 4B 5B"),
         ("targets 3 and 0", "V S S S S", 3, 0, "2V 3V"),
         ("offline voter is replaced", "V V v S", 3, 0, "3S 4V"),

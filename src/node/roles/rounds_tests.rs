@@ -33,7 +33,7 @@ async fn after(milliseconds: u64) {
     sleep(Duration::from_millis(milliseconds)).await;
 }
 
-// checklist c-api 70: role management of 5 nodes, targets 3/3
+// conformance: c-api 70
 #[tokio::test(start_paused = true)]
 async fn five_nodes_have_their_roles_after_the_first_second() {
     let managed = manage("V S S S S", 3, 3);

@@ -1,0 +1,175 @@
+//! What a connection has received and not yet answered. The connection's own task reads, also while it waits for the answer to
+//! a request; while that task is inside SQLite for long, a second one reads in its place, so that an INTERRUPT, the end of
+//! the epoch and the node's stop are noticed at once.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use tokio::io::AsyncRead;
+use tracing::debug;
+
+use super::reader::{Frame, FrameReader};
+use crate::executor::sqlite::InterruptHandle;
+use crate::protocol::request::{Kind, Request};
+use crate::types::{NodeId, config};
+
+/// What comes next on a connection.
+#[derive(Debug)]
+pub(super) enum Event<R> {
+    /// A request.
+    Request(Frame),
+    /// The stream has turned into a raft connection.
+    Peer(Dialled<R>),
+}
+
+/// A raft connection without its way back.
+pub(super) struct Dialled<R> {
+    pub(super) id: NodeId,
+    pub(super) address: Bytes,
+    pub(super) received: Bytes,
+    pub(super) stream: R,
+}
+
+impl<R> std::fmt::Debug for Dialled<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dialled").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// The inbox of one connection.
+pub(super) struct Inbox<R> {
+    state: Mutex<State<R>>,
+    interrupt: InterruptHandle,
+}
+
+struct State<R> {
+    /// None once the stream has ended or has become a raft connection.
+    reader: Option<FrameReader<R>>,
+    events: VecDeque<Event<R>>,
+    /// Wakes the connection's own task when the other one has read in its place.
+    waker: Option<Waker>,
+    /// A request is worked on.
+    working: bool,
+    /// An INTERRUPT has come behind the request that is worked on.
+    interrupted: bool,
+}
+
+impl<R: AsyncRead + Send + Unpin + 'static> Inbox<R> {
+    /// The inbox of a stream behind its handshake; `interrupt` stops the statements of its session.
+    pub(super) fn new(reader: FrameReader<R>, interrupt: InterruptHandle) -> Inbox<R> {
+        let state = State {
+            reader: Some(reader),
+            events: VecDeque::new(),
+            waker: None,
+            working: false,
+            interrupted: false,
+        };
+        Inbox { state: Mutex::new(state), interrupt }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<R>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next request, which counts as worked on until `answered`; None at the end of the stream.
+    pub(super) fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<Event<R>>> {
+        let mut state = self.lock();
+        if state.events.is_empty() {
+            state.poll_read(context, &self.interrupt);
+        }
+        match state.events.pop_front() {
+            Some(event) => {
+                state.working = true;
+                Poll::Ready(Some(event))
+            }
+            None if state.reader.is_none() => Poll::Ready(None),
+            None => {
+                state.remember(context);
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Reads on behind the request that is worked on, up to a bound.
+    pub(super) fn poll_ahead(&self, context: &mut Context<'_>) {
+        let mut state = self.lock();
+        state.read_ahead(context, &self.interrupt);
+        state.remember(context);
+    }
+
+    /// The same in another task than the connection's own, until `hand_back`.
+    pub(super) fn poll_ahead_instead(&self, context: &mut Context<'_>) {
+        self.lock().read_ahead(context, &self.interrupt);
+    }
+
+    /// The connection's own task reads again: a stream wakes only who has asked it last.
+    pub(super) fn hand_back(&self) {
+        if let Some(waker) = self.lock().waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// The request that was worked on has its answer.
+    pub(super) fn answered(&self) {
+        let mut state = self.lock();
+        state.working = false;
+        state.interrupted = false;
+    }
+
+    /// Whether the client has asked to stop the query that runs.
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.lock().interrupted
+    }
+
+    /// Stops the statement that runs.
+    pub(super) fn interrupt(&self) {
+        self.interrupt.interrupt();
+    }
+}
+
+impl<R: AsyncRead + Send + Unpin + 'static> State<R> {
+    fn remember(&mut self, context: &Context<'_>) {
+        match &mut self.waker {
+            Some(waker) => waker.clone_from(context.waker()),
+            None => self.waker = Some(context.waker().clone()),
+        }
+    }
+
+    fn read_ahead(&mut self, context: &mut Context<'_>, interrupt: &InterruptHandle) {
+        while self.events.len() < config::REQUESTS_AHEAD && self.poll_read(context, interrupt) {}
+    }
+
+    /// Takes the next message off the stream, if a whole one is there: whether it was one.
+    fn poll_read(&mut self, context: &mut Context<'_>, interrupt: &InterruptHandle) -> bool {
+        let Some(reader) = self.reader.as_mut() else { return false };
+        let frame = match reader.poll_frame(context) {
+            Poll::Pending => return false,
+            Poll::Ready(Ok(Some(frame))) => frame,
+            Poll::Ready(Ok(None)) => {
+                self.reader = None;
+                return false;
+            }
+            Poll::Ready(Err(error)) => {
+                debug!(%error, "client connection closed");
+                self.reader = None;
+                return false;
+            }
+        };
+        if frame.header.kind == Kind::Connect as u8 && frame.header.schema == 0 {
+            let request = Request::decode(frame.header.kind, frame.header.schema, &frame.body);
+            if let (Ok(Request::Connect { id, address }), Some(reader)) = (request, self.reader.take()) {
+                let (stream, received) = reader.into_parts();
+                self.events.push_back(Event::Peer(Dialled { id: NodeId(id), address, received, stream }));
+            }
+            return false;
+        }
+        if frame.header.kind == Kind::Interrupt as u8 && self.working && self.events.is_empty() {
+            self.interrupted = true;
+            interrupt.interrupt();
+        }
+        self.events.push_back(Event::Request(frame));
+        true
+    }
+}

@@ -1,0 +1,205 @@
+//! Starting a server: what its directory says, the node, then a place in the cluster. A start that fails leaves nothing
+//! running; what it wrote is what the next one goes on from. spec: c-api 4.3.
+
+use std::str::from_utf8;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::cluster::{Cluster, ClusterError};
+use super::files::{self, FileError, Info, Known};
+use super::refresh::{Attached, Refresh, addresses, warn_not_written};
+use super::settings::Settings;
+use crate::node::core::LiveSettings;
+use crate::node::node_id;
+use crate::node::options::Options;
+use crate::node::run_parts::RunParts;
+use crate::node::running::{BOOTSTRAP_ID, Running, StartError, open_directory};
+use crate::storage::directory::Directory;
+use crate::storage::error::StorageError;
+use crate::transport::listener::{BindError, BoundSocket};
+use crate::types::clock::SystemWallClock;
+use crate::types::{NodeId, Server, config};
+
+/// Why a server does not start, or another call is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// It runs.
+    #[error("the server has been started")]
+    Started,
+    /// It does not run.
+    #[error("the server has not been started")]
+    NotStarted,
+    /// compat: upstream's header calls this harmless and its library fails (1.18.6).
+    #[error("auto bootstrap and auto join exclude each other")]
+    BootstrapAndJoin,
+    /// More members to ask than are kept.
+    #[error("more than {} addresses to join", config::SERVER_AUTO_JOIN_MAX)]
+    TooManyAddresses,
+    /// The first start needs one.
+    #[error("no address has been set, and there is no server-info")]
+    NoAddress,
+    /// Neither a new cluster nor a member of one.
+    #[error("neither auto bootstrap nor a member to join has been set, and there is no node-store")]
+    NobodyToAsk,
+    /// Only text can be bound and dialled.
+    #[error("address '{0}' is no UTF-8")]
+    Utf8(String),
+    /// The directory.
+    #[error(transparent)]
+    Directory(#[from] StorageError),
+    /// One of the two files.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Where it listens.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The node.
+    #[error("node: {0}")]
+    Node(#[from] StartError),
+    /// The cluster.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// The node stopped by itself.
+    #[error("the node has stopped: {0}")]
+    Stopped(String),
+    /// Leadership or role stay.
+    #[error("handover: {0}")]
+    Handover(String),
+}
+
+/// Whose place in the cluster is sought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// This server makes the cluster.
+    Founder,
+    /// The cluster knows it, by its own log or by its file.
+    Member,
+    /// It asks to be taken in.
+    Guest,
+}
+
+/// What is known before the node runs.
+struct Plan {
+    directory: Directory,
+    info: Info,
+    /// As `node-store` has them.
+    members: Vec<Server>,
+    /// Whom to ask.
+    known: Vec<Vec<u8>>,
+    founds: bool,
+}
+
+/// Starts a server; returns when it serves clients. `identified` hears its id before the cluster is asked.
+///
+/// # Errors
+/// See `ServerError`; nothing runs then.
+pub(super) fn start(settings: &Settings, identified: impl FnOnce(NodeId)) -> Result<Running, ServerError> {
+    let plan = plan(settings)?;
+    let listener = bind(settings, &plan.info)?;
+    let live = LiveSettings::default();
+    live.role_management.store(true, Ordering::Relaxed);
+    identified(plan.info.id);
+    let running = Running::start(RunParts {
+        id: plan.info.id,
+        address: plan.info.address.clone(),
+        directory: settings.path.clone(),
+        options: Options::default(),
+        live: Arc::new(live),
+        listener,
+        connector: Arc::clone(&settings.connector),
+    })?;
+    // The directory is locked from here on. What fails drops the node, which stops it.
+    files::write_info(&plan.directory, &plan.info)?;
+    settle(plan, &running)?;
+    Ok(running)
+}
+
+fn plan(settings: &Settings) -> Result<Plan, ServerError> {
+    if settings.auto_bootstrap && !settings.auto_join.is_empty() {
+        return Err(ServerError::BootstrapAndJoin);
+    }
+    let directory = open_directory(&settings.path)?;
+    let Known { info, members } = files::read(&directory)?;
+    let founds = settings.auto_bootstrap && info.is_none();
+    let is_first = info.is_none();
+    let info = match info {
+        Some(info) => info,
+        None => {
+            let address = settings.address.clone().ok_or(ServerError::NoAddress)?;
+            let id = if founds { BOOTSTRAP_ID } else { node_id::generate(&address, &SystemWallClock) };
+            Info { address, id }
+        }
+    };
+    let known = if founds {
+        vec![info.address.clone()]
+    } else if members.is_empty() {
+        settings.auto_join.clone()
+    } else {
+        addresses(&members)
+    };
+    if is_first && known.is_empty() {
+        return Err(ServerError::NobodyToAsk);
+    }
+    Ok(Plan { directory, info, members, known, founds })
+}
+
+fn bind(settings: &Settings, info: &Info) -> Result<BoundSocket, ServerError> {
+    let address = settings.bind_address.as_deref().unwrap_or(&info.address);
+    let text =
+        from_utf8(address).map_err(|_| ServerError::Utf8(String::from_utf8_lossy(address).into_owned()))?;
+    Ok(BoundSocket::bind(text)?)
+}
+
+/// Finds the server's place and leaves a task that keeps the file in step.
+fn settle(plan: Plan, running: &Running) -> Result<(), ServerError> {
+    let stopped = || ServerError::Stopped(running.failure().unwrap_or_else(|| "no reason known".to_owned()));
+    let background = running.background().ok_or_else(stopped)?;
+    let (dial, membership) = (Arc::clone(&background.dial), Arc::clone(&background.membership));
+    let cluster = Arc::new(Cluster::new(plan.info.clone(), dial, membership));
+    let place = place(&plan, &cluster);
+    if place == Place::Guest && plan.known.is_empty() {
+        return Err(ServerError::NobodyToAsk);
+    }
+    let (asking, known) = (Arc::clone(&cluster), plan.known.clone());
+    let limit = longest(place);
+    let answer = background.wait(async move { asking.attach(&known, Some(limit)).await });
+    let (attached, members) = match answer.ok_or_else(stopped)? {
+        Ok(members) => (Attached::Yes, members),
+        Err(error @ ClusterError::TooLate { .. }) if place == Place::Member => {
+            tracing::warn!(%error, "the server runs and goes on asking");
+            (Attached::NotYet, plan.members.clone())
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let mut stored = plan.members;
+    if members != stored {
+        match files::write_store(&plan.directory, &members) {
+            Ok(()) => stored = members,
+            Err(error) => warn_not_written(&error),
+        }
+    }
+    let known = if stored.is_empty() { plan.known } else { addresses(&stored) };
+    let refresh =
+        Refresh { cluster, directory: plan.directory, pool: Arc::clone(&background.pool), known, stored };
+    background.spawn(refresh.run(attached));
+    Ok(())
+}
+
+fn place(plan: &Plan, cluster: &Cluster) -> Place {
+    if plan.founds {
+        Place::Founder
+    } else if cluster.is_member() || plan.members.iter().any(|member| member.id == plan.info.id) {
+        Place::Member
+    } else {
+        Place::Guest
+    }
+}
+
+fn longest(place: Place) -> Duration {
+    match place {
+        Place::Founder => config::SERVER_BOOTSTRAP_TIMEOUT,
+        Place::Member => config::SERVER_LEADER_TIMEOUT,
+        Place::Guest => config::SERVER_JOIN_TIMEOUT,
+    }
+}

@@ -1,0 +1,178 @@
+//! C programs that call every node function and print what they see, against what is written down (`tests-c/*.expected`;
+//! `UPDATE_EXPECTED=1` writes it), in every dialect, under AddressSanitizer, ThreadSanitizer and valgrind. The same programs
+//! run on upstream's libraries in `testing/tests/upstream_programs.rs`. Lines of c-api 7 are named above their sections.
+
+#![allow(clippy::unwrap_used)]
+
+mod library;
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use library::{compile, run};
+
+/// Programs of sections. `clock` replaces functions of the C library, which the shared object is to find.
+const PROGRAMS: [&str; 5] = ["abi", "recover", "connect", "host", "clock"];
+
+const C11: &[&str] = &["-std=c11", "-rdynamic"];
+
+/// Runs sections of a program that has been compiled, in a folder of its own.
+fn sections(command: &mut Command) -> String {
+    let work = tempfile::tempdir().unwrap();
+    let seen = run(command.current_dir(work.path()));
+    // A test below makes a folder that nobody may write to.
+    let _ = Command::new("chmod").arg("-R").arg("u+w").arg(work.path()).status();
+    seen
+}
+
+fn assert_as_written_down(name: &str, seen: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests-c/{name}.expected"));
+    if std::env::var_os("UPDATE_EXPECTED").is_some() {
+        std::fs::write(&path, seen).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap();
+    for (number, (seen, expected)) in seen.lines().zip(expected.lines()).enumerate() {
+        assert_eq!(seen, expected, "line {} of {}", number + 1, path.display());
+    }
+    assert_eq!(seen.lines().count(), expected.lines().count(), "{}", path.display());
+}
+
+fn assert_program(name: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let program = compile(&format!("{name}.c"), folder.path(), C11);
+
+    assert_as_written_down(name, &sections(&mut Command::new(program)));
+}
+
+#[test]
+fn every_function_in_and_out_of_order_does_what_is_written_down() {
+    assert_program("abi");
+}
+
+#[test]
+fn damaged_foreign_and_used_directories_are_treated_as_written_down() {
+    assert_program("recover");
+}
+
+#[test]
+fn the_connect_function_is_called_as_written_down() {
+    assert_program("connect");
+}
+
+#[test]
+fn a_host_with_threads_signals_and_its_own_sqlite_gets_along() {
+    assert_program("host");
+}
+
+#[test]
+fn nodes_do_not_care_when_the_wall_clock_jumps_by_years() {
+    assert_program("clock");
+}
+
+#[test]
+fn every_program_is_c99_and_cpp17_too() {
+    for dialect in [&["-std=c99"][..], &["-xc++", "-std=c++17"]] {
+        for name in PROGRAMS {
+            let folder = tempfile::tempdir().unwrap();
+            let program = compile(&format!("{name}.c"), folder.path(), dialect);
+            if ["recover", "host"].contains(&name) {
+                assert_as_written_down(name, &sections(&mut Command::new(program)));
+            }
+        }
+    }
+}
+
+/// What a command writes to its standard error; it must succeed.
+fn complaints(command: &mut Command) -> String {
+    let work = tempfile::tempdir().unwrap();
+    let Output { status, stdout, stderr } = command.current_dir(work.path()).output().unwrap();
+    let _ = Command::new("chmod").arg("-R").arg("u+w").arg(work.path()).status();
+    let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr).into_owned());
+    assert!(status.success(), "{command:?}: {status}\n{stdout}\n{stderr}");
+    // A section that ended badly says so.
+    assert!(!stdout.contains(": exit ") && !stdout.contains(": hangs"), "{stdout}\n{stderr}");
+    stderr
+}
+
+#[test]
+fn no_memory_is_touched_or_kept_that_should_not_be() {
+    for name in ["abi", "recover", "connect", "host"] {
+        let folder = tempfile::tempdir().unwrap();
+        let program =
+            compile(&format!("{name}.c"), folder.path(), &["-std=c11", "-g", "-fsanitize=address,undefined"]);
+
+        let said = complaints(Command::new(program).env("ASAN_OPTIONS", "detect_leaks=1"));
+
+        assert_eq!(said, "", "{name}");
+    }
+}
+
+// conformance: c-api 72
+#[test]
+fn threads_of_a_host_do_not_race_with_those_of_its_nodes() {
+    for name in ["connect", "host"] {
+        let folder = tempfile::tempdir().unwrap();
+        let program = compile(&format!("{name}.c"), folder.path(), &["-std=c11", "-g", "-fsanitize=thread"]);
+
+        // What the library does between its own threads is not compiled for this, and is left to the Rust compiler.
+        let said = complaints(Command::new(program).env("TSAN_OPTIONS", "ignore_noninstrumented_modules=1"));
+
+        assert_eq!(said, "", "{name}");
+    }
+}
+
+#[test]
+fn valgrind_finds_nothing() {
+    for (name, chosen) in [
+        ("abi", &["create", "copies", "bind_again", "in_use", "handover"][..]),
+        ("recover", &["damage", "recover", "describe", "failed_recover"]),
+        ("connect", &["first_words"]),
+        ("host", &["threads", "user_functions", "busy_timeout", "leaves_nothing"]),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let program = compile(&format!("{name}.c"), folder.path(), &["-std=c11", "-g"]);
+        let mut valgrind = Command::new("valgrind");
+        valgrind.args(["--quiet", "--error-exitcode=9", "--leak-check=full", "--num-callers=30"]);
+        valgrind.args([
+            "--errors-for-leak-kinds=definite,indirect,possible",
+            "--show-leak-kinds=definite,indirect,possible",
+        ]);
+
+        let said = complaints(valgrind.arg(program).args(chosen));
+
+        assert_eq!(said, "", "{name}");
+    }
+}
+
+// conformance: c-api 71
+#[test]
+fn nothing_is_told_unless_the_environment_asks_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = compile("abi.c", folder.path(), C11);
+    let told = |value: Option<&str>| {
+        let mut command = Command::new(&program);
+        command.args(["first_start", "damage", "in_use"]).env_remove("LIBDQLITE_TRACE");
+        if let Some(value) = value {
+            command.env("LIBDQLITE_TRACE", value);
+        }
+        complaints(&mut command)
+    };
+
+    assert_eq!(told(None), "");
+    // 5 is above the level of everything.
+    assert_eq!(told(Some("5")), "");
+    for (value, wanted) in [("1", "node started"), ("", "node stopped")] {
+        let told = told(Some(value));
+        assert!(told.contains(wanted), "{told}");
+        for line in told.lines() {
+            // LIBDQLITE[000123] 2026-01-02T03:04:05.123456789 000124 INFO    handle ...
+            let (process, rest) =
+                line.strip_prefix("LIBDQLITE[").and_then(|line| line.split_once("] ")).unwrap();
+            assert!(process.len() >= 6 && process.bytes().all(|byte| byte.is_ascii_digit()), "{line}");
+            let words: Vec<&str> = rest.split_whitespace().collect();
+            assert_eq!(words[0].len(), "2026-01-02T03:04:05.123456789".len(), "{line}");
+            assert!(words[1].len() >= 6 && words[1].bytes().all(|byte| byte.is_ascii_digit()), "{line}");
+            assert!(["DEBUG", "INFO", "WARN", "ERROR"].contains(&words[2]), "{line}");
+        }
+    }
+}
