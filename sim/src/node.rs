@@ -10,7 +10,7 @@ use bytes::Bytes;
 use dqlite::node::core::{Core, CoreError, CoreParts, LiveSettings, StoreEpochs};
 use dqlite::pages::PageStore;
 use dqlite::protocol::request::{Parameters, Request};
-use dqlite::raft::machine::{DecodedState, Decoder};
+use dqlite::raft::machine::{DecodedState, Decoder, NotApplied};
 use dqlite::raft::{EngineOptions, LogSender, Machine, SnapshotContent, SnapshotFiles, SnapshotPolicy};
 use dqlite::state_machine::databases::Databases;
 use dqlite::storage::bootstrap::bootstrap;
@@ -113,11 +113,15 @@ struct Skipping {
 }
 
 impl Machine for Skipping {
-    fn apply(&mut self, index: LogIndex, entry: &Entry) -> Result<(), String> {
+    fn apply(&mut self, index: LogIndex, entry: &Entry) -> Result<(), NotApplied> {
         if index.0.is_multiple_of(self.every) {
             return Ok(());
         }
         Machine::apply(&mut self.machine, index, entry)
+    }
+
+    fn may_wait(&self, entry: &Entry) -> bool {
+        Machine::may_wait(&self.machine, entry)
     }
 
     fn pin(&mut self) -> Box<dyn SnapshotContent> {

@@ -257,9 +257,12 @@ async fn next_window(
     let mut window = VecDeque::new();
     let mut stored = Vec::new();
     for chunk in chunks {
-        match chunk.cached() {
-            Some(bytes) if stored.is_empty() => window.push_back(bytes),
-            _ => stored.push(chunk),
+        match chunk {
+            Chunk::Memory(bytes) if stored.is_empty() => window.push_back(bytes),
+            chunk => match chunk.cached() {
+                Some(bytes) if stored.is_empty() => window.push_back(bytes),
+                _ => stored.push(chunk),
+            },
         }
         let windowed = window.len() + stored.len();
         if windowed * PAGE_SIZE >= PAYLOAD_WINDOW_BYTES {

@@ -206,7 +206,8 @@ impl Engine {
         let log = store.view();
         let snapshots =
             Snapshots::new(options.snapshots, options.pool.clone(), options.log, options.snapshot_policy);
-        let mut machine = StateMachine::new(options.machine, snapshots.clone());
+        let stopping = CancellationToken::new();
+        let mut machine = StateMachine::new(options.machine, snapshots.clone(), stopping.clone());
         let applied = machine.applied();
         if let Some(file) = &options.loaded.snapshot {
             let current = loaded_snapshot(&file.meta, |index| log.rank_at(index));
@@ -214,7 +215,6 @@ impl Engine {
         }
         drop(options.loaded);
         let decoder = machine.decoder().map_err(|error| EngineError::Restore(error.to_string()))?;
-        let stopping = CancellationToken::new();
         let (consensus, random) = (options.consensus.clone(), options.random.clone());
         let spawn: Spawn = Arc::new(move |future| {
             // A task that panics is reported by openraft or by the channels it leaves.

@@ -747,3 +747,27 @@ async fn a_removed_node_is_told_and_a_spare_gets_nothing() {
         Configuration::new(vec![all.servers()[0].clone(), all.servers()[2].clone()]).unwrap()
     });
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_finds_no_space_is_applied_when_there_is_some_and_a_stop_does_not_wait_for_it() {
+    let mut bench = follower().await;
+    let mut stream = bench.connect(2);
+    bench.machine.0.lock().unwrap().no_space = true;
+
+    append(&mut stream, 1, (1, 1), 2, &[number(1, 7), number(1, 8)]).await;
+    assert_eq!(bench.append_answer().await, (1, 0, 3));
+    // Acknowledged, since the log has them.
+    assert!(bench.silent().await);
+    assert!(bench.numbers().is_empty());
+    bench.machine.0.lock().unwrap().no_space = false;
+    let mut applied = bench.engine.applied.clone();
+    let seen = timeout(Duration::from_secs(60), applied.wait_for(|applied| applied.index == LogIndex(2)));
+    seen.await.expect("applied").unwrap();
+    assert_eq!(bench.numbers(), [7]);
+
+    bench.machine.0.lock().unwrap().no_space = true;
+    append(&mut stream, 1, (3, 1), 3, &[]).await;
+    bench.append_answer().await;
+    timeout(Duration::from_secs(60), bench.engine.shutdown()).await.expect("stopped");
+    assert_eq!(bench.numbers(), [7]);
+}

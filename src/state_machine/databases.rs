@@ -1,10 +1,11 @@
 //! Committed entries become versions of the page store; snapshots come and go. Never skips an entry: an error is final
 //! for the node. spec: state-machine 2, 3.3.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::sync::Arc;
 
 use crate::pages::{BadPage, DatabaseImages, NameError, PageRef, PageSpace, PageStore, ReplaceError};
+use crate::types::scratch::is_no_space;
 use crate::types::{Entry, EntryKind, LogIndex, PageNumber};
 
 use super::command::{self, Command, CommandError, Frames};
@@ -19,7 +20,7 @@ pub struct Databases {
 }
 
 /// Why an entry cannot be applied.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     /// It does not decode.
     #[error(transparent)]
@@ -36,8 +37,17 @@ pub enum ApplyError {
         /// Which page.
         number: PageNumber,
         /// What happened.
-        error: String,
+        error: io::Error,
     },
+}
+
+impl ApplyError {
+    /// Whether nothing but space was missing: the entry can be applied when there is some.
+    #[must_use]
+    pub fn is_no_space(&self) -> bool {
+        let ApplyError::Io { error, .. } = self else { return false };
+        is_no_space(error)
+    }
 }
 
 /// Why a snapshot cannot be restored.
@@ -84,10 +94,17 @@ impl Databases {
         // Images in memory are copied: one small page must not keep a large entry alive.
         let pages = frames.pages.iter().map(|(number, image)| {
             let number = *number;
-            let failed = |error: std::io::Error| ApplyError::Io { number, error: error.to_string() };
-            Ok((number, space.page_of(number, image).map_err(failed)?))
+            let page = space.page_of(number, image).map_err(|error| ApplyError::Io { number, error })?;
+            Ok((number, page))
         });
         Ok(database.apply_pages(pages.collect::<Result<_, ApplyError>>()?)?)
+    }
+
+    /// Whether applying this entry reads or writes the page file.
+    #[must_use]
+    pub fn may_wait(&self, entry: &Entry) -> bool {
+        // An own entry's pages are there already, unless its epoch has ended: rare enough.
+        self.store.space().file().is_some() && entry.kind == EntryKind::Command && entry.token.is_none()
     }
 
     /// Where the pages of the databases live.

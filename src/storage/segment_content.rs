@@ -81,6 +81,18 @@ impl SegmentFile {
         Ok(SegmentFile { file, len, payloads })
     }
 
+    /// Fills `buffer`; a read may give less than was asked for.
+    fn fill(&self, buffer: &mut [u8], offset: usize) -> io::Result<()> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.file.read_at(&mut buffer[filled..], (offset + filled) as u64)? {
+                0 => return Err(ErrorKind::UnexpectedEof.into()),
+                count => filled += count,
+            }
+        }
+        Ok(())
+    }
+
     /// Gives the bytes of a range to `take`, window by window, until it says no.
     fn windows(
         &self,
@@ -92,9 +104,7 @@ impl SegmentFile {
         let mut done = 0;
         while done < len {
             let part = &mut window[..(len - done).min(PAYLOAD_WINDOW_BYTES)];
-            if self.file.read_at(part, (offset + done) as u64)? != part.len() {
-                return Err(ErrorKind::UnexpectedEof.into());
-            }
+            self.fill(part, offset + done)?;
             done += part.len();
             if !take(part)? {
                 break;
@@ -111,9 +121,7 @@ impl SegmentContent for SegmentFile {
 
     fn bytes(&self, offset: usize, len: usize) -> io::Result<Bytes> {
         let mut bytes = vec![0; len];
-        if self.file.read_at(&mut bytes, offset as u64)? != len {
-            return Err(ErrorKind::UnexpectedEof.into());
-        }
+        self.fill(&mut bytes, offset)?;
         Ok(bytes.into())
     }
 

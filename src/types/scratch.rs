@@ -3,6 +3,12 @@
 use std::fmt::Debug;
 use std::io;
 
+/// Whether a file could not be written because there is no space for it.
+#[must_use]
+pub fn is_no_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// Makes files without a name.
 pub trait ScratchDisk: Send + Sync + Debug {
     /// An empty file that is gone when it is dropped, and when the process ends, however it ends.

@@ -1,7 +1,7 @@
 //! An open main database: locks, reads from the pinned root, writes to an overlay, commit. No SQLite pointers here.
 
 use std::ffi::CStr;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::sync::Arc;
 
 use libsqlite3_sys as sqlite;
@@ -11,6 +11,7 @@ use super::view::{Seen, View};
 use crate::pages::{Attached, CommitError, Database, Overlay, PageSpace, Pin, Root};
 use crate::types::PageNumber;
 use crate::types::config::PAGE_SIZE;
+use crate::types::scratch::is_no_space;
 
 /// The head that a transaction was made on has gone: 10250, an I/O error, so that SQLite rolls back and drops its cache.
 pub const SQLITE_IOERR_STALE: i32 = sqlite::SQLITE_IOERR | (40 << 8);
@@ -199,8 +200,7 @@ impl File {
             }
             Err(error) => {
                 tracing::warn!(%error, page = number, "a page cannot be written");
-                let is_full = matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
-                if is_full { sqlite::SQLITE_FULL } else { sqlite::SQLITE_IOERR_WRITE }
+                if is_no_space(&error) { sqlite::SQLITE_FULL } else { sqlite::SQLITE_IOERR_WRITE }
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The functions that SQLite calls for a rollback journal, in disk mode.
 
 use std::ffi::{c_int, c_void};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::ptr;
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use super::callbacks::guard;
 use super::journal::Journal;
 use super::register::Shared;
 use crate::types::config::PAGE_SIZE;
+use crate::types::scratch::is_no_space;
 
 /// What SQLite has room for: its own part first, then ours. No larger than a main database's.
 #[repr(C)]
@@ -90,10 +91,7 @@ unsafe fn with_journal(file: *mut sqlite::sqlite3_file, work: impl FnOnce(&mut J
 fn written(result: io::Result<()>, failed: c_int) -> c_int {
     let Err(error) = result else { return sqlite::SQLITE_OK };
     tracing::warn!(%error, "a rollback journal cannot be written");
-    match error.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => sqlite::SQLITE_FULL,
-        _ => failed,
-    }
+    if is_no_space(&error) { sqlite::SQLITE_FULL } else { failed }
 }
 
 unsafe extern "C" fn close(file: *mut sqlite::sqlite3_file) -> c_int {
