@@ -10,13 +10,14 @@ use super::disk::FileDisk;
 use super::load::{LoadOptions, load};
 use super::log::{Done, LogOptions, LogRequest, LogWriter, Progress};
 use super::metadata::Metadata;
+use super::recover::{Forgotten, describe_last_entry, recover};
 use crate::pages::testing::FaultyDisk;
 use crate::pages::{PageFile, PageSpace};
 use crate::types::clock::SystemWallClock;
 use crate::types::config::PAGE_SIZE;
 use crate::types::payload::{PayloadKeeper, PayloadStore};
 use crate::types::tasks::InlinePool;
-use crate::types::{Chunk, Entry, EntryData, EntryKind, LogIndex, NodeId, Term};
+use crate::types::{Chunk, Configuration, Entry, EntryData, EntryKind, LogIndex, NodeId, Role, Server, Term};
 
 fn page_file() -> (FaultyDisk, Arc<PageFile>) {
     let disk = FaultyDisk::default();
@@ -85,9 +86,35 @@ fn entries_go_to_segments_and_come_back_whether_they_are_in_memory_or_not() {
                 .iter()
                 .map(|chunk| if let Chunk::Memory(bytes) = chunk { bytes.len() } else { 0 })
                 .sum();
-            assert!(!is_stored || content.len() < 64 * 1024 || in_memory < PAGE_SIZE, "{in_memory}");
+            assert!(!is_stored || in_memory < PAGE_SIZE, "{in_memory}");
         }
     }
+}
+
+#[test]
+fn the_end_of_a_log_is_found_and_a_configuration_put_behind_it_without_keeping_payloads() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = Directory::open(Arc::new(FileDisk), folder.path()).unwrap();
+    let mut writer = writer(&directory);
+    let (answers, answer) = mpsc::channel();
+    let entries =
+        [3 << 20, 16].map(|bytes| command(EntryData::from_bytes(content(bytes, 1).into()))).to_vec();
+    writer.process(vec![LogRequest::Append { first_index: LogIndex(1), entries, done: told(&answers) }]);
+    assert_eq!(answer.recv().unwrap(), None);
+    drop(writer);
+    let options =
+        |payloads| LoadOptions { auto_recovery: false, wall_clock: Arc::new(SystemWallClock), payloads };
+    let forgetting = options(Some(Arc::new(Forgotten)));
+
+    assert_eq!(describe_last_entry(&directory, &forgetting).unwrap(), (LogIndex(2), Term(1)));
+    let alone = Server { id: NodeId(1), address: b"1".to_vec(), role: Role::Voter };
+    let lock = directory.lock().unwrap();
+    recover(&directory, &lock, &forgetting, &Configuration::new(vec![alone]).unwrap()).unwrap();
+
+    let loaded = load(&directory, &lock, &options(None)).unwrap();
+    let lengths: Vec<usize> = loaded.entries.iter().map(|entry| entry.data.len()).collect();
+    assert_eq!(lengths[..2], [3 << 20, 16]);
+    assert_eq!(loaded.entries[2].kind, EntryKind::Change);
 }
 
 #[test]
