@@ -279,9 +279,10 @@ int dqlite_node_set_busy_timeout(struct dqlite_node *n,
                                  unsigned int msecs);
 
 /*
- Not supported: fails and changes nothing.
+ Keeps pages in an unlinked file of the data directory: databases may be larger than memory. Before the start only.
  */
-DQLITE_API int dqlite_node_enable_disk_mode(struct dqlite_node *n);
+DQLITE_API
+int dqlite_node_enable_disk_mode(struct dqlite_node *n);
 
 /*
  Lets the leader change roles so that the targets are met. To be called before the start.

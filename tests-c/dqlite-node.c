@@ -39,6 +39,7 @@ struct options {
     unsigned long long failure_domain;
     int no_auto_recovery;
     int no_compression;
+    int disk_mode;
     int stop_on_eof;
     int handover;
     int no_delay;
@@ -59,6 +60,7 @@ enum {
     OPTION_FAILURE_DOMAIN,
     OPTION_NO_AUTO_RECOVERY,
     OPTION_NO_COMPRESSION,
+    OPTION_DISK_MODE,
     OPTION_STOP_ON_EOF,
     OPTION_HANDOVER,
     OPTION_NO_DELAY
@@ -79,6 +81,7 @@ static const struct option option_names[] = {
     {"failure-domain", required_argument, NULL, OPTION_FAILURE_DOMAIN},
     {"no-auto-recovery", no_argument, NULL, OPTION_NO_AUTO_RECOVERY},
     {"no-compression", no_argument, NULL, OPTION_NO_COMPRESSION},
+    {"disk-mode", no_argument, NULL, OPTION_DISK_MODE},
     {"stop-on-eof", no_argument, NULL, OPTION_STOP_ON_EOF},
     {"handover", no_argument, NULL, OPTION_HANDOVER},
     {"no-delay", no_argument, NULL, OPTION_NO_DELAY},
@@ -88,7 +91,7 @@ static void usage(void)
 {
     fprintf(stderr, "usage: dqlite-node --data-dir DIR [--id N] [--address A] [--bind A] [--snapshot-threshold N]\n"
                     "  [--snapshot-trailing N] [--latency-ms N] [--busy-timeout MS] [--role-management] [--voters N]\n"
-                    "  [--standbys N] [--failure-domain N] [--no-auto-recovery] [--no-compression] [--stop-on-eof]\n"
+                    "  [--standbys N] [--failure-domain N] [--no-auto-recovery] [--no-compression] [--disk-mode] [--stop-on-eof]\n"
                     "  [--handover] [--no-delay]\n");
     exit(2);
 }
@@ -133,6 +136,7 @@ static void set_option(struct options *options, int option)
     case OPTION_FAILURE_DOMAIN: options->failure_domain = number(optarg, ~0ULL); break;
     case OPTION_NO_AUTO_RECOVERY: options->no_auto_recovery = 1; break;
     case OPTION_NO_COMPRESSION: options->no_compression = 1; break;
+    case OPTION_DISK_MODE: options->disk_mode = 1; break;
     case OPTION_STOP_ON_EOF: options->stop_on_eof = 1; break;
     case OPTION_HANDOVER: options->handover = 1; break;
     case OPTION_NO_DELAY: options->no_delay = 1; break;
@@ -279,6 +283,9 @@ static void set_up(dqlite_node *node, const struct options *options)
     }
     if (options->no_compression) {
         check(node, "compression", call_bool("dqlite_node_set_snapshot_compression", node, false));
+    }
+    if (options->disk_mode) {
+        check(node, "disk mode", call_plain("dqlite_node_enable_disk_mode", node));
     }
     if (options->role_management) {
         check(node, "role management", call_plain("dqlite_node_enable_role_management", node));

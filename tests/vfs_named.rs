@@ -165,7 +165,7 @@ fn delete_database_leaves_one_page_and_then_no_database() {
 #[test]
 fn a_row_on_every_side_of_the_pending_byte_is_read_back() {
     let world = world(1 << 30);
-    let mut page = empty_page().with(|page| *page);
+    let mut page = empty_page().with(|page| *page).unwrap();
     page[28..32].copy_from_slice(&262_144_u32.to_be_bytes());
     let page = dqlite::pages::PageRef::new(&page);
     world.database.apply_pages(vec![(dqlite::types::PageNumber(1), page)]).unwrap();

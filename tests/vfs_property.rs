@@ -8,7 +8,8 @@ use std::ptr;
 use std::sync::Arc;
 
 use dqlite::executor::sqlite::{Connection, Step, Value, empty_page};
-use dqlite::pages::PageStore;
+use dqlite::pages::{PageSpace, PageStore};
+use dqlite::storage::scratch::UnnamedFiles;
 use dqlite::types::ProposalToken;
 use dqlite::vfs::{Vfs, VfsOptions};
 use libsqlite3_sys as sqlite;
@@ -172,9 +173,9 @@ struct Counts {
     discards: u64,
 }
 
-fn run(seed: u64, counts: &mut Counts) {
+fn run(seed: u64, space: PageSpace, counts: &mut Counts) {
     let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) + 1);
-    let store = PageStore::new();
+    let store = PageStore::in_space(space);
     let database = store.open(b"test", &empty_page()).unwrap();
     let vfs =
         Vfs::register(Arc::clone(&store), VfsOptions::default(), Box::new(|text| panic!("{text}"))).unwrap();
@@ -249,11 +250,27 @@ fn run(seed: u64, counts: &mut Counts) {
 fn random_sql_does_what_a_stock_sqlite_does() {
     let mut counts = Counts::default();
     for seed in 1..=SEEDS {
-        run(seed, &mut counts);
+        run(seed, PageSpace::memory(), &mut counts);
     }
     println!(
         "statements {} failed {} applies {} discards {}",
         counts.statements, counts.failed, counts.commits, counts.discards
     );
     assert_ne!(counts.discards, 0);
+}
+
+#[test]
+fn random_sql_does_the_same_with_pages_in_a_file_and_leaves_no_slot_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut counts = Counts::default();
+    for seed in 1..=SEEDS {
+        let scratch = Arc::new(UnnamedFiles::new(folder.path()));
+        // A cache that holds next to nothing: pages are read from the file.
+        let space = PageSpace::on_disk(scratch, 0).unwrap();
+        run(seed, space.clone(), &mut counts);
+        let (used, _) = space.file().unwrap().slots();
+        assert_eq!(used, 0, "seed {seed}");
+    }
+    assert_ne!(counts.discards, 0);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }

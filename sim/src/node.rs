@@ -10,7 +10,7 @@ use bytes::Bytes;
 use dqlite::node::core::{Core, CoreError, CoreParts, LiveSettings, StoreEpochs};
 use dqlite::pages::PageStore;
 use dqlite::protocol::request::{Parameters, Request};
-use dqlite::raft::machine::{DecodedState, Decoder};
+use dqlite::raft::machine::{DecodedState, Decoder, NotApplied};
 use dqlite::raft::{EngineOptions, LogSender, Machine, SnapshotContent, SnapshotFiles, SnapshotPolicy};
 use dqlite::state_machine::databases::Databases;
 use dqlite::storage::bootstrap::bootstrap;
@@ -87,7 +87,7 @@ impl Dial for Alone {
 /// The options a simulated directory is loaded with.
 #[must_use]
 pub fn load_options() -> LoadOptions {
-    LoadOptions { auto_recovery: true, wall_clock: Arc::new(FrozenClock) }
+    LoadOptions { auto_recovery: true, wall_clock: Arc::new(FrozenClock), payloads: None }
 }
 
 /// Who a simulated node is.
@@ -113,11 +113,15 @@ struct Skipping {
 }
 
 impl Machine for Skipping {
-    fn apply(&mut self, index: LogIndex, entry: &Entry) -> Result<(), String> {
+    fn apply(&mut self, index: LogIndex, entry: &Entry) -> Result<(), NotApplied> {
         if index.0.is_multiple_of(self.every) {
             return Ok(());
         }
         Machine::apply(&mut self.machine, index, entry)
+    }
+
+    fn may_wait(&self, entry: &Entry) -> bool {
+        Machine::may_wait(&self.machine, entry)
     }
 
     fn pin(&mut self) -> Box<dyn SnapshotContent> {
@@ -218,6 +222,7 @@ pub async fn start_member(
         },
         hooks: Arc::new(StoreEpochs(Arc::clone(&store))),
         dial: member.dial,
+        payloads: None,
     };
     let parts = CoreParts {
         store,

@@ -98,6 +98,16 @@ impl Executor {
         &self.store
     }
 
+    /// Runs work that reads pages outside of SQLite, where it may wait for a disk.
+    pub fn read_pages<T>(&self, work: impl FnOnce() -> T) -> T {
+        if self.may_wait_for_a_disk() { self.sql.run(Expected::Unknown, work) } else { work() }
+    }
+
+    /// Whether reading a page may wait for a disk.
+    fn may_wait_for_a_disk(&self) -> bool {
+        self.store.space().file().is_some()
+    }
+
     fn serving(&self) -> Option<Serving> {
         self.status.borrow().serving.filter(|serving| serving.epoch == self.store.epoch())
     }
@@ -110,6 +120,8 @@ impl Executor {
         epoch: u64,
         work: impl FnOnce() -> T,
     ) -> T {
+        // How long the last one took says nothing about the disk.
+        let expected = if self.may_wait_for_a_disk() { Expected::Unknown } else { expected };
         if !self.serial {
             return interrupt.run(self.sql, expected, epoch, work);
         }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::{call, dqlite_node};
 use crate::node::handle::NodeHandle;
-use crate::node::options::{OptionError, Options};
+use crate::node::options::Options;
 
 /// Derives heartbeats and elections from the network's latency in nanoseconds, 1 ms to 1 h. Deprecated: use `..._ms`.
 ///
@@ -177,14 +177,23 @@ pub unsafe extern "C" fn dqlite_node_set_busy_timeout(n: *mut dqlite_node, msecs
     unsafe { call(n, set) }
 }
 
-/// Not supported: fails and changes nothing.
+/// Keeps pages in an unlinked file of the data directory: databases may be larger than memory. Before the start only.
+///
+/// What is durable, and what other nodes see, does not change: a node may be started with and without it in turn.
 ///
 /// # Safety
 /// `n` is null or a live node.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_node_enable_disk_mode(n: *mut dqlite_node) -> c_int {
     // SAFETY: null or live, by this function's contract.
-    unsafe { call(n, |handle| handle.change(|_| Err(OptionError::DiskMode))) }
+    unsafe {
+        call(n, |handle| {
+            handle.change(|options| {
+                options.disk_mode = true;
+                Ok(())
+            })
+        })
+    }
 }
 
 /// Lets the leader change roles so that the targets are met. To be called before the start.

@@ -1,17 +1,19 @@
 //! What each request gets. spec: client-protocol 5, 6, 8, 12, 13.
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::executor::Failure;
 use crate::executor::session::{Executed, Tail};
+use crate::pages::Root;
 use crate::protocol::failure::{DATABASE_NOT_FOUND, PARSE, UNRECOGNIZED_CLUSTER_FORMAT};
 use crate::protocol::request::{DecodeError, Parameters, Request, Value};
 use crate::protocol::response;
-use crate::types::Role;
 use crate::types::config::PAGE_SIZE;
+use crate::types::{PageNumber, Role};
 
 use super::connection::{Connection, Next, Version};
 use super::reader::Frame;
@@ -207,11 +209,12 @@ where
         };
         self.send(&parts.before).await?;
         let mut chunk = Vec::with_capacity(DUMP_CHUNK_PAGES * PAGE_SIZE);
-        for number in 1..=root.page_count() {
-            match root.get(crate::types::PageNumber(number)) {
-                Some(page) => page.with(|bytes| chunk.extend_from_slice(bytes)),
-                None => chunk.resize(chunk.len() + PAGE_SIZE, 0),
-            }
+        let mut next = 1;
+        while next <= root.page_count() {
+            let end = root.page_count().min(next + DUMP_CHUNK_PAGES as u32 - 1);
+            // The length of the answer has been told: who cannot read a page can only close the connection.
+            self.gateway.executor.read_pages(|| pages_of(&root, next..=end, &mut chunk))?;
+            next = end + 1;
             if chunk.len() >= DUMP_CHUNK_PAGES * PAGE_SIZE {
                 self.send(&chunk).await?;
                 chunk.clear();
@@ -221,6 +224,17 @@ where
         self.send(&chunk).await?;
         Ok(Next::Request)
     }
+}
+
+/// Appends pages of a root.
+fn pages_of(root: &Root, numbers: RangeInclusive<u32>, chunk: &mut Vec<u8>) -> io::Result<()> {
+    for number in numbers {
+        match root.get(PageNumber(number)) {
+            Some(page) => page.scan(|bytes| chunk.extend_from_slice(bytes))?,
+            None => chunk.resize(chunk.len() + PAGE_SIZE, 0),
+        }
+    }
+    Ok(())
 }
 
 /// Pages of a DUMP written to the socket at once.

@@ -7,8 +7,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use std::sync::Arc;
 
-use super::core::{Core, CoreParts, LiveSettings, StoreEpochs};
-use crate::pages::PageStore;
+use super::core::{Core, CoreError, CoreParts, LiveSettings, StoreEpochs};
+use crate::pages::{PageSpace, PageStore};
 use crate::protocol::request::{Parameters, Request, Value};
 use crate::raft::engine::EngineOptions;
 use crate::raft::snapshot::{SnapshotPace, SnapshotPolicy};
@@ -24,7 +24,16 @@ pub(super) async fn start(disk: &TestDisk, seed: u64) -> Core {
 }
 
 pub(super) async fn start_with(disk: &TestDisk, seed: u64, live: LiveSettings) -> Core {
-    let store = PageStore::new();
+    start_in(disk, seed, live, PageSpace::memory()).await.unwrap()
+}
+
+pub(super) async fn start_in(
+    disk: &TestDisk,
+    seed: u64,
+    live: LiveSettings,
+    space: PageSpace,
+) -> Result<Core, CoreError> {
+    let store = PageStore::in_space(space);
     let tasks = Tasks::new(tokio::runtime::Handle::current());
     let engine = EngineOptions {
         id: NodeId(1),
@@ -45,6 +54,7 @@ pub(super) async fn start_with(disk: &TestDisk, seed: u64, live: LiveSettings) -
         machine: Box::new(Databases::new(Arc::clone(&store), empty_page())),
         hooks: Arc::new(StoreEpochs(Arc::clone(&store))),
         dial: Arc::new(crate::raft::testing::NoDial),
+        payloads: None,
     };
     let parts = CoreParts {
         store,
@@ -55,7 +65,7 @@ pub(super) async fn start_with(disk: &TestDisk, seed: u64, live: LiveSettings) -
         live: Arc::new(live),
         on_panic: Box::new(|text| panic!("{text}")),
     };
-    Core::start(parts).await.unwrap()
+    Core::start(parts).await
 }
 
 /// A client at the other end of a stream in memory.

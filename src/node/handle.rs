@@ -17,10 +17,11 @@ use crate::storage::directory::Directory;
 use crate::storage::disk::FileDisk;
 use crate::storage::error::StorageError;
 use crate::storage::load::LoadOptions;
-use crate::storage::recover;
+use crate::storage::recover::{self, Forgotten};
 use crate::transport::dial::{Connector, IpConnector};
 use crate::transport::listener::{BindError, BoundSocket};
 use crate::types::clock::SystemWallClock;
+use crate::types::payload::PayloadStore;
 use crate::types::{Configuration, LogIndex, NodeId, Server, Term};
 
 /// Longest part of a text that tells of the data directory. spec: c-api 3.1.
@@ -331,7 +332,15 @@ impl NodeHandle {
 }
 
 fn load_options(options: &Options) -> LoadOptions {
-    LoadOptions { auto_recovery: options.auto_recovery, wall_clock: Arc::new(SystemWallClock) }
+    LoadOptions {
+        auto_recovery: options.auto_recovery,
+        wall_clock: Arc::new(SystemWallClock),
+        // Here entries are only counted.
+        payloads: options.disk_mode.then(|| {
+            let forgotten: Arc<dyn PayloadStore> = Arc::new(Forgotten);
+            forgotten
+        }),
+    }
 }
 
 #[cfg(test)]

@@ -14,6 +14,8 @@ pub mod threads;
 pub mod trace;
 
 #[cfg(test)]
+mod core_disk_tests;
+#[cfg(test)]
 mod core_testing;
 #[cfg(test)]
 mod core_tests;

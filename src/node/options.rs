@@ -69,9 +69,6 @@ pub enum OptionError {
     /// No power of two in the range.
     #[error("block size {0} is not a power of two between {BLOCK_MIN_BYTES} and {BLOCK_MAX_BYTES}")]
     BlockSize(usize),
-    /// Disk mode went with upstream's 1.18.3.
-    #[error("disk mode is not supported")]
-    DiskMode,
 }
 
 impl OptionError {
@@ -79,7 +76,7 @@ impl OptionError {
     #[must_use]
     pub const fn code(self) -> i32 {
         match self {
-            OptionError::BlockSize(_) | OptionError::DiskMode => DQLITE_ERROR,
+            OptionError::BlockSize(_) => DQLITE_ERROR,
             OptionError::Latency(_)
             | OptionError::TrailingTooShort(_)
             | OptionError::TrailingBelowThreshold { .. }
@@ -109,6 +106,8 @@ pub struct Options {
     pub auto_recovery: bool,
     /// Statements that run in SQLite at once.
     pub pool_thread_count: u32,
+    /// Whether pages live in a file of the data directory instead of in memory.
+    pub disk_mode: bool,
 }
 
 impl Default for Options {
@@ -123,6 +122,7 @@ impl Default for Options {
             block_size: None,
             auto_recovery: true,
             pool_thread_count: config::SQL_THREADS as u32,
+            disk_mode: false,
         }
     }
 }

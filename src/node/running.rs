@@ -12,13 +12,14 @@ use tokio_util::sync::CancellationToken;
 use super::background::Background;
 use super::core::{Core, CoreParts, LiveSettings, StoreEpochs};
 use super::failure::Failure;
+use super::options::Options;
 use super::roles::EngineMembership;
 use super::roles::handover::{Handover, HandoverError};
 use super::roles::rounds::RoleManagement;
 use super::run_parts::RunParts;
 use super::threads::{LogThread, Threads};
 use crate::gateway::Gateway;
-use crate::pages::PageStore;
+use crate::pages::{PageFile, PageSpace, PageStore};
 use crate::raft::LogSender;
 use crate::raft::engine::{Engine, EngineOptions};
 use crate::raft::snapshot::SnapshotPolicy;
@@ -30,9 +31,11 @@ use crate::storage::disk::FileDisk;
 use crate::storage::error::StorageError;
 use crate::storage::load::{LoadOptions, Loaded, load};
 use crate::storage::log::{LogOptions, LogStatistics, LogTrouble, LogWriter};
+use crate::storage::scratch::UnnamedFiles;
 use crate::transport::dial::{Dial, PooledDial};
 use crate::transport::listener::{Listening, is_from_this_process};
 use crate::types::clock::{SystemWallClock, WallClock};
+use crate::types::payload::PayloadStore;
 use crate::types::random::RandomSource;
 use crate::types::tasks::{SqlSection, Tasks};
 use crate::types::{NodeId, config};
@@ -70,6 +73,8 @@ struct Opened {
     directory: Directory,
     lock: DirectoryLock,
     loaded: Loaded,
+    /// Where pages live.
+    space: PageSpace,
 }
 
 impl Running {
@@ -78,7 +83,7 @@ impl Running {
     /// # Errors
     /// The directory is in use or cannot be loaded, the listener or a thread cannot be had.
     pub fn start(parts: RunParts) -> Result<Running, StartError> {
-        let opened = open(&parts.directory, parts.id, &parts.address, parts.options.auto_recovery)?;
+        let opened = open(&parts.directory, parts.id, &parts.address, &parts.options)?;
         // Before the log is read: whoever connects meanwhile waits.
         let listening = parts
             .listener
@@ -117,6 +122,7 @@ impl Running {
                 log: send,
                 directory: opened.directory,
                 loaded: opened.loaded,
+                space: opened.space,
                 live: &parts.live,
                 failure: &failure,
                 dial: Arc::clone(&dial),
@@ -287,7 +293,7 @@ async fn follow_log(engine: Engine, mut state: watch::Receiver<bool>) {
     }
 }
 
-fn open(path: &Path, id: NodeId, address: &[u8], auto_recovery: bool) -> Result<Opened, StartError> {
+fn open(path: &Path, id: NodeId, address: &[u8], options: &Options) -> Result<Opened, StartError> {
     let directory = open_directory(path).map_err(StartError::raft)?;
     let lock = directory.lock().map_err(|error| StartError(error.to_string()))?;
     directory.clean_up(&lock).map_err(StartError::raft)?;
@@ -295,25 +301,46 @@ fn open(path: &Path, id: NodeId, address: &[u8], auto_recovery: bool) -> Result<
         // compat: upstream gives no reason.
         bootstrap(&directory, &lock, id, address).map_err(|_| StartError("raft_bootstrap(): ".to_owned()))?;
     }
-    let options = LoadOptions { auto_recovery, wall_clock: Arc::new(SystemWallClock) };
+    let space = if options.disk_mode {
+        let scratch = Arc::new(UnnamedFiles::new(directory.path()));
+        PageSpace::on_disk(scratch, config::PAGE_CACHE_BYTES)
+            .map_err(|error| StartError(format!("disk mode: no page file in the data directory: {error}")))?
+    } else {
+        PageSpace::memory()
+    };
+    let options = LoadOptions {
+        auto_recovery: options.auto_recovery,
+        wall_clock: Arc::new(SystemWallClock),
+        payloads: payloads(&space),
+    };
     let loaded = load(&directory, &lock, &options).map_err(StartError::raft)?;
-    Ok(Opened { directory, lock, loaded })
+    Ok(Opened { directory, lock, loaded, space })
+}
+
+/// Where payloads of entries go that need not be in memory.
+fn payloads(space: &PageSpace) -> Option<Arc<dyn PayloadStore>> {
+    space.file().map(|file| {
+        let file: Arc<dyn PayloadStore> = Arc::<PageFile>::clone(file);
+        file
+    })
 }
 
 struct EngineParts<'a> {
     id: NodeId,
     address: Vec<u8>,
-    options: &'a super::options::Options,
+    options: &'a Options,
     log: LogSender,
     directory: Directory,
     loaded: Loaded,
+    space: PageSpace,
     live: &'a Arc<LiveSettings>,
     failure: &'a Failure,
     dial: Arc<dyn Dial>,
 }
 
 fn core_parts(threads: &Threads, parts: EngineParts<'_>) -> CoreParts {
-    let store = PageStore::new();
+    let payloads = payloads(&parts.space);
+    let store = PageStore::in_space(parts.space);
     let failure = parts.failure.clone();
     let started = Instant::now();
     let seed = SystemWallClock.since_epoch().as_nanos() as u64 ^ parts.id.0 ^ u64::from(std::process::id());
@@ -339,6 +366,7 @@ fn core_parts(threads: &Threads, parts: EngineParts<'_>) -> CoreParts {
         machine: Box::new(Databases::new(Arc::clone(&store), empty_page())),
         hooks: Arc::new(StoreEpochs(Arc::clone(&store))),
         dial: parts.dial,
+        payloads,
     };
     CoreParts {
         store,

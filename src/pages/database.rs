@@ -58,6 +58,17 @@ pub struct StaleEpoch {
     pub epoch: u64,
 }
 
+/// Why a transaction did not become a version: nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// The head it was made on has gone.
+    #[error(transparent)]
+    Stale(#[from] StaleEpoch),
+    /// The page file cannot be read.
+    #[error("page 1: {0}")]
+    Io(#[from] std::io::Error),
+}
+
 /// Whether a discarded transaction may be in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Appended {
@@ -220,18 +231,18 @@ impl Database {
     /// no page takes a version all the same and is applied with its base.
     ///
     /// # Errors
-    /// The epoch of the pin has ended or the pin is not the head: nothing happens.
-    pub fn commit(self: &Arc<Self>, pin: &Pin, overlay: Overlay) -> Result<Commit, StaleEpoch> {
+    /// The epoch of the pin has ended or the pin is not the head; a page cannot be read: nothing happens.
+    pub fn commit(self: &Arc<Self>, pin: &Pin, overlay: Overlay) -> Result<Commit, CommitError> {
         let base = pin.root.clone();
         let page_one_written = overlay.get(PageNumber(1)).cloned();
         let mut changed = overlay.into_pages();
         if let (Some(old), Some(written)) = (base.get(PageNumber(1)), changed.get(&1))
-            && old.with(|old| written.with(|written| header::equal_but_for_counters(old, written)))
+            && old.with(|old| written.with(|written| header::equal_but_for_counters(old, written)))??
         {
             changed.remove(&1);
         }
         let page_count = match (changed.contains_key(&1), &page_one_written) {
-            (true, Some(page)) => page.with(header::page_count).max(1),
+            (true, Some(page)) => page.with(header::page_count)?.max(1),
             _ => base.page_count(),
         };
         changed.retain(|number, page| {
@@ -248,7 +259,7 @@ impl Database {
 
         let mut state = self.lock();
         if state.removed || pin.epoch != state.epoch || base.version() != state.head().version() {
-            return Err(StaleEpoch { version: base.version(), epoch: pin.epoch });
+            return Err(StaleEpoch { version: base.version(), epoch: pin.epoch }.into());
         }
         let version = root.version();
         state.pending.push_back(Pending {
@@ -322,13 +333,14 @@ impl Database {
     /// # Errors
     /// A page number 0, a page 1 with another page size: nothing happens.
     pub fn apply_pages(&self, pages: Vec<(PageNumber, PageRef)>) -> Result<(), BadPage> {
-        let mut page_one = None;
+        let mut page_count = None;
         for (number, page) in &pages {
             match number.0 {
                 0 => return Err(BadPage::NumberZero),
                 1 => {
-                    page.with(header::check)?;
-                    page_one = Some(page);
+                    let unreadable = |error: std::io::Error| BadPage::Unreadable(error.to_string());
+                    page.with(header::check).map_err(unreadable)??;
+                    page_count = Some(page.with(header::page_count).map_err(unreadable)?.max(1));
                 }
                 _ => {}
             }
@@ -344,10 +356,7 @@ impl Database {
             }
             state = self.lock();
         }
-        let page_count = match page_one {
-            Some(page) => page.with(header::page_count).max(1),
-            None => state.committed.page_count(),
-        };
+        let page_count = page_count.unwrap_or(state.committed.page_count());
         let root = state.committed.laid_over(
             pages.iter().map(|(number, page)| (*number, page)),
             page_count,
@@ -404,7 +413,10 @@ impl Database {
     pub(super) fn remove_if_deleted(&self) -> bool {
         let mut state = self.lock();
         let deleted = state.pending.is_empty()
-            && state.committed.get(PageNumber(1)).is_some_and(|page| page.with(header::page_count) == 0);
+            && state
+                .committed
+                .get(PageNumber(1))
+                .is_some_and(|page| page.with(header::page_count).is_ok_and(|count| count == 0));
         if deleted {
             state.removed = true;
         }

@@ -11,7 +11,7 @@ pub enum PageOneError {
 }
 
 /// Why pages cannot be laid over a database.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadPage {
     /// Page number 0.
     #[error("page number 0")]
@@ -19,6 +19,9 @@ pub enum BadPage {
     /// Page 1 is refused.
     #[error(transparent)]
     PageOne(#[from] PageOneError),
+    /// Page 1 cannot be read.
+    #[error("page 1: {0}")]
+    Unreadable(String),
 }
 
 /// Checks the page size field.

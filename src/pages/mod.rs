@@ -2,18 +2,23 @@
 //! rules name. A database has two roots: `committed` (the last applied entry) and `head` (committed plus what was
 //! executed and proposed here). Roots and pages never change once made. spec: state-machine 2.2, 7.2.
 
+mod cache;
 mod database;
 #[doc(hidden)]
 pub mod fault;
+mod file;
 mod header;
 mod overlay;
 mod page;
 mod store;
+#[cfg(test)]
+pub(crate) mod testing;
 mod tree;
 
-pub use database::{Appended, Commit, Database, Discarded, Pin, StaleEpoch};
+pub use database::{Appended, Commit, CommitError, Database, Discarded, Pin, StaleEpoch};
+pub use file::PageFile;
 pub use header::{BadPage, PageOneError};
 pub use overlay::Overlay;
-pub use page::PageRef;
+pub use page::{PageRef, PageSpace};
 pub use store::{Attached, DatabaseImages, NameError, PageStore, ReplaceError, check_name};
 pub use tree::{Pages, Root};

@@ -1,58 +1,99 @@
-//! One immutable page, shared by every root that contains it.
+//! One immutable page, shared by every root that contains it: in memory or in the page file.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::file::{PageFile, Slot};
+use crate::types::PageNumber;
 use crate::types::config::PAGE_SIZE;
+use crate::types::payload::{Chunk, StoredBytes};
+use crate::types::scratch::ScratchDisk;
 
 /// An immutable page of 4096 bytes; a clone shares it. Where it lives is hidden.
 #[derive(Clone)]
-pub struct PageRef {
-    memory: Arc<[u8; PAGE_SIZE]>,
+pub struct PageRef(Place);
+
+#[derive(Clone)]
+enum Place {
+    Memory(Arc<[u8; PAGE_SIZE]>),
+    File(Arc<Slot>),
+}
+
+/// The memory of a page, for `Bytes`.
+struct Shared(Arc<[u8; PAGE_SIZE]>);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_slice()
+    }
 }
 
 impl PageRef {
-    /// A page with a copy of these bytes.
+    /// A page in memory with a copy of these bytes.
     #[must_use]
     pub fn new(bytes: &[u8; PAGE_SIZE]) -> PageRef {
-        PageRef { memory: Arc::new(*bytes) }
+        PageRef(Place::Memory(Arc::new(*bytes)))
     }
 
-    /// A page with a copy of these bytes, or `None` if they are not 4096.
+    /// The bytes as a part of an entry, sharing the page.
     #[must_use]
-    pub fn from_slice(bytes: &[u8]) -> Option<PageRef> {
-        <&[u8; PAGE_SIZE]>::try_from(bytes).ok().map(PageRef::new)
-    }
-
-    /// The bytes, sharing the page's memory.
-    #[must_use]
-    pub fn bytes(&self) -> Bytes {
-        Bytes::from_owner(self.clone())
+    pub fn chunk(&self) -> Chunk {
+        match &self.0 {
+            Place::Memory(bytes) => Chunk::Memory(Bytes::from_owner(Shared(Arc::clone(bytes)))),
+            Place::File(slot) => {
+                let slot: Arc<dyn StoredBytes> = Arc::<Slot>::clone(slot);
+                Chunk::Stored(slot)
+            }
+        }
     }
 
     /// Gives the bytes to `read`.
-    pub fn with<T>(&self, read: impl FnOnce(&[u8; PAGE_SIZE]) -> T) -> T {
-        read(&self.memory)
+    ///
+    /// # Errors
+    /// The page file cannot be read; never for a page in memory, as page 1 always is.
+    pub fn with<T>(&self, read: impl FnOnce(&[u8; PAGE_SIZE]) -> T) -> io::Result<T> {
+        match &self.0 {
+            Place::Memory(bytes) => Ok(read(bytes)),
+            Place::File(slot) => slot.with(read),
+        }
     }
 
-    /// Whether both are one page in memory.
+    /// As `with`, for whoever reads all pages once: what others use stays in memory.
+    ///
+    /// # Errors
+    /// As `with`.
+    pub fn scan<T>(&self, read: impl FnOnce(&[u8; PAGE_SIZE]) -> T) -> io::Result<T> {
+        match &self.0 {
+            Place::Memory(bytes) => Ok(read(bytes)),
+            Place::File(slot) => slot.scan(read),
+        }
+    }
+
+    /// Whether both are one page.
     #[must_use]
     pub fn is_same(&self, other: &PageRef) -> bool {
-        Arc::ptr_eq(&self.memory, &other.memory)
+        match (&self.0, &other.0) {
+            (Place::Memory(left), Place::Memory(right)) => Arc::ptr_eq(left, right),
+            (Place::File(left), Place::File(right)) => Arc::ptr_eq(left, right),
+            _ => false,
+        }
     }
 }
 
-impl AsRef<[u8]> for PageRef {
-    fn as_ref(&self) -> &[u8] {
-        self.memory.as_slice()
-    }
-}
-
+/// A page that cannot be read equals none but itself: it counts as changed.
 impl PartialEq for PageRef {
     fn eq(&self, other: &PageRef) -> bool {
-        self.is_same(other) || self.memory == other.memory
+        match (&self.0, &other.0) {
+            _ if self.is_same(other) => true,
+            (Place::Memory(left), Place::Memory(right)) => left == right,
+            (Place::File(left), Place::File(right)) if left.checksum() != right.checksum() => false,
+            _ => self
+                .scan(|left| other.scan(|right| left == right))
+                .is_ok_and(|equal| equal.is_ok_and(|equal| equal)),
+        }
     }
 }
 
@@ -60,6 +101,79 @@ impl Eq for PageRef {}
 
 impl fmt::Debug for PageRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PageRef(4096 bytes)")
+        match &self.0 {
+            Place::Memory(_) => f.write_str("PageRef(4096 bytes)"),
+            Place::File(slot) => f.debug_tuple("PageRef").field(slot).finish(),
+        }
+    }
+}
+
+/// Where the pages of a store live: in memory, or in a page file. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct PageSpace {
+    file: Option<FileSpace>,
+}
+
+#[derive(Clone, Debug)]
+struct FileSpace {
+    pages: Arc<PageFile>,
+    scratch: Arc<dyn ScratchDisk>,
+}
+
+impl PageSpace {
+    /// Memory.
+    #[must_use]
+    pub fn memory() -> PageSpace {
+        PageSpace::default()
+    }
+
+    /// A page file on `scratch`, of which about `cache_bytes` stay in memory.
+    ///
+    /// # Errors
+    /// There is no room for a file.
+    pub fn on_disk(scratch: Arc<dyn ScratchDisk>, cache_bytes: usize) -> io::Result<PageSpace> {
+        let pages = PageFile::new(scratch.create()?, cache_bytes);
+        Ok(PageSpace { file: Some(FileSpace { pages, scratch }) })
+    }
+
+    /// The page file, if there is one.
+    #[must_use]
+    pub fn file(&self) -> Option<&Arc<PageFile>> {
+        self.file.as_ref().map(|file| &file.pages)
+    }
+
+    /// Where files of the same kind can be made, if pages are not in memory.
+    #[must_use]
+    pub fn scratch(&self) -> Option<&Arc<dyn ScratchDisk>> {
+        self.file.as_ref().map(|file| &file.scratch)
+    }
+
+    /// A page with a copy of these bytes. Page 1 stays in memory: it is asked for the size of the database.
+    ///
+    /// # Errors
+    /// The page file cannot be written.
+    pub fn page(&self, number: PageNumber, bytes: &[u8; PAGE_SIZE]) -> io::Result<PageRef> {
+        match &self.file {
+            Some(file) if number != PageNumber(1) => Ok(PageRef(Place::File(file.pages.write(bytes)?))),
+            _ => Ok(PageRef::new(bytes)),
+        }
+    }
+
+    /// A page with the bytes of a chunk, which is not copied if it is a page of this space already.
+    ///
+    /// # Errors
+    /// The page file cannot be read or written, the chunk is not a page long.
+    pub fn page_of(&self, number: PageNumber, chunk: &Chunk) -> io::Result<PageRef> {
+        if let (Some(file), Chunk::Stored(stored)) = (&self.file, chunk)
+            && number != PageNumber(1)
+            && let Ok(slot) = Arc::clone(stored).into_any().downcast::<Slot>()
+            && slot.is_of(&file.pages)
+        {
+            return Ok(PageRef(Place::File(slot)));
+        }
+        let bytes = chunk.read()?;
+        let page = <&[u8; PAGE_SIZE]>::try_from(&bytes[..])
+            .map_err(|_| io::Error::other(format!("a page of {} bytes", bytes.len())))?;
+        self.page(number, page)
     }
 }

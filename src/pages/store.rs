@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::database::Database;
 use super::header::{self, PageOneError};
-use super::page::PageRef;
+use super::page::{PageRef, PageSpace};
 use super::tree::Root;
 use crate::types::config::{DATABASE_NAME_MAX_BYTES, PAGE_SIZE};
 
@@ -79,6 +79,9 @@ pub enum ReplaceError {
     /// A refused page 1.
     #[error("snapshot: database {0:?}: {1}")]
     PageOne(String, PageOneError),
+    /// Page 1 cannot be read.
+    #[error("snapshot: database {0:?}: page 1: {1}")]
+    Unreadable(String, String),
 }
 
 struct Named {
@@ -89,6 +92,7 @@ struct Named {
 /// All databases of a node.
 pub struct PageStore {
     own: Weak<PageStore>,
+    space: PageSpace,
     named: Mutex<BTreeMap<Vec<u8>, Named>>,
     epoch: watch::Sender<u64>,
 }
@@ -100,14 +104,27 @@ impl std::fmt::Debug for PageStore {
 }
 
 impl PageStore {
-    /// A store without databases, in epoch 1.
+    /// A store in memory without databases, in epoch 1.
     #[must_use]
     pub fn new() -> Arc<PageStore> {
+        PageStore::in_space(PageSpace::memory())
+    }
+
+    /// A store without databases, in epoch 1, whose pages live in `space`.
+    #[must_use]
+    pub fn in_space(space: PageSpace) -> Arc<PageStore> {
         Arc::new_cyclic(|own| PageStore {
             own: own.clone(),
+            space,
             named: Mutex::new(BTreeMap::new()),
             epoch: watch::channel(1).0,
         })
+    }
+
+    /// Where its pages live.
+    #[must_use]
+    pub fn space(&self) -> &PageSpace {
+        &self.space
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Vec<u8>, Named>> {
@@ -288,7 +305,10 @@ impl DatabaseImages {
             if u32::try_from(pages.len()).is_err() {
                 return Err(ReplaceError::TooManyPages(text, pages.len()));
             }
-            first.with(header::check).map_err(|error| ReplaceError::PageOne(text.clone(), error))?;
+            first
+                .with(header::check)
+                .map_err(|error| ReplaceError::Unreadable(text.clone(), error.to_string()))?
+                .map_err(|error| ReplaceError::PageOne(text.clone(), error))?;
             if roots.insert(name, (first, Root::from_pages(pages, 1))).is_some() {
                 return Err(ReplaceError::Twice(text));
             }

@@ -11,6 +11,8 @@ use crate::types::PageNumber;
 const BITS: u32 = 6;
 const FAN_OUT: usize = 1 << BITS;
 
+// An inner node is one in 64; boxing its rest would cost every read a step.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone)]
 enum Node {
     Inner([Option<Arc<Node>>; FAN_OUT]),

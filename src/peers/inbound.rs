@@ -21,7 +21,7 @@ use super::peer::{FENCE_BASE, SharedPeer};
 use super::reader::{MessageReader, ReceiveError, Received};
 use super::set::Peers;
 use crate::types::config::{APPENDS_IN_FLIGHT_BYTES_MAX, INBOUND_MESSAGES_MAX, SNAPSHOT_CHUNKS_AHEAD};
-use crate::types::{NodeId, Term};
+use crate::types::{EntryData, NodeId, Term};
 
 /// How often raft hears that a snapshot is still coming in.
 const RECEIVING_INTERVAL: Duration = Duration::from_millis(200);
@@ -48,7 +48,7 @@ pub trait Inbound: Send + Sync {
         &self,
         from: &Sender,
         message: AppendEntries,
-        payloads: Vec<Bytes>,
+        payloads: Vec<EntryData>,
     ) -> BoxFuture<'static, Result<Option<AppendEntriesResult>, Refusal>>;
 
     /// A candidate.
@@ -129,7 +129,7 @@ impl Connection {
     /// Reads until the stream ends, says something that no peer says, or the node stops.
     pub(super) async fn run<S: AsyncRead + Send + Unpin>(self, stream: S, received: Bytes) {
         self.inbound.connected(&self.from, self.number);
-        let mut reader = MessageReader::new(stream, received);
+        let mut reader = MessageReader::new(stream, received, self.peers.spill());
         let mut work = Work::default();
         let ended = tokio::select! {
             biased;
@@ -198,12 +198,10 @@ impl Connection {
     }
 
     fn dispatch(&self, work: &mut Work, received: Received) -> Result<(), String> {
-        let Received { message, payload } = received;
+        let Received { message, payloads } = received;
         match message {
             Message::AppendEntries(append) => {
-                let taken = payload.len();
-                let payloads =
-                    append.split_payload(payload).ok_or("payload does not fit the entry headers")?;
+                let taken = payloads.iter().map(EntryData::len).sum();
                 let is_fence = append.previous_index.0 >= FENCE_BASE;
                 let answer = self.inbound.append(&self.from, append, payloads);
                 let answer: BoxFuture<'static, Answered> = Box::pin(async move {

@@ -13,10 +13,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use crate::transport::dial::{Dial, Stream};
-use crate::types::NodeId;
 use crate::types::config::{
-    DIAL_FAILED_KEEP, DIAL_RETRY, LINK_IDLE, LINK_QUEUE_BYTES_MAX, LINK_QUEUE_MESSAGES_MAX,
+    DIAL_FAILED_KEEP, DIAL_RETRY, LINK_IDLE, LINK_QUEUE_BYTES_MAX, LINK_QUEUE_MESSAGES_MAX, PAGE_SIZE,
+    PAYLOAD_WINDOW_BYTES,
 };
+use crate::types::tasks::{BlockingPool, on_pool};
+use crate::types::{Chunk, NodeId};
 
 /// Slices handed to one write.
 const SLICES_MAX: usize = 64;
@@ -25,12 +27,12 @@ const SLICES_MAX: usize = 64;
 #[derive(Clone, Debug)]
 pub struct Outgoing {
     /// Its bytes in order.
-    pub chunks: Vec<Bytes>,
+    pub chunks: Vec<Chunk>,
 }
 
 impl Outgoing {
     fn bytes(&self) -> usize {
-        self.chunks.iter().map(Bytes::len).sum()
+        self.chunks.iter().map(Chunk::len).sum()
     }
 }
 
@@ -183,6 +185,7 @@ impl Link {
         address: Bytes,
         hello: Bytes,
         dial: Arc<dyn Dial>,
+        pool: Arc<dyn BlockingPool>,
         stop: CancellationToken,
     ) {
         let running = async {
@@ -201,7 +204,7 @@ impl Link {
                             state.connected = true;
                         });
                         debug!(peer = peer.0, "connected");
-                        let ended = self.serve(stream, hello.clone()).await;
+                        let ended = self.serve(stream, hello.clone(), pool.as_ref()).await;
                         self.state.send_modify(|state| state.connected = false);
                         debug!(peer = peer.0, ?ended, "connection ended");
                         self.forget_pokes();
@@ -232,7 +235,7 @@ impl Link {
     }
 
     /// Writes what is queued; true when nothing was for long.
-    async fn serve(&self, stream: Stream, hello: Bytes) -> io::Result<bool> {
+    async fn serve(&self, stream: Stream, hello: Bytes, pool: &dyn BlockingPool) -> io::Result<bool> {
         let Stream { mut read, mut write } = stream;
         write_all(write.as_mut(), vec![hello].into()).await?;
         loop {
@@ -246,10 +249,39 @@ impl Link {
                 }
                 continue;
             }
-            let chunks = messages.into_iter().flat_map(|message| message.chunks).collect();
-            write_all(write.as_mut(), chunks).await?;
+            let mut chunks = messages.into_iter().flat_map(|message| message.chunks);
+            while let Some(window) = next_window(&mut chunks, pool).await? {
+                write_all(write.as_mut(), window).await?;
+            }
         }
     }
+}
+
+/// The next bytes to write: what is in memory as it is; what is not is read away from this thread, a window at a time.
+async fn next_window(
+    chunks: &mut (dyn Iterator<Item = Chunk> + Send),
+    pool: &dyn BlockingPool,
+) -> io::Result<Option<VecDeque<Bytes>>> {
+    let mut window = VecDeque::new();
+    let mut stored = Vec::new();
+    for chunk in chunks {
+        match chunk {
+            Chunk::Memory(bytes) if stored.is_empty() => window.push_back(bytes),
+            chunk => match chunk.cached() {
+                Some(bytes) if stored.is_empty() => window.push_back(bytes),
+                _ => stored.push(chunk),
+            },
+        }
+        let windowed = window.len() + stored.len();
+        if windowed * PAGE_SIZE >= PAYLOAD_WINDOW_BYTES {
+            break;
+        }
+    }
+    if !stored.is_empty() {
+        let read = on_pool(pool, move || stored.iter().map(Chunk::read).collect::<io::Result<Vec<_>>>());
+        window.extend(read.await.map_err(io::Error::other)??);
+    }
+    Ok((!window.is_empty()).then_some(window))
 }
 
 /// Nothing is ever read here: bytes are dropped, the end is noticed.

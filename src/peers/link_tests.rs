@@ -3,6 +3,9 @@ use tokio::io::{DuplexStream, duplex};
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::pages::PageSpace;
+use crate::pages::testing::FaultyDisk;
+use crate::types::PageNumber;
 
 /// Gives out prepared streams; without one the dial fails.
 struct Prepared(Mutex<VecDeque<DuplexStream>>, mpsc::UnboundedSender<Vec<u8>>);
@@ -18,8 +21,17 @@ impl Dial for Prepared {
     }
 }
 
+/// What is in memory needs none.
+struct NoPool;
+
+impl BlockingPool for NoPool {
+    fn run(&self, _work: Box<dyn FnOnce() + Send>) {
+        panic!("work for a pool");
+    }
+}
+
 fn message(text: &'static [u8]) -> Outgoing {
-    Outgoing { chunks: vec![Bytes::from_static(text)] }
+    Outgoing { chunks: vec![Bytes::from_static(text).into()] }
 }
 
 fn started(streams: Vec<DuplexStream>) -> (Arc<Link>, mpsc::UnboundedReceiver<Vec<u8>>, CancellationToken) {
@@ -29,7 +41,7 @@ fn started(streams: Vec<DuplexStream>) -> (Arc<Link>, mpsc::UnboundedReceiver<Ve
     let hello = connect_bytes(NodeId(1), b"me");
     let dial = Arc::new(Prepared(Mutex::new(streams.into()), dialled));
     let address = Bytes::from_static(b"peer");
-    tokio::spawn(Arc::clone(&link).run(NodeId(2), address, hello, dial, stop.clone()));
+    tokio::spawn(Arc::clone(&link).run(NodeId(2), address, hello, dial, Arc::new(NoPool), stop.clone()));
     (link, dials, stop)
 }
 
@@ -76,7 +88,7 @@ async fn after_a_failed_dial_the_newest_three_are_sent_a_second_later() {
 
     assert_eq!(began.elapsed(), DIAL_RETRY);
     assert_eq!(link.lock().messages.len(), 3);
-    assert_eq!(link.lock().messages[0].chunks[0], "3");
+    assert_eq!(link.lock().messages[0].chunks[0].read().unwrap(), "3");
 }
 
 #[tokio::test(start_paused = true)]
@@ -144,4 +156,43 @@ async fn a_full_queue_refuses_and_an_idle_link_ends() {
     sleep(LINK_IDLE * 2).await;
 
     assert_eq!(link.send(message(b"x")), Err(LinkFull::Ended));
+}
+
+/// A thread for each piece of work.
+struct ThreadPool;
+
+impl BlockingPool for ThreadPool {
+    fn run(&self, work: Box<dyn FnOnce() + Send>) {
+        std::thread::spawn(work);
+    }
+}
+
+#[tokio::test]
+async fn chunks_that_are_not_in_memory_are_read_in_order_a_window_at_a_time() {
+    let disk = FaultyDisk::default();
+    let space = PageSpace::on_disk(Arc::new(disk.clone()), 0).unwrap();
+    let stored = |byte: u32| space.page(PageNumber(2), &[byte as u8; PAGE_SIZE]).unwrap().chunk();
+    let memory = |byte: u32| Chunk::Memory(Bytes::from(vec![byte as u8; 100]));
+    let chunks: Vec<Chunk> =
+        (0..300).map(|number| if number % 7 == 0 { memory(number) } else { stored(number) }).collect();
+    let expected: Vec<u8> = chunks.iter().flat_map(|chunk| chunk.read().unwrap()).collect();
+
+    let mut left = chunks.clone().into_iter();
+    let mut found = Vec::new();
+    while let Some(window) = next_window(&mut left, &ThreadPool).await.unwrap() {
+        let bytes: usize = window.iter().map(Bytes::len).sum();
+        assert!(bytes <= PAYLOAD_WINDOW_BYTES);
+        found.extend(window.into_iter().flatten());
+    }
+    assert_eq!(found, expected);
+
+    disk.0.read.store(libc::EIO, std::sync::atomic::Ordering::SeqCst);
+    let mut left = chunks.into_iter();
+    let failed = loop {
+        match next_window(&mut left, &ThreadPool).await {
+            Ok(Some(_)) => {}
+            outcome => break outcome.unwrap_err(),
+        }
+    };
+    assert!(failed.to_string().contains("Input/output error"), "{failed}");
 }

@@ -354,19 +354,6 @@ impl AppendEntries {
         }
         Ok(())
     }
-
-    /// Cuts the payload of the message into the payloads of its entries.
-    #[must_use]
-    pub fn split_payload(&self, mut payload: Bytes) -> Option<Vec<Bytes>> {
-        let mut parts = Vec::with_capacity(self.entries.len());
-        for entry in &self.entries {
-            if payload.len() < entry.bytes as usize {
-                return None;
-            }
-            parts.push(payload.split_to(entry.bytes as usize));
-        }
-        payload.is_empty().then_some(parts)
-    }
 }
 
 impl InstallSnapshot {

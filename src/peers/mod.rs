@@ -7,7 +7,9 @@ pub mod peer;
 pub mod reader;
 pub mod replicator;
 pub mod set;
+mod spill;
 
 pub use inbound::{Inbound, Refusal, Sender};
 pub use peer::{Answer, FENCE_BASE, Peer};
 pub use set::{Peers, PeersParts, Spawn};
+pub use spill::Spill;

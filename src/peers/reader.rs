@@ -5,7 +5,12 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::message::{Kind, Message, MessageError, PREAMBLE_BYTES, Preamble};
-use crate::types::config::{APPEND_PAYLOAD_MAX_BYTES, READ_CHUNK_BYTES, SNAPSHOT_CHUNK_BYTES};
+use super::spill::{Spill, Spilling};
+use crate::types::EntryData;
+use crate::types::config::{
+    APPEND_PAYLOAD_MAX_BYTES, PAYLOAD_STORED_MIN_BYTES, PAYLOAD_WINDOW_BYTES, READ_CHUNK_BYTES,
+    SNAPSHOT_CHUNK_BYTES,
+};
 
 /// Why there is no further message; the connection is closed then.
 #[derive(Debug, thiserror::Error)]
@@ -29,8 +34,8 @@ pub enum ReceiveError {
 pub struct Received {
     /// Message.
     pub message: Message,
-    /// Payload of an `AppendEntries`; the content of a snapshot is read with `content`.
-    pub payload: Bytes,
+    /// Payloads of the entries of an `AppendEntries`; the content of a snapshot is read with `content`.
+    pub payloads: Vec<EntryData>,
 }
 
 /// Buffers what was received and not yet used.
@@ -39,12 +44,25 @@ pub struct MessageReader<S> {
     received: BytesMut,
     preamble: Option<Preamble>,
     message: Option<Message>,
+    /// Where large payloads go, if not to memory.
+    spill: Option<Spill>,
+    /// Payloads of `message` that are here, and the one that is coming.
+    payloads: Vec<EntryData>,
+    spilling: Option<Spilling>,
 }
 
 impl<S: AsyncRead + Unpin> MessageReader<S> {
     /// A reader behind CONNECT; `received` came with it.
-    pub fn new(stream: S, received: Bytes) -> MessageReader<S> {
-        MessageReader { stream, received: received.into(), preamble: None, message: None }
+    pub fn new(stream: S, received: Bytes, spill: Option<Spill>) -> MessageReader<S> {
+        MessageReader {
+            stream,
+            received: received.into(),
+            preamble: None,
+            message: None,
+            spill,
+            payloads: Vec::new(),
+            spilling: None,
+        }
     }
 
     /// The next message; None at the end of the stream.
@@ -73,19 +91,71 @@ impl<S: AsyncRead + Unpin> MessageReader<S> {
             self.message = Some(Message::decode(preamble.kind, &header)?);
         }
         let announced = self.message.as_ref().map_or(0, Message::payload_bytes);
-        let mut payload = Bytes::new();
         if preamble.kind == Kind::AppendEntries {
-            let length = usize::try_from(announced).unwrap_or(usize::MAX);
             if announced > APPEND_PAYLOAD_MAX_BYTES {
                 return Err(ReceiveError::TooLarge(announced));
             }
-            if !self.fill(length).await? {
-                return Err(ReceiveError::Cut);
-            }
-            payload = self.received.split_to(length).freeze();
+            self.take_payloads(usize::try_from(announced).unwrap_or(usize::MAX)).await?;
         }
         self.preamble = None;
-        Ok(self.message.take().map(|message| Received { message, payload }))
+        let payloads = std::mem::take(&mut self.payloads);
+        Ok(self.message.take().map(|message| Received { message, payloads }))
+    }
+
+    /// Takes the payloads of the message that are not here yet; `announced` bytes all of them have.
+    async fn take_payloads(&mut self, announced: usize) -> Result<(), ReceiveError> {
+        let large = self.spill.clone().filter(|_| announced >= PAYLOAD_STORED_MIN_BYTES);
+        if large.is_none() && !self.fill(announced).await? {
+            return Err(ReceiveError::Cut);
+        }
+        while let Some(length) = self.next_payload() {
+            let data = match &large {
+                Some(spill) if length >= PAYLOAD_STORED_MIN_BYTES => {
+                    self.spilling.get_or_insert_with(|| Spilling::new(spill, length));
+                    self.spill_payload().await?
+                }
+                _ => {
+                    if !self.fill(length).await? {
+                        return Err(ReceiveError::Cut);
+                    }
+                    let payload = self.received.split_to(length);
+                    // Memory is scarce then: what is kept must not keep the buffer it came in.
+                    let kept =
+                        if large.is_some() { Bytes::copy_from_slice(&payload) } else { payload.freeze() };
+                    EntryData::from_bytes(kept)
+                }
+            };
+            self.payloads.push(data);
+        }
+        Ok(())
+    }
+
+    /// Length of the payload that comes next.
+    fn next_payload(&self) -> Option<usize> {
+        let Some(Message::AppendEntries(append)) = &self.message else { return None };
+        append.entries.get(self.payloads.len()).map(|entry| entry.bytes as usize)
+    }
+
+    /// Moves the payload that is coming to where it needs no memory, a window at a time.
+    async fn spill_payload(&mut self) -> Result<EntryData, ReceiveError> {
+        while let Some(spilling) = &mut self.spilling {
+            spilling.ready().await?;
+            let left = spilling.left();
+            if left == 0 {
+                break;
+            }
+            if !self.fill(left.min(PAYLOAD_WINDOW_BYTES)).await? {
+                return Err(ReceiveError::Cut);
+            }
+            let window = self.received.split_to(self.received.len().min(left).min(PAYLOAD_WINDOW_BYTES));
+            if let Some(spilling) = &mut self.spilling {
+                spilling.take(window.freeze());
+            }
+        }
+        match self.spilling.take() {
+            Some(spilling) => Ok(spilling.finish()?),
+            None => Err(ReceiveError::Cut),
+        }
     }
 
     /// Some of the content that follows a snapshot's message: at least one byte, at most `left`, not 0.
@@ -115,8 +185,15 @@ impl<S: AsyncRead + Unpin> MessageReader<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use tokio::io::AsyncWriteExt;
+
     use super::*;
+    use crate::pages::testing::FaultyDisk;
+    use crate::pages::{PageFile, PageSpace};
     use crate::peers::message::{AppendEntries, EntryHeader, InstallSnapshot, TimeoutNow};
+    use crate::types::tasks::BlockingPool;
     use crate::types::{Configuration, EntryKind, LogIndex, Term};
 
     fn append(bytes: u32) -> Message {
@@ -139,10 +216,11 @@ mod tests {
         for at in 0..bytes.len() {
             let (behind_connect, rest) = bytes.split_at(at);
             let rest = tokio_test_io(rest);
-            let mut reader = MessageReader::new(rest, Bytes::copy_from_slice(behind_connect));
+            let mut reader = MessageReader::new(rest, Bytes::copy_from_slice(behind_connect), None);
 
             let first = reader.next().await.unwrap().unwrap();
-            assert_eq!((first.message, &first.payload[..]), (append(16), &[7; 16][..]));
+            assert_eq!(first.message, append(16));
+            assert_eq!(first.payloads[0].contiguous().unwrap(), [7; 16][..]);
             assert_eq!(reader.next().await.unwrap().unwrap().message, Message::TimeoutNow(now));
             assert!(reader.next().await.unwrap().is_none());
         }
@@ -158,6 +236,81 @@ mod tests {
         read
     }
 
+    /// A thread for each piece of work.
+    struct Threads;
+
+    impl BlockingPool for Threads {
+        fn run(&self, work: Box<dyn FnOnce() + Send>) {
+            std::thread::spawn(work);
+        }
+    }
+
+    fn spill() -> (Arc<PageFile>, FaultyDisk, Spill) {
+        let disk = FaultyDisk::default();
+        let space = PageSpace::on_disk(Arc::new(disk.clone()), 0).unwrap();
+        let file = space.file().unwrap().clone();
+        let spill = Spill { store: file.clone(), pool: Arc::new(Threads) };
+        (file, disk, spill)
+    }
+
+    /// An append with payloads of these lengths, and the payloads.
+    fn large(lengths: &[u32]) -> (Message, Vec<Vec<u8>>) {
+        let Message::AppendEntries(mut append) = append(8) else { unreachable!() };
+        append.entries = lengths
+            .iter()
+            .map(|bytes| EntryHeader { term: Term(2), kind: EntryKind::Command, bytes: *bytes })
+            .collect();
+        let payloads = lengths.iter().map(|bytes| (0..*bytes).map(|at| (at / 5) as u8).collect()).collect();
+        (Message::AppendEntries(append), payloads)
+    }
+
+    #[tokio::test]
+    async fn large_payloads_go_to_the_page_file_however_often_their_reader_is_dropped() {
+        let (file, _, spill) = spill();
+        let (message, payloads) = large(&[1 << 20, 16, 70_000, 4152, 3 << 20, 8]);
+        let bytes = [&message.encode()[..], &payloads.concat(), &append(0).encode()].concat();
+        let (mut write, read) = tokio::io::duplex(10_000);
+        tokio::spawn(async move {
+            for piece in bytes.chunks(9_999) {
+                write.write_all(piece).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        });
+        let mut reader = MessageReader::new(read, Bytes::new(), Some(spill));
+
+        let mut dropped = 0;
+        let received = loop {
+            tokio::select! {
+                biased;
+                received = reader.next() => break received.unwrap().unwrap(),
+                () = tokio::task::yield_now() => dropped += 1,
+            }
+        };
+
+        assert!(dropped > 100, "the reader was dropped {dropped} times");
+        assert_eq!(received.message, message);
+        for (data, payload) in received.payloads.iter().zip(&payloads) {
+            assert_eq!(data.contiguous().unwrap(), *payload);
+        }
+        assert_eq!(file.slots().0, (1 << 8) + 70_000 / 4096 + 1 + (3 << 8));
+        assert!(reader.received.capacity() < 3 * PAYLOAD_WINDOW_BYTES);
+        drop(received);
+        assert_eq!(file.slots().0, 0);
+    }
+
+    #[tokio::test]
+    async fn a_payload_that_cannot_be_kept_closes_the_connection() {
+        let (_, disk, spill) = spill();
+        disk.0.write.store(libc::ENOSPC, std::sync::atomic::Ordering::SeqCst);
+        let (message, payloads) = large(&[1 << 20]);
+        let bytes = [&message.encode()[..], &payloads.concat()].concat();
+        let mut reader = MessageReader::new(&bytes[..], Bytes::new(), Some(spill));
+
+        let error = reader.next().await.unwrap_err();
+
+        assert!(error.to_string().contains("No space left"), "{error}");
+    }
+
     #[tokio::test]
     async fn the_content_of_a_snapshot_comes_in_pieces() {
         let install = InstallSnapshot {
@@ -170,7 +323,7 @@ mod tests {
         };
         let message = Message::InstallSnapshot(install);
         let bytes = [&message.encode()[..], &vec![5; 1_000_000][..]].concat();
-        let mut reader = MessageReader::new(&bytes[..], Bytes::new());
+        let mut reader = MessageReader::new(&bytes[..], Bytes::new(), None);
 
         assert_eq!(reader.next().await.unwrap().unwrap().message, message);
         let mut left = 1_000_000;
@@ -187,12 +340,12 @@ mod tests {
     async fn what_is_no_message_is_an_error_without_memory() {
         let preamble = |kind: u64, header: u64| [kind.to_le_bytes(), header.to_le_bytes()].concat();
         for bytes in [preamble(1, 0), preamble(7, 40), preamble(1, u64::MAX), preamble(3, 1 << 40), vec![1]] {
-            let mut reader = MessageReader::new(&bytes[..], Bytes::new());
+            let mut reader = MessageReader::new(&bytes[..], Bytes::new(), None);
             assert!(reader.next().await.is_err());
             assert!(reader.received.capacity() < 2 * READ_CHUNK_BYTES);
         }
         let huge = append(u32::MAX - 7).encode();
-        let mut reader = MessageReader::new(&huge[..], Bytes::new());
+        let mut reader = MessageReader::new(&huge[..], Bytes::new(), None);
         assert!(reader.next().await.is_err());
         assert!(reader.received.capacity() < 2 * READ_CHUNK_BYTES);
     }

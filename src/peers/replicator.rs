@@ -21,7 +21,7 @@ use super::message::{AppendEntries, EntryHeader, Message};
 use super::peer::{Answer, SharedPeer};
 use super::set::Peers;
 use crate::types::config::{APPENDS_IN_FLIGHT_BYTES_MAX, APPENDS_IN_FLIGHT_MAX};
-use crate::types::{Entry, LogIndex, NodeId, Term};
+use crate::types::{Chunk, Entry, LogIndex, NodeId, Term};
 
 /// Attempts at one probe before the follower counts as unreachable.
 const PROBE_ATTEMPTS: usize = 3;
@@ -97,7 +97,7 @@ impl Target {
         ReplicationError::Unreachable(self.id, error.to_string())
     }
 
-    fn send(&self, chunks: Vec<Bytes>) -> Result<(), ReplicationError> {
+    fn send(&self, chunks: Vec<Chunk>) -> Result<(), ReplicationError> {
         self.peers.send(self.id, &self.address, chunks).map_err(|error: LinkFull| self.unreachable(error))
     }
 
@@ -106,7 +106,7 @@ impl Target {
     /// # Errors
     /// The queue to the peer is full.
     pub fn send_message(&self, message: &Message) -> Result<(), ReplicationError> {
-        self.send(vec![message.encode()])
+        self.send(vec![message.encode().into()])
     }
 
     fn link(&self) -> Result<Arc<Link>, ReplicationError> {
@@ -377,11 +377,11 @@ impl Replicator {
             commit: commit.min(last),
             entries: headers.collect(),
         };
-        let mut chunks = vec![Message::AppendEntries(append).encode()];
+        let mut chunks: Vec<Chunk> = vec![Message::AppendEntries(append).encode().into()];
         for entry in entries {
             chunks.extend(entry.data.chunks().iter().cloned());
         }
-        let bytes = chunks.iter().map(Bytes::len).sum();
+        let bytes = chunks.iter().map(Chunk::len).sum();
         self.target.send(chunks)?;
         if !entries.is_empty() {
             if self.sent.is_empty() {

@@ -56,7 +56,7 @@ impl Dial for Follower {
             tokio::spawn(async move {
                 let mut hello = vec![0; connect_bytes(NodeId(1), b"leader").len()];
                 theirs.read_exact(&mut hello).await.unwrap();
-                let mut reader = MessageReader::new(theirs, Bytes::new());
+                let mut reader = MessageReader::new(theirs, Bytes::new(), None);
                 while let Ok(Some(received)) = reader.next().await {
                     if let Message::AppendEntries(append) = received.message {
                         follower.answer(&append);
@@ -75,6 +75,8 @@ fn replicator(follower: &Follower, last: u64) -> Replicator {
         address: Bytes::from_static(b"leader"),
         dial: Arc::new(follower.clone()),
         spawn: Arc::new(|task| drop(tokio::spawn(task))),
+        pool: Arc::new(crate::types::tasks::InlinePool),
+        payloads: None,
         stop: CancellationToken::new(),
     });
     let target = Target::new(&peers, NodeId(2), Bytes::from_static(b"follower"));

@@ -13,10 +13,13 @@ use super::inbound::{Connection, Inbound, Sender};
 use super::link::{Link, LinkFull, Outgoing, connect_bytes};
 use super::message::Message;
 use super::peer::SharedPeer;
+use super::spill::Spill;
 use crate::transport::client_stream::Detached;
 use crate::transport::dial::Dial;
-use crate::types::NodeId;
 use crate::types::config::LINKS_MAX;
+use crate::types::payload::PayloadStore;
+use crate::types::tasks::BlockingPool;
+use crate::types::{Chunk, NodeId};
 
 /// Runs tasks where raft runs.
 pub type Spawn = Arc<dyn Fn(BoxFuture<'static, ()>) + Send + Sync>;
@@ -31,6 +34,10 @@ pub struct PeersParts {
     pub dial: Arc<dyn Dial>,
     /// Where their tasks run.
     pub spawn: Spawn,
+    /// Where they read and write files.
+    pub pool: Arc<dyn BlockingPool>,
+    /// Where large payloads go that need not be in memory.
+    pub payloads: Option<Arc<dyn PayloadStore>>,
     /// Ends all of them.
     pub stop: CancellationToken,
 }
@@ -46,6 +53,8 @@ struct Inner {
     hello: Bytes,
     dial: Arc<dyn Dial>,
     spawn: Spawn,
+    pool: Arc<dyn BlockingPool>,
+    payloads: Option<Arc<dyn PayloadStore>>,
     stop: CancellationToken,
     links: Mutex<BTreeMap<(NodeId, Bytes), Arc<Link>>>,
     peers: Mutex<BTreeMap<NodeId, SharedPeer>>,
@@ -69,6 +78,8 @@ impl Peers {
                 hello: connect_bytes(parts.id, &parts.address),
                 dial: parts.dial,
                 spawn: parts.spawn,
+                pool: parts.pool,
+                payloads: parts.payloads,
                 stop: parts.stop,
                 links: Mutex::default(),
                 peers: Mutex::default(),
@@ -117,6 +128,7 @@ impl Peers {
             address.clone(),
             inner.hello.clone(),
             inner.dial.clone(),
+            inner.pool.clone(),
             inner.stop.child_token(),
         );
         (inner.spawn)(Box::pin(running));
@@ -127,7 +139,7 @@ impl Peers {
     ///
     /// # Errors
     /// The queue is full, or there are too many links.
-    pub fn send(&self, id: NodeId, address: &Bytes, chunks: Vec<Bytes>) -> Result<(), LinkFull> {
+    pub fn send(&self, id: NodeId, address: &Bytes, chunks: Vec<Chunk>) -> Result<(), LinkFull> {
         let message = Outgoing { chunks };
         let link = self.link(id, address).ok_or(LinkFull::Ended)?;
         match link.send(message.clone()) {
@@ -139,7 +151,7 @@ impl Peers {
 
     /// Answers whoever made a connection; an answer that cannot be queued is lost, as on a network.
     pub(super) fn answer(&self, to: &Sender, message: &Message) {
-        if let Err(error) = self.send(to.id, &to.address, vec![message.encode()]) {
+        if let Err(error) = self.send(to.id, &to.address, vec![message.encode().into()]) {
             debug!(peer = to.id.0, %error, "answer dropped");
         }
     }
@@ -162,6 +174,12 @@ impl Peers {
     #[must_use]
     pub fn stopping(&self) -> &CancellationToken {
         &self.inner.stop
+    }
+
+    /// Where large payloads go, if they need not be in memory.
+    pub(super) fn spill(&self) -> Option<Spill> {
+        let store = self.inner.payloads.clone()?;
+        Some(Spill { store, pool: self.inner.pool.clone() })
     }
 
     /// Takes a connection that a peer made; `received` came behind CONNECT.

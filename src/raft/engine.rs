@@ -35,6 +35,7 @@ use crate::types::config::{
     INSTALL_SNAPSHOT_TIMEOUT, LOG_TRAILING_MAX_BYTES, LOG_WANTED_MAX_BYTES, PEER_PATIENCE_MIN,
     REPLICATION_BATCH_ENTRIES_MAX,
 };
+use crate::types::payload::PayloadStore;
 use crate::types::random::RandomSource;
 use crate::types::tasks::{BlockingPool, Tasks};
 use crate::types::{Configuration, EntryData, LogIndex, NodeId, ProposalToken, Term};
@@ -69,6 +70,8 @@ pub struct EngineOptions {
     pub hooks: Arc<dyn EpochHooks>,
     /// Connects to other nodes.
     pub dial: Arc<dyn Dial>,
+    /// Where large payloads of received entries go that need not be in memory.
+    pub payloads: Option<Arc<dyn PayloadStore>>,
 }
 
 /// Why an engine did not start.
@@ -201,8 +204,10 @@ impl Engine {
         let restores = store.restore_first_leader(options.id);
         let config = raft_config(&options, restores)?;
         let log = store.view();
-        let snapshots = Snapshots::new(options.snapshots, options.pool, options.log, options.snapshot_policy);
-        let mut machine = StateMachine::new(options.machine, snapshots.clone());
+        let snapshots =
+            Snapshots::new(options.snapshots, options.pool.clone(), options.log, options.snapshot_policy);
+        let stopping = CancellationToken::new();
+        let mut machine = StateMachine::new(options.machine, snapshots.clone(), stopping.clone());
         let applied = machine.applied();
         if let Some(file) = &options.loaded.snapshot {
             let current = loaded_snapshot(&file.meta, |index| log.rank_at(index));
@@ -210,7 +215,6 @@ impl Engine {
         }
         drop(options.loaded);
         let decoder = machine.decoder().map_err(|error| EngineError::Restore(error.to_string()))?;
-        let stopping = CancellationToken::new();
         let (consensus, random) = (options.consensus.clone(), options.random.clone());
         let spawn: Spawn = Arc::new(move |future| {
             // A task that panics is reported by openraft or by the channels it leaves.
@@ -221,6 +225,8 @@ impl Engine {
             address: options.address.clone().into(),
             dial: options.dial,
             spawn: spawn.clone(),
+            pool: options.pool,
+            payloads: options.payloads,
             stop: stopping.clone(),
         });
         let patience = options.election_timeout.max(PEER_PATIENCE_MIN);

@@ -34,6 +34,7 @@ async fn start(disk: TestDisk, policy: SnapshotPolicy, seed: u64) -> Node {
         machine: Box::new(machine.clone()),
         hooks: hooks.clone(),
         dial: Arc::new(NoDial),
+        payloads: None,
     };
     let engine = Engine::start(options).await.unwrap();
     Node { engine, disk, machine, hooks }

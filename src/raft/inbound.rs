@@ -84,7 +84,7 @@ impl RaftInbound {
         &self,
         from: &Sender,
         message: &AppendEntries,
-        payloads: Vec<Bytes>,
+        payloads: Vec<EntryData>,
     ) -> Result<Prepared, Refusal> {
         let AppendEntries { term, previous_index: previous, previous_term, commit, entries: headers } =
             message;
@@ -130,8 +130,7 @@ impl RaftInbound {
             if header.term > term {
                 return refuse(format!("entry {index} has term {}, its leader {term}", header.term));
             }
-            let data = EntryData::from_bytes(payload);
-            let stored = types::Entry { term: header.term, kind: header.kind, data, token: None };
+            let stored = types::Entry { term: header.term, kind: header.kind, data: payload, token: None };
             let mine = self.log.terms_at(index);
             let same = mine.filter(|(stored, _)| *stored == header.term);
             if mine.is_some() && same.is_none() && index <= committed {
@@ -274,7 +273,7 @@ impl Inbound for RaftInbound {
         &self,
         from: &Sender,
         message: AppendEntries,
-        payloads: Vec<Bytes>,
+        payloads: Vec<EntryData>,
     ) -> BoxFuture<'static, Result<Option<AppendEntriesResult>, Refusal>> {
         if let Some(answer) = self.answer_fence(from, &message) {
             self.board.heard(from, message.term);

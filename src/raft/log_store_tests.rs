@@ -2,6 +2,8 @@ use openraft::entry::RaftPayload;
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::{LogId, StorageError};
 
+use tokio_util::sync::CancellationToken;
+
 use super::super::snapshot::{SnapshotPace, SnapshotPolicy, Snapshots};
 use super::super::state_machine::StateMachine;
 use super::super::testing::{InlinePool, TestDisk, TestMachine, command};
@@ -24,7 +26,8 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine> for Builder {
         };
         // One snapshot file is enough: the suite installs what it has just built.
         let snapshots = Snapshots::new(Arc::new(SharedFiles), Arc::new(InlinePool), disk.sender(), policy);
-        let machine = StateMachine::new(Box::new(TestMachine::default()), snapshots);
+        let machine =
+            StateMachine::new(Box::new(TestMachine::default()), snapshots, CancellationToken::new());
         Ok(((), empty_store(&disk), machine))
     }
 }

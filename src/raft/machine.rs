@@ -4,17 +4,21 @@ use std::any::Any;
 use std::io;
 use std::sync::Arc;
 
+use crate::pages::PageSpace;
 use crate::state_machine::content::Content;
 use crate::state_machine::databases::{Databases, RestorableDatabases};
 use crate::types::{Entry, LogIndex};
 
 /// The replicated state.
 pub trait Machine: Send + 'static {
-    /// Applies a committed entry; called once per entry, in order.
+    /// Applies a committed entry; called in order, once per entry that is applied.
     ///
     /// # Errors
-    /// The entry cannot be applied: the node stops serving for good.
-    fn apply(&mut self, index: LogIndex, entry: &Entry) -> Result<(), String>;
+    /// The entry is not applied.
+    fn apply(&mut self, index: LogIndex, entry: &Entry) -> Result<(), NotApplied>;
+
+    /// Whether applying this entry may wait for a disk; then it is done on the blocking pool.
+    fn may_wait(&self, entry: &Entry) -> bool;
 
     /// The state after the last applied entry, unmoved by what is applied later.
     fn pin(&mut self) -> Box<dyn SnapshotContent>;
@@ -27,6 +31,15 @@ pub trait Machine: Send + 'static {
 
     /// Decodes snapshots for `restore`, on any thread.
     fn decoder(&self) -> Arc<dyn Decoder>;
+}
+
+/// Why an entry was not applied; nothing has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotApplied {
+    /// Only space is missing: it is tried again.
+    NoSpace(String),
+    /// It cannot be applied: the node stops serving for good.
+    Refused(String),
 }
 
 /// A state as a snapshot holds it; only its machine knows what is inside.
@@ -54,8 +67,15 @@ pub trait SnapshotContent: Send {
 }
 
 impl Machine for Databases {
-    fn apply(&mut self, index: LogIndex, entry: &Entry) -> Result<(), String> {
-        Databases::apply(self, index, entry).map_err(|error| error.to_string())
+    fn apply(&mut self, index: LogIndex, entry: &Entry) -> Result<(), NotApplied> {
+        Databases::apply(self, index, entry).map_err(|error| match error.is_no_space() {
+            true => NotApplied::NoSpace(error.to_string()),
+            false => NotApplied::Refused(error.to_string()),
+        })
+    }
+
+    fn may_wait(&self, entry: &Entry) -> bool {
+        Databases::may_wait(self, entry)
     }
 
     fn pin(&mut self) -> Box<dyn SnapshotContent> {
@@ -70,15 +90,16 @@ impl Machine for Databases {
     }
 
     fn decoder(&self) -> Arc<dyn Decoder> {
-        Arc::new(DatabasesDecoder)
+        Arc::new(DatabasesDecoder(self.space().clone()))
     }
 }
 
-struct DatabasesDecoder;
+/// Where decoded pages go.
+struct DatabasesDecoder(PageSpace);
 
 impl Decoder for DatabasesDecoder {
     fn decode(&self, mut reader: Box<dyn io::Read + Send>) -> Result<DecodedState, String> {
-        let state = RestorableDatabases::read(&mut reader).map_err(|error| error.to_string())?;
+        let state = RestorableDatabases::read(&mut reader, &self.0).map_err(|error| error.to_string())?;
         Ok(Box::new(state))
     }
 }

@@ -114,7 +114,7 @@ impl Engine {
                 bytes: stored.data.len() as u32,
             }],
         };
-        let mut chunks = vec![Message::AppendEntries(append).encode()];
+        let mut chunks = vec![Message::AppendEntries(append).encode().into()];
         chunks.extend(stored.data.chunks().iter().cloned());
         let address = Bytes::copy_from_slice(&server.address);
         if let Err(error) = self.peers.send(server.id, &address, chunks) {

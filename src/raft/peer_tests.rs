@@ -41,7 +41,7 @@ impl Dial for Hand {
                 let mut hello = vec![0; connect_bytes(NodeId(1), b"1").len()];
                 theirs.read_exact(&mut hello).await.unwrap();
                 assert_eq!(hello, connect_bytes(NodeId(1), b"1"));
-                let mut reader = MessageReader::new(theirs, Bytes::new());
+                let mut reader = MessageReader::new(theirs, Bytes::new(), None);
                 while let Ok(Some(received)) = reader.next().await {
                     let _ = hand.sent.send((address.clone(), received));
                 }
@@ -105,6 +105,7 @@ pub(super) async fn node(entries: Vec<Entry>, term: u64) -> Bench {
         machine: Box::new(machine.clone()),
         hooks: Arc::new(TestHooks::default()),
         dial: Arc::new(hand.clone()),
+        payloads: None,
     };
     let engine = Engine::start(options).await.unwrap();
     Bench { engine, disk, machine, sent: receiver, hand }
@@ -191,7 +192,8 @@ pub(super) async fn append(
         commit: LogIndex(commit),
         entries: headers.collect(),
     });
-    let payload: Vec<u8> = entries.iter().flat_map(|entry| entry.data.contiguous().to_vec()).collect();
+    let payload: Vec<u8> =
+        entries.iter().flat_map(|entry| entry.data.contiguous().unwrap().to_vec()).collect();
     send(stream, &message, &payload).await;
 }
 
@@ -670,6 +672,7 @@ async fn a_leader_that_is_gone_is_replaced_without_waiting_for_the_timer() {
         machine: Box::new(TestMachine::default()),
         hooks: Arc::new(TestHooks::default()),
         dial: Arc::new(Gone(hand)),
+        payloads: None,
     };
     let engine = Engine::start(options).await.unwrap();
     let connect = |id: u64| {
@@ -755,4 +758,28 @@ async fn a_removed_node_is_told_and_a_spare_gets_nothing() {
         let all = servers(&[Role::Voter, Role::StandBy, Role::Spare]);
         Configuration::new(vec![all.servers()[0].clone(), all.servers()[2].clone()]).unwrap()
     });
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_finds_no_space_is_applied_when_there_is_some_and_a_stop_does_not_wait_for_it() {
+    let mut bench = follower().await;
+    let mut stream = bench.connect(2);
+    bench.machine.0.lock().unwrap().no_space = true;
+
+    append(&mut stream, 1, (1, 1), 2, &[number(1, 7), number(1, 8)]).await;
+    assert_eq!(bench.append_answer().await, (1, 0, 3));
+    // Acknowledged, since the log has them.
+    assert!(bench.silent().await);
+    assert!(bench.numbers().is_empty());
+    bench.machine.0.lock().unwrap().no_space = false;
+    let mut applied = bench.engine.applied.clone();
+    let seen = timeout(Duration::from_secs(60), applied.wait_for(|applied| applied.index == LogIndex(2)));
+    seen.await.expect("applied").unwrap();
+    assert_eq!(bench.numbers(), [7]);
+
+    bench.machine.0.lock().unwrap().no_space = true;
+    append(&mut stream, 1, (3, 1), 3, &[]).await;
+    bench.append_answer().await;
+    timeout(Duration::from_secs(60), bench.engine.shutdown()).await.expect("stopped");
+    assert_eq!(bench.numbers(), [7]);
 }

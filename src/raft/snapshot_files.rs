@@ -206,7 +206,7 @@ mod tests {
         assert!(bytes[0] < 10_000, "{bytes:?}");
         assert_eq!(bytes[1], 100_000);
         let lock = directory.lock().unwrap();
-        let options = LoadOptions { auto_recovery: false, wall_clock: Arc::new(NoClock) };
+        let options = LoadOptions { auto_recovery: false, wall_clock: Arc::new(NoClock), payloads: None };
         let loaded = load(&directory, &lock, &options).unwrap().snapshot.unwrap();
         assert_eq!((loaded.meta.index, loaded.meta.configuration_index), (LogIndex(20), LogIndex(1)));
         assert_eq!(loaded.meta.configuration, *position(20).configuration);

@@ -8,15 +8,19 @@ use futures_util::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{OptionalSend, Snapshot};
 use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
-use super::machine::{DecodedState, Decoder, Machine};
+use super::machine::{DecodedState, Decoder, Machine, NotApplied};
 use super::snapshot::{
     Current, RaftSnapshot, RaftSnapshotMeta, SnapshotBuilder, SnapshotData, SnapshotPosition, Snapshots,
     stored_membership,
 };
 use super::types::{RaftLogId, RaftStoredMembership, TypeConfig, position};
+use crate::types::config::PAGE_FILE_RETRY;
 use crate::types::tasks::on_pool;
-use crate::types::{Configuration, LogIndex, Term};
+use crate::types::{Configuration, Entry, LogIndex, Term};
 
 /// Position of the last applied entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,7 +33,7 @@ pub struct Applied {
 
 /// openraft's state machine over ours.
 pub(super) struct StateMachine {
-    /// Away only while it restores, and for good if that failed.
+    /// Away only while it restores or applies, and for good if that failed.
     /// The lock only makes it shareable; there is one user.
     machine: Mutex<Option<Box<dyn Machine>>>,
     applied_log_id: Option<RaftLogId>,
@@ -40,10 +44,16 @@ pub(super) struct StateMachine {
     configuration_index: LogIndex,
     snapshots: Snapshots,
     applied: watch::Sender<Applied>,
+    /// Ends waiting for space.
+    stopping: CancellationToken,
 }
 
 impl StateMachine {
-    pub(super) fn new(machine: Box<dyn Machine>, snapshots: Snapshots) -> StateMachine {
+    pub(super) fn new(
+        machine: Box<dyn Machine>,
+        snapshots: Snapshots,
+        stopping: CancellationToken,
+    ) -> StateMachine {
         StateMachine {
             machine: Mutex::new(Some(machine)),
             applied_log_id: None,
@@ -53,6 +63,7 @@ impl StateMachine {
             configuration_index: LogIndex::NONE,
             snapshots,
             applied: watch::channel(Applied::default()).0,
+            stopping,
         }
     }
 
@@ -112,16 +123,48 @@ impl StateMachine {
         self.applied.send_replace(Applied { term, index });
     }
 
-    fn apply_one(&mut self, entry: &super::types::Entry) -> io::Result<()> {
-        let machine = self.machine().as_mut().ok_or_else(lost)?;
+    /// Has the machine apply an entry where that disturbs nobody.
+    async fn attempt(&mut self, index: LogIndex, entry: &Entry) -> io::Result<Result<(), NotApplied>> {
+        let pool = self.snapshots.pool.clone();
+        let place = self.machine();
+        let mut machine = place.take().ok_or_else(lost)?;
+        let panicked = || io::Error::other(format!("entry {index}: apply panicked"));
+        if !machine.may_wait(entry) {
+            let outcome = catch_unwind(AssertUnwindSafe(|| machine.apply(index, entry)));
+            let outcome = outcome.map_err(|_| panicked())?;
+            *place = Some(machine);
+            return Ok(outcome);
+        }
+        let entry = entry.clone();
+        let apply = move || {
+            let outcome = machine.apply(index, &entry);
+            (machine, outcome)
+        };
+        let (machine, outcome) = on_pool(pool.as_ref(), apply).await.map_err(|_| panicked())?;
+        *self.machine() = Some(machine);
+        Ok(outcome)
+    }
+
+    async fn apply_one(&mut self, entry: &super::types::Entry) -> io::Result<()> {
         let index = entry.log_index();
-        let outcome = catch_unwind(AssertUnwindSafe(|| machine.apply(index, entry.stored())));
-        match outcome {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(io::Error::other(format!("entry {index}: {error}"))),
-            Err(_) => {
-                *self.machine() = None;
-                return Err(io::Error::other(format!("entry {index}: apply panicked")));
+        let mut told = false;
+        loop {
+            match self.attempt(index, entry.stored()).await? {
+                Ok(()) => break,
+                Err(NotApplied::Refused(error)) => {
+                    return Err(io::Error::other(format!("entry {index}: {error}")));
+                }
+                // As the log does with a full disk.
+                Err(NotApplied::NoSpace(error)) => {
+                    if !std::mem::replace(&mut told, true) {
+                        warn!(index = index.0, error, "no space to apply an entry, waiting for some");
+                    }
+                    if timeout(PAGE_FILE_RETRY, self.stopping.cancelled()).await.is_ok() {
+                        return Err(io::Error::other(format!(
+                            "entry {index}: stopped while there was no space"
+                        )));
+                    }
+                }
             }
         }
         let log_id = super::types::log_id(entry.rank(), index);
@@ -154,7 +197,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     {
         while let Some(item) = entries.next().await {
             let (entry, responder) = item?;
-            self.apply_one(&entry)?;
+            self.apply_one(&entry).await?;
             self.publish();
             if let Some(responder) = responder {
                 responder.send(());

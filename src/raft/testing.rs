@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::machine::{DecodedState, Decoder};
+use super::machine::{DecodedState, Decoder, NotApplied};
 use super::snapshot::ReceivedSnapshot;
 use super::{EpochHooks, LogSender, Machine, SnapshotContent, SnapshotPosition, SnapshotStore};
 use crate::storage::load::Loaded;
@@ -209,6 +209,8 @@ impl ReceivedSnapshot for TestReceived {
 pub(crate) struct MachineState {
     pub(crate) commands: Vec<u64>,
     pub(crate) applied: Vec<(u64, Option<ProposalToken>)>,
+    /// Whether there is no space for what is applied.
+    pub(crate) no_space: bool,
 }
 
 /// Collects commands.
@@ -216,15 +218,23 @@ pub(crate) struct MachineState {
 pub(crate) struct TestMachine(pub(crate) Arc<Mutex<MachineState>>);
 
 impl Machine for TestMachine {
-    fn apply(&mut self, index: LogIndex, entry: &Entry) -> Result<(), String> {
+    fn apply(&mut self, index: LogIndex, entry: &Entry) -> Result<(), NotApplied> {
         let mut state = self.0.lock().unwrap();
+        if state.no_space {
+            return Err(NotApplied::NoSpace("no space".to_owned()));
+        }
         state.applied.push((index.0, entry.token));
         if entry.kind == crate::types::EntryKind::Command {
-            let bytes = entry.data.contiguous();
-            let bytes: [u8; 8] = bytes.as_ref().try_into().map_err(|_| "not 8 bytes".to_owned())?;
+            let bytes = entry.data.contiguous().map_err(|error| NotApplied::Refused(error.to_string()))?;
+            let bytes: [u8; 8] =
+                bytes.as_ref().try_into().map_err(|_| NotApplied::Refused("not 8 bytes".to_owned()))?;
             state.commands.push(u64::from_le_bytes(bytes));
         }
         Ok(())
+    }
+
+    fn may_wait(&self, _entry: &Entry) -> bool {
+        false
     }
 
     fn pin(&mut self) -> Box<dyn SnapshotContent> {

@@ -2,8 +2,8 @@
 //! the only places that convert.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::sync::Arc;
+use std::{fmt, io};
 
 use openraft::entry::{RaftEntry, RaftPayload};
 use openraft::impls::{BoxedErrorSource, InlineBatch};
@@ -138,6 +138,14 @@ pub enum EntryError {
         /// Servers in it.
         servers: usize,
     },
+    /// Its payload is not in memory and cannot be read.
+    #[error("CHANGE entry {index}: {error}")]
+    Unreadable {
+        /// Index.
+        index: LogIndex,
+        /// Why.
+        error: String,
+    },
     /// Index 0.
     #[error("entry with index 0")]
     ZeroIndex,
@@ -262,7 +270,8 @@ impl Entry {
             return Err(EntryError::ZeroIndex);
         }
         let change = if stored.kind == EntryKind::Change {
-            let configuration = Configuration::decode(&stored.data.contiguous())
+            let unreadable = |error: io::Error| EntryError::Unreadable { index, error: error.to_string() };
+            let configuration = Configuration::decode(&stored.data.contiguous().map_err(unreadable)?)
                 .map_err(|error| EntryError::Configuration { index, error })?;
             let membership = membership_of(&configuration)
                 .ok_or(EntryError::NoVoter { index, servers: configuration.servers().len() })?;

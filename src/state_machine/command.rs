@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::pages::PageRef;
 use crate::types::config::PAGE_SIZE;
-use crate::types::{EntryData, PageNumber};
+use crate::types::{Chunk, EntryData, PageNumber};
 
 const FORMAT: u8 = 1;
 const OPEN: u8 = 1;
@@ -13,7 +13,7 @@ const UNDO: u8 = 3;
 const CHECKPOINT: u8 = 4;
 
 /// A command. All but FRAMES change nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Command {
     /// Emitted until 1.5.
     Open {
@@ -35,12 +35,12 @@ pub enum Command {
 }
 
 /// One transaction: later images of a page win.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Frames {
     /// Database.
     pub name: Bytes,
-    /// Numbers and images, in the order of the entry. The images share memory with it.
-    pub pages: Vec<(PageNumber, Bytes)>,
+    /// Numbers and images, in the order of the entry. The images share memory with it, or are read when they are needed.
+    pub pages: Vec<(PageNumber, Chunk)>,
 }
 
 /// Why bytes are no command that this node can apply.
@@ -66,6 +66,14 @@ pub enum CommandError {
         /// Value found.
         value: u64,
     },
+    /// A part of the entry is not in memory and cannot be read.
+    #[error("command field {field}: {error}")]
+    Unreadable {
+        /// Which field.
+        field: &'static str,
+        /// What happened.
+        error: String,
+    },
 }
 
 /// Bytes of a FRAMES entry before its page images. spec: state-machine 1.2.
@@ -89,34 +97,99 @@ pub fn encode_frames(name: &[u8], pages: &[(PageNumber, PageRef)]) -> EntryData 
     for (number, _) in pages {
         prefix.extend_from_slice(&u64::from(number.0).to_le_bytes());
     }
-    let images = pages.iter().map(|(_, page)| page.bytes());
-    EntryData::from_chunks(std::iter::once(prefix.freeze()).chain(images).collect())
+    let images = pages.iter().map(|(_, page)| page.chunk());
+    EntryData::from_chunks(std::iter::once(prefix.freeze().into()).chain(images).collect())
 }
 
 /// The database of an entry made by `encode_frames`, without looking at its pages.
 #[must_use]
 pub fn frames_name(data: &EntryData) -> Option<Bytes> {
-    let prefix = data.chunks().first()?;
-    let mut fields = Fields { data: prefix, offset: 8.min(prefix.len()) };
+    let prefix = EntryData::from_bytes(data.chunks().first()?.cached()?);
+    let mut fields = Fields::new(&prefix);
+    fields.take("header", 8).ok()?;
     fields.text("filename").ok()
 }
 
+/// Reads a payload from its begin on, however it is cut.
 struct Fields<'a> {
-    data: &'a Bytes,
+    chunks: &'a [Chunk],
+    /// What the first of them holds, once it was looked at.
+    current: Option<Bytes>,
+    /// Where in the first of them.
+    within: usize,
     offset: usize,
+    len: usize,
 }
 
-impl Fields<'_> {
-    fn take(&mut self, field: &'static str, need: u64) -> Result<Bytes, CommandError> {
-        let have = self.data.len() - self.offset;
-        match usize::try_from(need) {
-            Ok(length) if length <= have => {
-                let taken = self.data.slice(self.offset..self.offset + length);
-                self.offset += length;
-                Ok(taken)
+impl<'a> Fields<'a> {
+    fn new(data: &'a EntryData) -> Fields<'a> {
+        Fields { chunks: data.chunks(), current: None, within: 0, offset: 0, len: data.len() }
+    }
+
+    /// The rest of the chunk that is being read; empty at the end of the payload.
+    fn rest_of_chunk(&mut self, field: &'static str) -> Result<Bytes, CommandError> {
+        while let Some(chunk) = self.chunks.first() {
+            if self.within < chunk.len() {
+                let unreadable =
+                    |error: std::io::Error| CommandError::Unreadable { field, error: error.to_string() };
+                let bytes = match self.current.take() {
+                    Some(bytes) => bytes,
+                    None => chunk.read().map_err(unreadable)?,
+                };
+                let rest = bytes.slice(self.within..);
+                self.current = Some(bytes);
+                return Ok(rest);
             }
-            _ => Err(CommandError::Truncated { field, need, offset: self.offset, have }),
+            self.next_chunk();
         }
+        Ok(Bytes::new())
+    }
+
+    fn next_chunk(&mut self) {
+        self.chunks = self.chunks.get(1..).unwrap_or_default();
+        self.current = None;
+        self.within = 0;
+    }
+
+    fn advance(&mut self, bytes: usize) {
+        self.within += bytes;
+        self.offset += bytes;
+    }
+
+    fn take(&mut self, field: &'static str, need: u64) -> Result<Bytes, CommandError> {
+        let have = self.len - self.offset;
+        let length = match usize::try_from(need) {
+            Ok(length) if length <= have => length,
+            _ => return Err(CommandError::Truncated { field, need, offset: self.offset, have }),
+        };
+        let first = self.rest_of_chunk(field)?;
+        if length <= first.len() {
+            self.advance(length);
+            return Ok(first.slice(..length));
+        }
+        let mut taken = BytesMut::with_capacity(length);
+        while taken.len() < length {
+            let rest = self.rest_of_chunk(field)?;
+            let count = rest.len().min(length - taken.len());
+            taken.extend_from_slice(&rest[..count]);
+            self.advance(count);
+        }
+        Ok(taken.freeze())
+    }
+
+    /// A page: the chunk itself if it is one, so that it need not be read here.
+    fn page(&mut self, field: &'static str) -> Result<Chunk, CommandError> {
+        while self.chunks.first().is_some_and(|chunk| self.within >= chunk.len()) {
+            self.next_chunk();
+        }
+        if let Some(Chunk::Stored(stored)) = self.chunks.first()
+            && self.within == 0
+        {
+            let chunk = Chunk::Stored(stored.clone());
+            self.advance(PAGE_SIZE);
+            return Ok(chunk);
+        }
+        Ok(Chunk::Memory(self.take(field, PAGE_SIZE as u64)?))
     }
 
     fn number(&mut self, field: &'static str, bytes: u64) -> Result<u64, CommandError> {
@@ -124,14 +197,26 @@ impl Fields<'_> {
         Ok(taken.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
     }
 
+    /// A text with its NUL, padded to words.
     fn text(&mut self, field: &'static str) -> Result<Bytes, CommandError> {
-        let rest = self.data.slice(self.offset..);
-        let have = rest.len();
-        let Some(length) = rest.iter().position(|byte| *byte == 0) else {
-            return Err(CommandError::Truncated { field, need: have as u64 + 1, offset: self.offset, have });
-        };
-        let padded = (length + 1).next_multiple_of(8);
-        Ok(self.take(field, padded as u64)?.slice(..length))
+        let (start, have) = (self.offset, self.len - self.offset);
+        let mut text = BytesMut::new();
+        loop {
+            let left = self.len - self.offset;
+            if left == 0 {
+                return Err(CommandError::Truncated { field, need: have as u64 + 1, offset: start, have });
+            }
+            let word = self.take(field, left.min(8) as u64)?;
+            if let Some(end) = word.iter().position(|byte| *byte == 0) {
+                if word.len() < 8 {
+                    let need = (text.len() + 8) as u64;
+                    return Err(CommandError::Truncated { field, need, offset: start, have });
+                }
+                text.extend_from_slice(&word[..end]);
+                return Ok(text.freeze());
+            }
+            text.extend_from_slice(&word);
+        }
     }
 }
 
@@ -140,8 +225,8 @@ impl Command {
     ///
     /// # Errors
     /// Anything that this node cannot apply: it must stop, never skip.
-    pub fn decode(data: &Bytes) -> Result<Command, CommandError> {
-        let mut fields = Fields { data, offset: 0 };
+    pub fn decode(data: &EntryData) -> Result<Command, CommandError> {
+        let mut fields = Fields::new(data);
         let format = fields.number("format", 1)?;
         let kind = fields.number("type", 1)?;
         fields.take("unused", 6)?;
@@ -174,16 +259,16 @@ fn decode_frames(fields: &mut Fields<'_>) -> Result<Frames, CommandError> {
         return Err(CommandError::Value { field: "page_size", value: page_size });
     }
     let numbers = fields.take("page numbers", count * 8)?;
-    let images = fields.take("page images", count * PAGE_SIZE as u64)?;
+    let (need, have) = (count * PAGE_SIZE as u64, fields.len - fields.offset);
+    if need > have as u64 {
+        return Err(CommandError::Truncated { field: "page images", need, offset: fields.offset, have });
+    }
     let pages = numbers
         .chunks_exact(8)
-        .enumerate()
-        .map(|(position, bytes)| {
+        .map(|bytes| {
             let number = bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte));
             match u32::try_from(number) {
-                Ok(number @ 1..=0x7fff_ffff) => {
-                    Ok((PageNumber(number), images.slice(position * PAGE_SIZE..(position + 1) * PAGE_SIZE)))
-                }
+                Ok(number @ 1..=0x7fff_ffff) => Ok((PageNumber(number), fields.page("page images")?)),
                 _ => Err(CommandError::Value { field: "page number", value: number }),
             }
         })
@@ -206,7 +291,7 @@ mod tests {
 
         assert_eq!(data.len(), 8248);
         #[rustfmt::skip]
-        assert_eq!(&data.contiguous()[..0x39], [
+        assert_eq!(&data.contiguous().unwrap()[..0x39], [
             0x01, 0x02, 0, 0, 0, 0, 0, 0, 0x74, 0x65, 0x73, 0x74, 0x2e, 0x64, 0x62, 0,
             0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0,
             2, 0, 0, 0, 0, 0x10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0,
@@ -219,23 +304,23 @@ mod tests {
     // conformance: state-machine 2
     #[test]
     fn commands_of_all_versions_decode() {
-        let decode = |bytes: &[u8]| Command::decode(&Bytes::copy_from_slice(bytes));
-        assert_eq!(
+        let decode = |bytes: &[u8]| Command::decode(&EntryData::from_bytes(Bytes::copy_from_slice(bytes)));
+        assert!(matches!(
             decode(b"\x01\x01\xff\xff\xff\xff\xff\xfftest.db\0").unwrap(),
-            Command::Open { name: Bytes::from_static(b"test.db") }
-        );
-        assert_eq!(
+            Command::Open { name } if name == b"test.db"[..]
+        ));
+        assert!(matches!(
             decode(b"\x01\x01\0\0\0\0\0\0eightchr\0\0\0\0\0\0\0\0").unwrap(),
-            Command::Open { name: Bytes::from_static(b"eightchr") }
-        );
-        assert_eq!(
+            Command::Open { name } if name == b"eightchr"[..]
+        ));
+        assert!(matches!(
             decode(b"\x01\x03\0\0\0\0\0\0\x05\0\0\0\0\0\0\0").unwrap(),
             Command::Undo { transaction: 5 }
-        );
-        assert_eq!(
+        ));
+        assert!(matches!(
             decode(b"\x01\x04\0\0\0\0\0\0test.db\0").unwrap(),
-            Command::Checkpoint { name: Bytes::from_static(b"test.db") }
-        );
+            Command::Checkpoint { name } if name == b"test.db"[..]
+        ));
         for bad in [
             &b""[..],
             b"\x02\x01\0\0\0\0\0\0test.db\0",
@@ -252,19 +337,28 @@ mod tests {
     #[test]
     fn frames_keep_order_and_duplicates_and_ignore_unused_bytes() {
         let pages = [(PageNumber(559), page(1)), (PageNumber(3), page(2)), (PageNumber(559), page(3))];
-        let mut bytes = encode_frames(b"db", &pages).contiguous().to_vec();
+        let mut bytes = encode_frames(b"db", &pages).contiguous().unwrap().to_vec();
         for unused in [2, 7, 29, 30, 31, 38, 39] {
             bytes[unused] = 0xff;
         }
+        let whole = Bytes::from(bytes);
+        for cut in [1, 8, 13, 1000, 4096, whole.len()] {
+            let data = EntryData::from_chunks(
+                whole.chunks(cut).map(|chunk| Bytes::copy_from_slice(chunk).into()).collect(),
+            );
 
-        let Command::Frames(frames) = Command::decode(&bytes.clone().into()).unwrap() else {
-            panic!("no frames")
-        };
+            let Command::Frames(frames) = Command::decode(&data).unwrap() else { panic!("no frames") };
 
-        let expected: Vec<_> = pages.iter().map(|(number, page)| (*number, page.bytes())).collect();
-        assert_eq!(frames, Frames { name: Bytes::from_static(b"db"), pages: expected });
-        for length in 0..bytes.len() {
-            assert!(Command::decode(&Bytes::copy_from_slice(&bytes[..length])).is_err(), "{length}");
+            assert_eq!(frames.name, b"db"[..]);
+            let found: Vec<_> =
+                frames.pages.iter().map(|(number, chunk)| (*number, chunk.read().unwrap())).collect();
+            let expected: Vec<_> =
+                pages.iter().map(|(number, page)| (*number, page.chunk().read().unwrap())).collect();
+            assert_eq!(found, expected);
+        }
+        for length in 0..whole.len() {
+            let data = EntryData::from_bytes(whole.slice(..length));
+            assert!(Command::decode(&data).is_err(), "{length}");
         }
     }
 
@@ -284,11 +378,11 @@ mod tests {
     // conformance: state-machine 4
     #[test]
     fn an_announced_count_costs_no_memory_and_partial_transactions_are_refused() {
-        let good = encode_frames(b"db", &[(PageNumber(1), page(0))]).contiguous().to_vec();
+        let good = encode_frames(b"db", &[(PageNumber(1), page(0))]).contiguous().unwrap().to_vec();
         for (offset, value) in [(32, 0xff), (28, 0), (37, 0x20), (40, 0), (47, 1)] {
             let mut bytes = good.clone();
             bytes[offset] = value;
-            assert!(Command::decode(&bytes.into()).is_err(), "{offset}");
+            assert!(Command::decode(&EntryData::from_bytes(bytes.into())).is_err(), "{offset}");
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 
-use crate::pages::{PageRef, Root};
+use crate::pages::{PageRef, PageSpace, Root};
 use crate::types::PageNumber;
 use crate::types::config::{DATABASE_NAME_MAX_BYTES, PAGE_SIZE};
 
@@ -32,6 +32,14 @@ pub enum ContentError {
         /// What happened.
         error: io::Error,
     },
+    /// A page cannot be kept.
+    #[error("page {number} of a snapshot: {error}")]
+    Store {
+        /// Which page.
+        number: PageNumber,
+        /// What happened.
+        error: io::Error,
+    },
     /// A value that cannot be.
     #[error("snapshot content at byte {offset}: {field} is {value}")]
     Value {
@@ -44,7 +52,8 @@ pub enum ContentError {
     },
 }
 
-fn page_one_size(page: &PageRef) -> u32 {
+/// Size in pages that page 1 tells.
+fn page_one_size(page: &PageRef) -> io::Result<u32> {
     page.with(|bytes| u32::from_be_bytes([bytes[28], bytes[29], bytes[30], bytes[31]]))
 }
 
@@ -56,7 +65,9 @@ impl Content {
     /// The content of these roots. A deleted database is left out: old versions would misread it.
     #[must_use]
     pub fn new(databases: Vec<(Vec<u8>, Root)>) -> Content {
-        let exists = |root: &Root| root.get(PageNumber(1)).is_some_and(|page| page_one_size(page) != 0);
+        let exists = |root: &Root| {
+            root.get(PageNumber(1)).is_some_and(|page| page_one_size(page).is_ok_and(|size| size != 0))
+        };
         Content { databases: databases.into_iter().filter(|(_, root)| exists(root)).collect() }
     }
 
@@ -72,7 +83,7 @@ impl Content {
     /// Writes the merged form: no WAL, pages 1 to n in order, zeros for a page that was never written.
     ///
     /// # Errors
-    /// The writer's.
+    /// The writer's; a page cannot be read.
     pub fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
         out.write_all(&FORMAT.to_le_bytes())?;
         out.write_all(&(self.databases.len() as u64).to_le_bytes())?;
@@ -83,7 +94,7 @@ impl Content {
             out.write_all(&0u64.to_le_bytes())?;
             for number in 1..=root.page_count() {
                 match root.get(PageNumber(number)) {
-                    Some(page) => page.with(|bytes| out.write_all(bytes))?,
+                    Some(page) => page.scan(|bytes| out.write_all(bytes))??,
                     None => out.write_all(&ZEROS)?,
                 }
             }
@@ -94,6 +105,7 @@ impl Content {
 
 struct Input<'a> {
     stream: &'a mut dyn Read,
+    space: &'a PageSpace,
     offset: u64,
 }
 
@@ -139,19 +151,19 @@ impl Input<'_> {
         self.stream.read(&mut rest).map(drop).map_err(|error| ContentError::Io { offset: self.offset, error })
     }
 
-    fn page(&mut self) -> Result<PageRef, ContentError> {
+    fn page(&mut self, number: PageNumber) -> Result<PageRef, ContentError> {
         let mut page = [0; PAGE_SIZE];
         self.fill(&mut page)?;
-        Ok(PageRef::new(&page))
+        self.space.page(number, &page).map_err(|error| ContentError::Store { number, error })
     }
 }
 
-/// Reads a snapshot of any version: names and pages. Memory follows the pages received.
+/// Reads a snapshot of any version: names and pages, which go to `space` one by one. Memory follows the pages received.
 ///
 /// # Errors
 /// The stream's, and anything that is no snapshot.
-pub fn read(stream: &mut dyn Read) -> Result<Vec<DatabaseImage>, ContentError> {
-    let mut input = Input { stream, offset: 0 };
+pub fn read(stream: &mut dyn Read, space: &PageSpace) -> Result<Vec<DatabaseImage>, ContentError> {
+    let mut input = Input { stream, space, offset: 0 };
     let format = input.word()?;
     if format != FORMAT {
         return input.invalid("format", format);
@@ -174,14 +186,17 @@ fn read_database(input: &mut Input<'_>, main_size: u64, wal_size: u64) -> Result
         return input.invalid("main_size", main_size);
     }
     let mut pages = Vec::new();
-    for _ in 0..main_size / page {
-        pages.push(input.page()?);
+    for index in 0..main_size / page {
+        // Below u32::MAX, checked above.
+        pages.push(input.page(PageNumber(index as u32 + 1))?);
     }
     if wal_size > 0 {
         lay_wal_over(input, wal_size, &mut pages)?;
     }
     // What a shrink left behind on nodes up to 1.18.1. spec: state-machine 3.1.
-    if let Some(size) = pages.first().map(page_one_size)
+    let offset = input.offset;
+    let size = pages.first().map(page_one_size).transpose();
+    if let Some(size) = size.map_err(|error| ContentError::Io { offset, error })?
         && size != 0
         && (size as usize) < pages.len()
     {
@@ -207,7 +222,7 @@ fn lay_wal_over(input: &mut Input<'_>, wal_size: u64, pages: &mut Vec<PageRef>) 
             return input.invalid("page number of a WAL frame", 0);
         }
         size = Some(u32::from_be_bytes([header[4], header[5], header[6], header[7]]));
-        newest.insert(number, input.page()?);
+        newest.insert(number, input.page(PageNumber(number))?);
     }
     let Some(size) = size else { return Ok(()) };
     if size == 0 || u64::from(size) > pages.len() as u64 + newest.len() as u64 + 1 {
@@ -250,12 +265,12 @@ mod tests {
 
         assert_eq!(bytes.len() as u64, content.size());
         assert_eq!(bytes[..24], *b"\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0b\0\0\0\0\0\0\0");
-        let databases = read(&mut &bytes[..]).unwrap();
+        let databases = read(&mut &bytes[..], &PageSpace::memory()).unwrap();
         assert_eq!(databases.len(), 2);
         assert_eq!(databases[0], (b"b".to_vec(), vec![page_one(1)]));
         assert_eq!(databases[1].1, [page_one(3), PageRef::new(&ZEROS), image]);
         for length in (0..bytes.len()).step_by(501) {
-            assert!(read(&mut &bytes[..length]).is_err(), "{length}");
+            assert!(read(&mut &bytes[..length], &PageSpace::memory()).is_err(), "{length}");
         }
     }
 
@@ -270,17 +285,17 @@ mod tests {
         bytes.extend_from_slice(b"b\0\0\0\0\0\0\0");
         bytes.extend_from_slice(&0x1000u64.to_le_bytes());
         bytes.extend_from_slice(&0x2050u64.to_le_bytes());
-        page_one(1).with(|page| bytes.extend_from_slice(page));
+        page_one(1).with(|page| bytes.extend_from_slice(page)).unwrap();
         bytes.extend_from_slice(&[0; 32]);
         for (number, size, image) in [(1u32, 0u32, page_one(2)), (2, 2, PageRef::new(&[0x5a; PAGE_SIZE]))] {
             bytes.extend_from_slice(&number.to_be_bytes());
             bytes.extend_from_slice(&size.to_be_bytes());
             bytes.extend_from_slice(&[0; 16]);
-            image.with(|page| bytes.extend_from_slice(page));
+            image.with(|page| bytes.extend_from_slice(page)).unwrap();
         }
 
         assert_eq!(bytes.len(), 12408);
-        let databases = read(&mut &bytes[..]).unwrap();
+        let databases = read(&mut &bytes[..], &PageSpace::memory()).unwrap();
 
         assert_eq!(databases[0].1, [page_one(2), PageRef::new(&[0x5a; PAGE_SIZE])]);
     }
@@ -291,6 +306,6 @@ mod tests {
         for word in [1u64, u64::MAX, 0x61, !4095u64, 0] {
             bytes.extend_from_slice(&word.to_le_bytes());
         }
-        assert!(read(&mut &bytes[..]).is_err());
+        assert!(read(&mut &bytes[..], &PageSpace::memory()).is_err());
     }
 }

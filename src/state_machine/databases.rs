@@ -1,11 +1,12 @@
 //! Committed entries become versions of the page store; snapshots come and go. Never skips an entry: an error is final
 //! for the node. spec: state-machine 2, 3.3.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::sync::Arc;
 
-use crate::pages::{BadPage, DatabaseImages, NameError, PageRef, PageStore, ReplaceError};
-use crate::types::{Entry, EntryKind, LogIndex};
+use crate::pages::{BadPage, DatabaseImages, NameError, PageRef, PageSpace, PageStore, ReplaceError};
+use crate::types::scratch::is_no_space;
+use crate::types::{Entry, EntryKind, LogIndex, PageNumber};
 
 use super::command::{self, Command, CommandError, Frames};
 use super::content::{self, Content, ContentError};
@@ -19,7 +20,7 @@ pub struct Databases {
 }
 
 /// Why an entry cannot be applied.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     /// It does not decode.
     #[error(transparent)]
@@ -30,6 +31,23 @@ pub enum ApplyError {
     /// One of its pages cannot be.
     #[error(transparent)]
     Page(#[from] BadPage),
+    /// A page cannot be read from the entry or written to the page file.
+    #[error("page {number}: {error}")]
+    Io {
+        /// Which page.
+        number: PageNumber,
+        /// What happened.
+        error: io::Error,
+    },
+}
+
+impl ApplyError {
+    /// Whether nothing but space was missing: the entry can be applied when there is some.
+    #[must_use]
+    pub fn is_no_space(&self) -> bool {
+        let ApplyError::Io { error, .. } = self else { return false };
+        is_no_space(error)
+    }
 }
 
 /// Why a snapshot cannot be restored.
@@ -64,7 +82,7 @@ impl Databases {
         {
             return Ok(());
         }
-        match Command::decode(&entry.data.contiguous())? {
+        match Command::decode(&entry.data)? {
             Command::Open { .. } | Command::Undo { .. } | Command::Checkpoint { .. } => Ok(()),
             Command::Frames(frames) => self.apply_frames(&frames),
         }
@@ -72,13 +90,27 @@ impl Databases {
 
     fn apply_frames(&self, frames: &Frames) -> Result<(), ApplyError> {
         let database = self.store.open(&frames.name, &self.empty_page)?;
-        // Images are copied: one small page must not keep a large entry alive.
-        let pages = frames
-            .pages
-            .iter()
-            .filter_map(|(number, image)| Some((*number, PageRef::from_slice(image)?)))
-            .collect();
-        Ok(database.apply_pages(pages)?)
+        let space = self.store.space();
+        // Images in memory are copied: one small page must not keep a large entry alive.
+        let pages = frames.pages.iter().map(|(number, image)| {
+            let number = *number;
+            let page = space.page_of(number, image).map_err(|error| ApplyError::Io { number, error })?;
+            Ok((number, page))
+        });
+        Ok(database.apply_pages(pages.collect::<Result<_, ApplyError>>()?)?)
+    }
+
+    /// Whether applying this entry reads or writes the page file.
+    #[must_use]
+    pub fn may_wait(&self, entry: &Entry) -> bool {
+        // An own entry's pages are there already, unless its epoch has ended: rare enough.
+        self.store.space().file().is_some() && entry.kind == EntryKind::Command && entry.token.is_none()
+    }
+
+    /// Where the pages of the databases live.
+    #[must_use]
+    pub fn space(&self) -> &PageSpace {
+        self.store.space()
     }
 
     /// The databases as they are, unmoved by what is applied later.
@@ -100,11 +132,11 @@ pub struct RestorableDatabases {
 }
 
 impl RestorableDatabases {
-    /// Reads the content of a snapshot.
+    /// Reads the content of a snapshot; its pages go to `space`.
     ///
     /// # Errors
-    /// It does not decode, or holds what cannot be a database.
-    pub fn read(stream: &mut dyn Read) -> Result<RestorableDatabases, RestoreError> {
-        Ok(RestorableDatabases { images: DatabaseImages::check(content::read(stream)?)? })
+    /// It does not decode, holds what cannot be a database, or a page cannot be written.
+    pub fn read(stream: &mut dyn Read, space: &PageSpace) -> Result<RestorableDatabases, RestoreError> {
+        Ok(RestorableDatabases { images: DatabaseImages::check(content::read(stream, space)?)? })
     }
 }

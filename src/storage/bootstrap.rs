@@ -56,6 +56,7 @@ pub(super) fn write_configuration(
     }
     let data = EntryData::from_bytes(bytes.clone());
     let entry = Entry { term: Term(1), kind: EntryKind::Change, data, token: None };
-    let prefix = encode_batch_prefix(&[entry]);
+    let prefix =
+        encode_batch_prefix(&[entry]).map_err(|source| StorageError::Payload { first: index, source })?;
     directory.make_file(&closed_name(index, index), &[&FORMAT_WORD, &prefix, &bytes])
 }

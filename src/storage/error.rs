@@ -57,6 +57,15 @@ pub enum BatchError {
     /// Payload length is not a multiple of 8.
     #[error("entry buffers must be 8-byte aligned")]
     Unaligned,
+    /// The file cannot be read, or a payload cannot be kept.
+    #[error("{0}")]
+    Unreadable(String),
+}
+
+impl From<io::Error> for BatchError {
+    fn from(error: io::Error) -> BatchError {
+        BatchError::Unreadable(error.to_string())
+    }
 }
 
 impl BatchError {
@@ -64,7 +73,7 @@ impl BatchError {
     #[must_use]
     pub fn kind(&self) -> StorageErrorKind {
         match self {
-            BatchError::ShortRead { .. } => StorageErrorKind::Io,
+            BatchError::ShortRead { .. } | BatchError::Unreadable(_) => StorageErrorKind::Io,
             BatchError::EntryType(_) => StorageErrorKind::Malformed,
             BatchError::Unaligned => StorageErrorKind::Invalid,
             BatchError::ZeroCount
@@ -264,6 +273,14 @@ pub enum StorageError {
     /// A file that is to be made is there.
     #[error("file {0} already exists")]
     Exists(String),
+    /// A part of an entry that is to be written is not in memory and cannot be read.
+    #[error("entries from {first}: {source}")]
+    Payload {
+        /// Index of the first entry of the batch.
+        first: LogIndex,
+        /// Of the page file.
+        source: io::Error,
+    },
     /// The file system.
     #[error("{what}: {source}")]
     Io {
@@ -314,7 +331,7 @@ impl StorageError {
             StorageError::ConfigurationTooBig { .. } => StorageErrorKind::TooBig,
             StorageError::Configuration(_) => StorageErrorKind::Invalid,
             StorageError::Exists(_) => StorageErrorKind::Exists,
-            StorageError::Io { .. } => StorageErrorKind::Io,
+            StorageError::Io { .. } | StorageError::Payload { .. } => StorageErrorKind::Io,
         }
     }
 }

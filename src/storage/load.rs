@@ -10,8 +10,11 @@ use super::disk::OpenMode;
 use super::error::{StorageError, StorageErrorKind};
 use super::metadata::Metadata;
 use super::segment::{self, SegmentName, closed_name, decode_closed, decode_open, parse_name};
+use super::segment_content::{SegmentContent, SegmentFile};
 use super::snapshot_meta::{SnapshotFile, SnapshotMeta, SnapshotName};
 use crate::types::clock::WallClock;
+use crate::types::config::LOG_TRAILING_MAX_BYTES;
+use crate::types::payload::PayloadStore;
 use crate::types::{Entry, LogIndex};
 
 /// How a directory is loaded.
@@ -21,6 +24,9 @@ pub struct LoadOptions {
     pub auto_recovery: bool,
     /// Names the files that are set aside.
     pub wall_clock: Arc<dyn WallClock>,
+    /// Where payloads go that need not be in memory. Without it they stay there, and all entries are read; with it old
+    /// ones that the snapshot contains are not.
+    pub payloads: Option<Arc<dyn PayloadStore>>,
 }
 
 /// Content of a data directory.
@@ -32,7 +38,7 @@ pub struct Loaded {
     pub snapshot: Option<SnapshotFile>,
     /// Index of the first of the entries, or of the next one if there are none.
     pub first_index: LogIndex,
-    /// All entries, also those that the snapshot contains.
+    /// All entries that were read, also some that the snapshot contains.
     pub entries: Vec<Entry>,
 }
 
@@ -74,6 +80,7 @@ struct ClosedSegment {
     name: String,
     first: LogIndex,
     last: LogIndex,
+    bytes: u64,
 }
 
 struct Listing {
@@ -97,6 +104,9 @@ fn load_once(directory: &Directory, options: &LoadOptions) -> Result<Loaded, Sto
     let mut first_index = LogIndex(1);
     if let Some(snapshot) = &snapshot {
         filter_closed(&mut listing, snapshot)?;
+        if options.payloads.is_some() {
+            leave_out_covered(&mut listing, snapshot.meta.index);
+        }
         first_index = listing.closed.first().map_or(snapshot.meta.index.next(), |segment| segment.first);
     }
     let has_segments = !listing.closed.is_empty() || !listing.open.is_empty();
@@ -123,7 +133,7 @@ fn list(directory: &Directory) -> Result<Listing, StorageError> {
     for (name, bytes) in &files {
         match parse_name(name) {
             Some(SegmentName::Closed { first, last }) => {
-                closed.push(ClosedSegment { name: name.clone(), first, last });
+                closed.push(ClosedSegment { name: name.clone(), first, last, bytes: *bytes });
             }
             Some(SegmentName::Open { counter }) => open.push((counter, name.clone())),
             None => {}
@@ -164,6 +174,36 @@ fn filter_closed(listing: &mut Listing, snapshot: &SnapshotFile) -> Result<(), S
     }
 }
 
+/// Leaves out the oldest segments that nobody would keep in memory: the snapshot contains all their entries.
+fn leave_out_covered(listing: &mut Listing, snapshot: LogIndex) {
+    let covered = listing.closed.iter().take_while(|segment| segment.last <= snapshot).count();
+    let mut bytes = 0;
+    let newest_first = listing.closed[..covered].iter().rev();
+    let kept = newest_first.take_while(|segment| {
+        bytes += segment.bytes;
+        bytes <= LOG_TRAILING_MAX_BYTES as u64
+    });
+    // One is read in any case: the term of its last entry is asked for.
+    let kept = kept.count().max(1).min(covered);
+    listing.closed.drain(..covered - kept);
+}
+
+/// The content of a segment: in memory, or where it lies.
+fn open_content(directory: &Directory, options: &LoadOptions, name: &str) -> Result<Content, StorageError> {
+    let Some(payloads) = &options.payloads else {
+        return Ok(Content::Memory(directory.read(name)?));
+    };
+    let path = directory.file(name);
+    let opened = directory.disk().open(&path, OpenMode::Read);
+    let content = opened.and_then(|file| SegmentFile::new(file, payloads.clone()));
+    content.map(Content::File).map_err(|source| StorageError::io("read", &path, source))
+}
+
+enum Content {
+    Memory(Bytes),
+    File(SegmentFile),
+}
+
 fn load_closed(
     directory: &Directory,
     options: &LoadOptions,
@@ -176,7 +216,11 @@ fn load_closed(
             return Err(StorageError::UnexpectedSegment { name: segment.name.clone(), expected });
         }
         let count = segment.last.next().0.saturating_sub(segment.first.0);
-        match decode_closed(&directory.read(&segment.name)?, count) {
+        let decoded = match open_content(directory, options, &segment.name)? {
+            Content::Memory(content) => decode_closed(&content, count),
+            Content::File(content) => decode_closed(&content, count),
+        };
+        match decoded {
             Ok(entries) => loaded.entries.extend(entries),
             Err(error) => {
                 if error.kind() == StorageErrorKind::Corrupt
@@ -200,11 +244,16 @@ fn load_open(
     loaded: &mut Loaded,
 ) -> Result<(), StorageError> {
     for (position, name) in listing.open.iter().enumerate() {
-        let content = directory.read(name)?;
-        match decode_open(&content).and_then(|good| release_tail(&content, good)) {
+        let (len, decoded) = match open_content(directory, options, name)? {
+            Content::Memory(content) => {
+                (content.len(), decode_open(&content).and_then(|good| release_tail(&content, good)))
+            }
+            Content::File(content) => (content.length(), decode_open(&content)),
+        };
+        match decoded {
             Ok(good) => {
                 let first = loaded.last_index().next();
-                close(directory, name, first, &good, content.len())?;
+                close(directory, name, first, &good, len)?;
                 loaded.entries.extend(good.entries);
             }
             Err(error) => {
@@ -264,4 +313,34 @@ fn set_aside<'a>(
         directory.rename(name, &format!("corrupt-{now}-{name}"))?;
     }
     directory.sync()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_segments_are_left_out_only_if_the_snapshot_contains_them_and_newer_ones_fill_the_bound() {
+        let mib = 1 << 20;
+        // Last index of each segment and its length.
+        for (segments, snapshot, first_kept) in [
+            (&[(10, 20 * mib), (20, 20 * mib), (30, 20 * mib), (40, 20 * mib)][..], 35, 30),
+            (&[(10, 10 * mib), (20, 10 * mib), (30, 10 * mib), (40, 20 * mib)], 35, 10),
+            (&[(10, 20 * mib), (20, 20 * mib)], 9, 10),
+            (&[(10, 20 * mib), (20, 900 * mib)], 20, 20),
+            (&[], 20, 0),
+        ] {
+            let closed = segments.iter().map(|(last, bytes)| ClosedSegment {
+                name: String::new(),
+                first: LogIndex(last - 9),
+                last: LogIndex(*last),
+                bytes: *bytes,
+            });
+            let mut listing = Listing { snapshot: None, closed: closed.collect(), open: Vec::new() };
+
+            leave_out_covered(&mut listing, LogIndex(snapshot));
+
+            assert_eq!(listing.closed.first().map_or(0, |segment| segment.last.0), first_kept);
+        }
+    }
 }

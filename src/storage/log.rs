@@ -4,7 +4,7 @@
 //! what a failed write left behind is cut off, and the entries go to another segment. spec: disk-format 4, 8, 10, 11.
 
 use std::collections::VecDeque;
-use std::io::{ErrorKind, IoSlice};
+use std::io::{self, ErrorKind, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -145,6 +145,8 @@ pub struct LogWriter {
     vote_in_doubt: bool,
     failing: bool,
     may_prepare: bool,
+    /// Why nothing can be appended any more: entries that could not be read from the page file.
+    lost: Option<String>,
     _lock: DirectoryLock,
 }
 
@@ -170,6 +172,7 @@ impl LogWriter {
             vote_in_doubt: false,
             failing: false,
             may_prepare: true,
+            lost: None,
             _lock: lock,
         }
     }
@@ -186,9 +189,20 @@ impl LogWriter {
     /// Appended entries do not follow the log.
     pub fn process(&mut self, requests: Vec<LogRequest>) -> Progress {
         self.queue.extend(requests);
+        if let Some(error) = &self.lost {
+            let error =
+                StorageError::Payload { first: self.next_index, source: io::Error::other(error.clone()) };
+            self.fail_all(&error);
+        }
         while !self.queue.is_empty() {
             match self.step() {
                 Ok(()) => self.report_success(),
+                // What was to be written has gone: no later try can write it, nor anything behind it.
+                Err(error @ StorageError::Payload { .. }) => {
+                    tracing::error!(%error, "entries are lost before they were written");
+                    self.fail_all(&error);
+                    self.lost = Some(error.to_string());
+                }
                 Err(error) => {
                     self.report_failure(&error);
                     return Progress::RetryAfter(RETRY_INTERVAL);
@@ -268,7 +282,10 @@ impl LogWriter {
                 "entries from {first_index} appended to a log whose next index is {next}"
             );
             let skipped = if position == 0 { self.front_written } else { 0 };
-            batches.extend(entries[skipped..].chunks(BATCH_ENTRIES_MAX).map(Batch::new));
+            for entries in entries[skipped..].chunks(BATCH_ENTRIES_MAX) {
+                let batch = Batch::new(entries);
+                batches.push(batch.map_err(|source| StorageError::Payload { first: next, source })?);
+            }
             next = next.plus(entries.len() as u64);
             ends.push(batches.len());
         }
@@ -374,7 +391,7 @@ impl LogWriter {
 
     fn fail_all(&mut self, error: &StorageError) {
         for request in std::mem::take(&mut self.queue) {
-            let error = std::io::Error::other(format!("the log was closed: {error}"));
+            let error = io::Error::other(format!("the log was closed: {error}"));
             let path = self.segments.directory().path().to_path_buf();
             request.into_done()(Err(failed("write the log", path, error)));
         }

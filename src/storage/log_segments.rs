@@ -7,9 +7,11 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::types::config::{SYNC_BYTES_LARGE, WRITTEN_OUT_AT_ONCE_BYTES};
+use bytes::Bytes;
+
+use crate::types::config::{PAYLOAD_WINDOW_BYTES, SYNC_BYTES_LARGE, WRITTEN_OUT_AT_ONCE_BYTES};
 use crate::types::tasks::BlockingPool;
-use crate::types::{Entry, LogIndex};
+use crate::types::{Chunk, Entry, LogIndex};
 
 use super::checksum::crc32;
 use super::directory::Directory;
@@ -42,10 +44,10 @@ pub(super) struct Batch<'a> {
 
 impl<'a> Batch<'a> {
     /// The batch of `entries`, at least one and at most 262 144.
-    pub(super) fn new(entries: &'a [Entry]) -> Batch<'a> {
-        let prefix = segment::encode_batch_prefix(entries);
+    pub(super) fn new(entries: &'a [Entry]) -> io::Result<Batch<'a>> {
+        let prefix = segment::encode_batch_prefix(entries)?;
         let payload: usize = entries.iter().map(|entry| entry.data.len()).sum();
-        Batch { bytes: (prefix.len() + payload) as u64, prefix, entries }
+        Ok(Batch { bytes: (prefix.len() + payload) as u64, prefix, entries })
     }
 
     /// How many entries.
@@ -84,6 +86,47 @@ impl OpenSegment {
     fn fits(&self, position: u64, bytes: u64) -> bool {
         let end = position.max(FORMAT_BYTES) + bytes;
         end == self.reserved || end + PREAMBLE_BYTES <= self.reserved
+    }
+}
+
+/// A piece of a batch, read for it or in memory anyway.
+enum Piece<'a> {
+    Borrowed(&'a [u8]),
+    Read(Bytes),
+}
+
+/// Bytes on their way to a segment: those that lie in memory anyway all at once, others window by window.
+struct Pieces<'a> {
+    file: &'a mut dyn DiskFile,
+    offset: u64,
+    window: Vec<Piece<'a>>,
+    /// Bytes of the window that were read for it.
+    stored: usize,
+}
+
+impl<'a> Pieces<'a> {
+    fn push(&mut self, bytes: &'a [u8]) {
+        self.window.push(Piece::Borrowed(bytes));
+    }
+
+    /// Takes bytes that were read; whether the window is full then.
+    fn push_read(&mut self, bytes: Bytes) -> bool {
+        self.stored += bytes.len();
+        self.window.push(Piece::Read(bytes));
+        self.stored >= PAYLOAD_WINDOW_BYTES
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let slices = self.window.iter().map(|piece| match piece {
+            Piece::Borrowed(bytes) => IoSlice::new(bytes),
+            Piece::Read(bytes) => IoSlice::new(bytes),
+        });
+        let slices: Vec<IoSlice<'_>> = slices.filter(|slice| !slice.is_empty()).collect();
+        self.file.write_vectored_at(&slices, self.offset)?;
+        self.offset += slices.iter().map(|slice| slice.len() as u64).sum::<u64>();
+        self.window.clear();
+        self.stored = 0;
+        Ok(())
     }
 }
 
@@ -191,24 +234,33 @@ impl LogSegments {
     pub(super) fn write(&mut self, batches: &[Batch<'_>]) -> Result<u64, StorageError> {
         let current = self.current.as_mut().expect("make_room made a segment ready");
         assert!(!current.in_doubt, "segment {} is in doubt and must not be written to", current.name);
-        let mut slices = Vec::new();
+        let mut pieces =
+            Pieces { file: current.file.as_mut(), offset: current.used, window: Vec::new(), stored: 0 };
+        let path = || self.directory.path().join(&current.name);
+        let first = if current.used == 0 { current.first } else { current.last.next() };
+        current.in_doubt = true;
         if current.used == 0 {
-            slices.push(IoSlice::new(&FORMAT_WORD));
+            pieces.push(&FORMAT_WORD);
         }
+        let failed = |error| failed("write to segment", path(), error);
         for batch in batches {
-            slices.push(IoSlice::new(&batch.prefix));
-            for entry in batch.entries {
-                slices.extend(
-                    entry.data.chunks().iter().filter(|chunk| !chunk.is_empty()).map(|c| IoSlice::new(c)),
-                );
+            pieces.push(&batch.prefix);
+            for chunk in batch.entries.iter().flat_map(|entry| entry.data.chunks()) {
+                match chunk {
+                    Chunk::Memory(bytes) => pieces.push(bytes),
+                    Chunk::Stored(stored) => {
+                        let bytes =
+                            stored.read().map_err(|source| StorageError::Payload { first, source })?;
+                        if pieces.push_read(bytes) {
+                            pieces.flush().map_err(failed)?;
+                        }
+                    }
+                }
             }
         }
-        let bytes: u64 = slices.iter().map(|slice| slice.len() as u64).sum();
-        current.in_doubt = true;
-        let written = current.file.write_vectored_at(&slices, current.used);
-        written
-            .and_then(|()| current.file.sync_data())
-            .map_err(|error| failed("write to segment", self.directory.path().join(&current.name), error))?;
+        pieces.flush().map_err(failed)?;
+        let bytes = pieces.offset - current.used;
+        current.file.sync_data().map_err(failed)?;
         current.in_doubt = false;
         current.syncs += 1;
         if current.used == 0 {
@@ -587,13 +639,13 @@ fn shorten(content: &[u8], keep: u64) -> io::Result<Vec<u8>> {
 
 /// The entries of a segment's content but the first, in one batch.
 fn without_first(content: Vec<u8>, count: u64) -> io::Result<Vec<u8>> {
-    let entries = segment::decode_closed(&content.into(), count)
+    let entries = segment::decode_closed(&Bytes::from(content), count)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
     let mut out = FORMAT_WORD.to_vec();
     for batch in entries.get(1..).unwrap_or_default().chunks(segment::BATCH_ENTRIES_MAX) {
-        out.extend_from_slice(&segment::encode_batch_prefix(batch));
-        for entry in batch {
-            entry.data.chunks().iter().for_each(|chunk| out.extend_from_slice(chunk));
+        out.extend_from_slice(&segment::encode_batch_prefix(batch)?);
+        for chunk in batch.iter().flat_map(|entry| entry.data.chunks()) {
+            out.extend_from_slice(&chunk.read()?);
         }
     }
     Ok(out)

@@ -323,7 +323,7 @@ fn load(path: &Path) -> super::super::load::Loaded {
     let directory = Directory::open(Arc::new(FileDisk), path).unwrap();
     let lock = directory.lock().unwrap();
     let wall_clock = Arc::new(crate::types::clock::SystemWallClock);
-    let options = super::super::load::LoadOptions { auto_recovery: false, wall_clock };
+    let options = super::super::load::LoadOptions { auto_recovery: false, wall_clock, payloads: None };
     super::super::load::load(&directory, &lock, &options).unwrap()
 }
 

@@ -11,9 +11,13 @@ pub mod log;
 mod log_segments;
 pub mod metadata;
 pub mod recover;
+pub mod scratch;
 pub mod segment;
+pub mod segment_content;
 pub mod snapshot;
 pub mod snapshot_meta;
 
+#[cfg(test)]
+mod payload_tests;
 #[cfg(test)]
 mod tests;

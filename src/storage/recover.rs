@@ -1,11 +1,43 @@
 //! Puts a new configuration behind the log of a node that is not running, and says where a log ends.
 //! spec: disk-format 9.
 
+use std::any::Any;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
 use super::bootstrap::write_configuration;
 use super::directory::{Directory, DirectoryLock};
 use super::error::StorageError;
 use super::load::{LoadOptions, load, load_without_lock};
+use crate::types::config::PAGE_SIZE;
+use crate::types::payload::{PayloadStore, StoredBytes};
 use crate::types::{Configuration, LogIndex, Term};
+
+/// Takes payloads that nobody reads, for whoever only wants to know where a log ends: they need no memory.
+#[derive(Debug)]
+pub struct Forgotten;
+
+impl PayloadStore for Forgotten {
+    fn store(&self, _bytes: &[u8; PAGE_SIZE]) -> io::Result<Arc<dyn StoredBytes>> {
+        Ok(Arc::new(Forgotten))
+    }
+}
+
+impl StoredBytes for Forgotten {
+    fn read(&self) -> io::Result<Bytes> {
+        Err(io::Error::other("this payload was not kept"))
+    }
+
+    fn cached(&self) -> Option<Bytes> {
+        None
+    }
+
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
+    }
+}
 
 /// Appends `configuration` as an entry of term 1, whatever the terms before it. Metadata stays as it is.
 ///

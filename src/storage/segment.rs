@@ -1,10 +1,13 @@
-//! Names and bytes of segments: a format word, then batches of entries. No I/O. spec: disk-format 4.1, 4.4.
+//! Names and bytes of segments: a format word, then batches of entries. spec: disk-format 4.1, 4.4.
+
+use std::io;
 
 use bytes::Bytes;
 
 use super::checksum::crc32;
 use super::error::{BatchError, SegmentError};
-use crate::types::{Entry, EntryData, EntryKind, LogIndex, Term};
+use super::segment_content::SegmentContent;
+use crate::types::{Entry, EntryKind, LogIndex, Term};
 
 /// First 8 bytes of a segment.
 pub const FORMAT_WORD: [u8; 8] = [1, 0, 0, 0, 0, 0, 0, 0];
@@ -74,11 +77,13 @@ pub(super) fn parse_number(text: &str) -> Option<u64> {
 /// Everything of a batch before the payloads: checksums, count, entry headers. The chunks of the payloads follow
 /// unchanged.
 ///
+/// # Errors
+/// A payload that is not in memory cannot be read.
+///
 /// # Panics
 /// If there is no entry, more than `BATCH_ENTRIES_MAX`, or a payload that is not a multiple of 8 or reaches 4 GiB:
 /// the callers have checked that.
-#[must_use]
-pub fn encode_batch_prefix(entries: &[Entry]) -> Vec<u8> {
+pub fn encode_batch_prefix(entries: &[Entry]) -> io::Result<Vec<u8>> {
     assert!((1..=BATCH_ENTRIES_MAX).contains(&entries.len()), "a batch holds 1 to 262144 entries");
     let mut prefix = Vec::with_capacity(PREAMBLE_BYTES + ENTRY_HEADER_BYTES * entries.len());
     prefix.extend_from_slice(&[0; 8]);
@@ -91,7 +96,7 @@ pub fn encode_batch_prefix(entries: &[Entry]) -> Vec<u8> {
         prefix.extend_from_slice(&[entry.kind as u8, 0, 0, 0]);
         prefix.extend_from_slice(&len.to_le_bytes());
         for chunk in entry.data.chunks() {
-            data_checksum = crc32(data_checksum, chunk);
+            data_checksum = crc32(data_checksum, &chunk.read()?);
         }
     }
     let (checksums, header) = prefix.split_at_mut(8);
@@ -99,13 +104,13 @@ pub fn encode_batch_prefix(entries: &[Entry]) -> Vec<u8> {
     let (first, second) = checksums.split_at_mut(4);
     first.copy_from_slice(&header_checksum.to_le_bytes());
     second.copy_from_slice(&data_checksum.to_le_bytes());
-    prefix
+    Ok(prefix)
 }
 
 /// A batch that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// Its entries; the payloads share the memory of the file.
+    /// Its entries; the payloads are wherever the content leaves them.
     pub entries: Vec<Entry>,
     /// Offset behind it.
     pub end: usize,
@@ -115,7 +120,7 @@ pub struct Batch {
 ///
 /// # Errors
 /// See `BatchError`.
-pub fn decode_batch(content: &Bytes, offset: usize) -> Result<Batch, BatchError> {
+pub fn decode_batch<C: SegmentContent>(content: &C, offset: usize) -> Result<Batch, BatchError> {
     let mut reader = BatchReader { content, position: offset };
     let checksums = reader.take("preamble", 8)?;
     let count_bytes = reader.take("preamble", 8)?;
@@ -140,23 +145,21 @@ pub fn decode_batch(content: &Bytes, offset: usize) -> Result<Batch, BatchError>
         data_len += u64::from(len);
         parsed.push((Term(u64_at(header, 0)), kind, len as usize));
     }
-    let data = reader.take("data", data_len)?;
-    if crc32(0, &data) != data_checksum {
+    let start = reader.position;
+    let end = start + reader.check("data", data_len)?;
+    if content.checksum(start, end - start)? != data_checksum {
         return Err(BatchError::DataChecksum);
     }
     if parsed.iter().any(|(_, _, len)| !len.is_multiple_of(8)) {
         return Err(BatchError::Unaligned);
     }
-    let mut rest = data;
-    let entries = parsed
-        .into_iter()
-        .map(|(term, kind, len)| Entry {
-            term,
-            kind,
-            data: EntryData::from_bytes(rest.split_to(len)),
-            token: None,
-        })
-        .collect();
+    let mut position = start;
+    let mut entries = Vec::with_capacity(parsed.len());
+    for (term, kind, len) in parsed {
+        entries.push(Entry { term, kind, data: content.payload(position, len)?, token: None });
+        position += len;
+    }
+    reader.position = end;
     Ok(Batch { entries, end: reader.position })
 }
 
@@ -164,8 +167,8 @@ pub fn decode_batch(content: &Bytes, offset: usize) -> Result<Batch, BatchError>
 ///
 /// # Errors
 /// See `SegmentError`.
-pub fn decode_closed(content: &Bytes, expected: u64) -> Result<Vec<Entry>, SegmentError> {
-    if content.is_empty() {
+pub fn decode_closed<C: SegmentContent>(content: &C, expected: u64) -> Result<Vec<Entry>, SegmentError> {
+    if content.length() == 0 {
         return Err(SegmentError::Empty);
     }
     let format = format_of(content)?;
@@ -182,7 +185,7 @@ pub fn decode_closed(content: &Bytes, expected: u64) -> Result<Vec<Entry>, Segme
             decode_batch(content, offset).map_err(|error| SegmentError::Batch { number, offset, error })?;
         entries.extend(batch.entries);
         offset = batch.end;
-        if offset == content.len() {
+        if offset == content.length() {
             break;
         }
     }
@@ -207,12 +210,12 @@ pub struct OpenContent {
 ///
 /// # Errors
 /// A wrong format word; an unknown type or an unaligned payload under good checksums.
-pub fn decode_open(content: &Bytes) -> Result<OpenContent, SegmentError> {
-    if content.is_empty() {
+pub fn decode_open<C: SegmentContent>(content: &C) -> Result<OpenContent, SegmentError> {
+    if content.length() == 0 {
         return Ok(OpenContent::default());
     }
     let format = format_of(content)?;
-    if format == 0 && content.iter().all(|byte| *byte == 0) {
+    if format == 0 && content.is_zero().map_err(unreadable)? {
         return Ok(OpenContent::default());
     }
     if format != 1 {
@@ -220,14 +223,14 @@ pub fn decode_open(content: &Bytes) -> Result<OpenContent, SegmentError> {
     }
     let mut good = OpenContent { entries: Vec::new(), end: FORMAT_WORD.len() };
     let mut number = 0;
-    while good.end < content.len() {
+    while good.end < content.length() {
         number += 1;
         match decode_batch(content, good.end) {
             Ok(batch) => {
                 good.entries.extend(batch.entries);
                 good.end = batch.end;
             }
-            Err(error @ (BatchError::EntryType(_) | BatchError::Unaligned)) => {
+            Err(error @ (BatchError::EntryType(_) | BatchError::Unaligned | BatchError::Unreadable(_))) => {
                 return Err(SegmentError::Batch { number, offset: good.end, error });
             }
             Err(_) => break,
@@ -236,29 +239,38 @@ pub fn decode_open(content: &Bytes) -> Result<OpenContent, SegmentError> {
     Ok(good)
 }
 
-fn format_of(content: &[u8]) -> Result<u64, SegmentError> {
-    match content.first_chunk::<8>() {
-        Some(word) => Ok(u64::from_le_bytes(*word)),
-        None => Err(SegmentError::TooShort(content.len())),
+fn format_of<C: SegmentContent>(content: &C) -> Result<u64, SegmentError> {
+    if content.length() < FORMAT_WORD.len() {
+        return Err(SegmentError::TooShort(content.length()));
     }
+    let word = content.bytes(0, FORMAT_WORD.len()).map_err(unreadable)?;
+    Ok(u64_at(&word, 0))
 }
 
-struct BatchReader<'a> {
-    content: &'a Bytes,
+fn unreadable(error: io::Error) -> SegmentError {
+    SegmentError::Batch { number: 1, offset: 0, error: error.into() }
+}
+
+struct BatchReader<'a, C> {
+    content: &'a C,
     position: usize,
 }
 
-impl BatchReader<'_> {
-    fn take(&mut self, what: &'static str, expected: u64) -> Result<Bytes, BatchError> {
-        let found = self.content.len().saturating_sub(self.position);
+impl<C: SegmentContent> BatchReader<'_, C> {
+    /// Whether so many bytes are there.
+    fn check(&self, what: &'static str, expected: u64) -> Result<usize, BatchError> {
+        let found = self.content.length().saturating_sub(self.position);
         match usize::try_from(expected) {
-            Ok(len) if len <= found => {
-                let part = self.content.slice(self.position..self.position + len);
-                self.position += len;
-                Ok(part)
-            }
+            Ok(len) if len <= found => Ok(len),
             _ => Err(BatchError::ShortRead { what, found, expected }),
         }
+    }
+
+    fn take(&mut self, what: &'static str, expected: u64) -> Result<Bytes, BatchError> {
+        let len = self.check(what, expected)?;
+        let part = self.content.bytes(self.position, len)?;
+        self.position += len;
+        Ok(part)
     }
 }
 
@@ -279,6 +291,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::types::EntryData;
 
     proptest! {
         #[test]
@@ -301,9 +314,9 @@ mod tests {
                 })
                 .collect();
             let mut content = FORMAT_WORD.to_vec();
-            content.extend(encode_batch_prefix(&entries));
+            content.extend(encode_batch_prefix(&entries).unwrap());
             for chunk in entries.iter().flat_map(|entry| entry.data.chunks()) {
-                content.extend_from_slice(chunk);
+                content.extend_from_slice(&chunk.read().unwrap());
             }
             let content = Bytes::from(content);
             prop_assert_eq!(decode_closed(&content, entries.len() as u64), Ok(entries.clone()));

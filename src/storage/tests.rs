@@ -14,9 +14,13 @@ use super::disk::FileDisk;
 use super::error::StorageError;
 use super::load::{LoadOptions, Loaded, load};
 use super::recover::{describe_last_entry, recover};
+use super::scratch::UnnamedFiles;
 use super::segment::{FORMAT_WORD, SegmentName, encode_batch_prefix, parse_name};
 use super::snapshot_meta::{SnapshotMeta, SnapshotName};
+use crate::pages::PageFile;
 use crate::types::clock::WallClock;
+use crate::types::payload::PayloadStore;
+use crate::types::scratch::ScratchDisk;
 use crate::types::{Configuration, Entry, EntryData, EntryKind, LogIndex, NodeId, Role, Server, Term};
 
 struct FixedClock;
@@ -28,18 +32,44 @@ impl WallClock for FixedClock {
 }
 
 fn options(auto_recovery: bool) -> LoadOptions {
-    LoadOptions { auto_recovery, wall_clock: Arc::new(FixedClock) }
+    LoadOptions { auto_recovery, wall_clock: Arc::new(FixedClock), payloads: None }
 }
 
 fn open(path: &Path) -> Result<Directory, StorageError> {
     Directory::open(Arc::new(FileDisk), path)
 }
 
+/// Loads with payloads in memory, and a copy of the directory with payloads in a page file: the result is the same.
 fn load_path(path: &Path, auto_recovery: bool) -> Result<Loaded, StorageError> {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(path).into_iter().flatten().map(Result::unwrap) {
+        if entry.file_type().unwrap().is_file() {
+            fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+        }
+    }
+    let result = load_with(path, &options(auto_recovery));
+    if !matches!(result, Err(StorageError::Locked)) && path.is_dir() {
+        let scratch = UnnamedFiles::new(copy.path()).create().unwrap();
+        let payloads: Arc<dyn PayloadStore> = PageFile::new(scratch, 0);
+        let stored =
+            load_with(copy.path(), &LoadOptions { payloads: Some(payloads), ..options(auto_recovery) });
+        match (&result, &stored) {
+            (Ok(result), Ok(stored)) => {
+                assert_eq!((result.first_index, &result.entries), (stored.first_index, &stored.entries));
+                assert_eq!(result.metadata, stored.metadata);
+            }
+            (Err(result), Err(stored)) => assert_eq!(result.to_string(), stored.to_string()),
+            (result, stored) => panic!("in memory {result:?}, in the page file {stored:?}"),
+        }
+    }
+    result
+}
+
+fn load_with(path: &Path, options: &LoadOptions) -> Result<Loaded, StorageError> {
     let directory = open(path)?;
     let lock = directory.lock()?;
     directory.clean_up(&lock)?;
-    load(&directory, &lock, &options(auto_recovery))
+    load(&directory, &lock, options)
 }
 
 fn fixture(version: &str, name: &str) -> (TempDir, PathBuf) {
@@ -149,7 +179,7 @@ fn batch(count: usize) -> Vec<u8> {
     let data = EntryData::from_bytes(Bytes::from(vec![7; 48]));
     let entry = Entry { term: Term(1), kind: EntryKind::Command, data, token: None };
     let entries = vec![entry; count];
-    let mut bytes = encode_batch_prefix(&entries);
+    let mut bytes = encode_batch_prefix(&entries).unwrap();
     bytes.extend(vec![7; 48 * count]);
     bytes
 }

@@ -8,6 +8,22 @@ pub const PAGE_SIZE: usize = 4096;
 /// Longest database name in bytes. spec: client-protocol 11.1.
 pub const DATABASE_NAME_MAX_BYTES: usize = 504;
 
+/// Bytes of the page file's pages that stay in memory in disk mode; the kernel's page cache stands behind it.
+pub const PAGE_CACHE_BYTES: usize = 32 * 1024 * 1024;
+
+/// Bytes of a transaction's rollback journal in memory in disk mode; a larger one goes to a file without a name.
+pub const JOURNAL_MEMORY_MAX_BYTES: usize = 1024 * 1024;
+
+/// Payload of an entry whose pages are not kept in memory in disk mode, when it was received or read at the start: all that
+/// have pages, since the log between two snapshots grows with the databases.
+pub const PAYLOAD_STORED_MIN_BYTES: usize = PAGE_SIZE;
+
+/// Time after which a page that found no space in the page file is written again.
+pub const PAGE_FILE_RETRY: Duration = Duration::from_millis(500);
+
+/// Bytes of a stored payload in memory at once while it is received, read, written or sent.
+pub const PAYLOAD_WINDOW_BYTES: usize = 256 * 1024;
+
 /// Heartbeat of a node whose latency was not set. spec: raft-wire 6.1.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(500);
 

@@ -1,9 +1,13 @@
-//! A raft log entry as all layers carry it: term, kind, payload bytes, and in memory only the proposer's token.
+//! A raft log entry as all layers carry it: term, kind, payload, and in memory only the proposer's token.
 //! spec: raft-wire 4, disk-format 4.1.
+
+use std::io;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
 use super::Term;
+use super::payload::Chunk;
 
 /// Kind of an entry. The numbers are those of the wire and of the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,11 +34,11 @@ impl EntryKind {
     }
 }
 
-/// Payload of an entry: chunks that share memory with pages, frames from a peer or a file that was read.
-/// Its length is a multiple of 8.
+/// Payload of an entry: chunks that share memory with pages, frames from a peer or a file that was read, or are read when
+/// they are needed. Its length is a multiple of 8. A clone shares the chunks.
 #[derive(Clone, Debug, Default)]
 pub struct EntryData {
-    chunks: Vec<Bytes>,
+    chunks: Arc<[Chunk]>,
     len: usize,
 }
 
@@ -42,18 +46,18 @@ impl EntryData {
     /// A payload in one piece.
     #[must_use]
     pub fn from_bytes(bytes: Bytes) -> EntryData {
-        EntryData { len: bytes.len(), chunks: vec![bytes] }
+        EntryData { len: bytes.len(), chunks: Arc::new([Chunk::Memory(bytes)]) }
     }
 
     /// A payload of several pieces, in order.
     #[must_use]
-    pub fn from_chunks(chunks: Vec<Bytes>) -> EntryData {
-        EntryData { len: chunks.iter().map(Bytes::len).sum(), chunks }
+    pub fn from_chunks(chunks: Vec<Chunk>) -> EntryData {
+        EntryData { len: chunks.iter().map(Chunk::len).sum(), chunks: chunks.into() }
     }
 
     /// The pieces, in order.
     #[must_use]
-    pub fn chunks(&self) -> &[Bytes] {
+    pub fn chunks(&self) -> &[Chunk] {
         &self.chunks
     }
 
@@ -69,23 +73,27 @@ impl EntryData {
         self.len == 0
     }
 
-    /// The payload in one piece; copies unless it is in one piece.
-    #[must_use]
-    pub fn contiguous(&self) -> Bytes {
-        if let [only] = self.chunks.as_slice() {
-            return only.clone();
+    /// The payload in one piece; copies unless it is in one piece. Not for payloads that may be large.
+    ///
+    /// # Errors
+    /// A chunk that is not in memory cannot be read.
+    pub fn contiguous(&self) -> io::Result<Bytes> {
+        if let [only] = &*self.chunks {
+            return only.read();
         }
         let mut whole = BytesMut::with_capacity(self.len);
-        for chunk in &self.chunks {
-            whole.extend_from_slice(chunk);
+        for chunk in &*self.chunks {
+            whole.extend_from_slice(&chunk.read()?);
         }
-        whole.freeze()
+        Ok(whole.freeze())
     }
 }
 
+/// A payload that cannot be read equals none.
 impl PartialEq for EntryData {
     fn eq(&self, other: &EntryData) -> bool {
-        self.len == other.len && self.contiguous() == other.contiguous()
+        let both = || Some((self.contiguous().ok()?, other.contiguous().ok()?));
+        self.len == other.len && both().is_some_and(|(left, right)| left == right)
     }
 }
 

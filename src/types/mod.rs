@@ -6,9 +6,12 @@ pub mod config;
 pub mod configuration;
 pub mod entry;
 pub mod id;
+pub mod payload;
 pub mod random;
+pub mod scratch;
 pub mod tasks;
 
 pub use configuration::{Configuration, ConfigurationError, Role, Server};
 pub use entry::{Entry, EntryData, EntryKind, ProposalToken};
 pub use id::{LogIndex, NodeId, PageNumber, Term};
+pub use payload::Chunk;

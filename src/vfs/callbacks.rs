@@ -1,4 +1,4 @@
-//! The functions that SQLite calls, and the one guard around them.
+//! The functions that SQLite calls for a VFS and its main databases, and the one guard around them.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use libsqlite3_sys as sqlite;
 
 use super::file::{Deletion, File};
+use super::journal_callbacks;
 use super::register::Shared;
 use super::view::View;
 use crate::types::config::PAGE_SIZE;
@@ -47,7 +48,7 @@ static METHODS: sqlite::sqlite3_io_methods = sqlite::sqlite3_io_methods {
 };
 
 /// Runs `work`; a panic is reported to the node and becomes an I/O error.
-fn guard(shared: &Shared, work: impl FnOnce() -> c_int) -> c_int {
+pub(super) fn guard(shared: &Shared, work: impl FnOnce() -> c_int) -> c_int {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         shared.report(panic.as_ref());
         sqlite::SQLITE_IOERR
@@ -106,6 +107,10 @@ pub(super) unsafe extern "C" fn open(
     let shared = unsafe { shared_of(vfs) };
     // SAFETY: SQLite passes room for `szOsFile` bytes; no methods means that there is nothing to close.
     unsafe { (*file).pMethods = ptr::null() };
+    if flags & sqlite::SQLITE_OPEN_MAIN_JOURNAL != 0 && !name.is_null() {
+        // SAFETY: SQLite passes room for `szOsFile` bytes, and a place for flags or null.
+        return unsafe { journal_callbacks::open(shared, file, flags, out_flags) };
+    }
     if flags & sqlite::SQLITE_OPEN_MAIN_DB == 0 {
         if !name.is_null() {
             return sqlite::SQLITE_CANTOPEN;

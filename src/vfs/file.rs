@@ -1,15 +1,17 @@
 //! An open main database: locks, reads from the pinned root, writes to an overlay, commit. No SQLite pointers here.
 
 use std::ffi::CStr;
+use std::io;
 use std::sync::Arc;
 
 use libsqlite3_sys as sqlite;
 
 use super::template::deletion_page;
 use super::view::{Seen, View};
-use crate::pages::{Attached, Database, Overlay, PageRef, Pin, Root};
+use crate::pages::{Attached, CommitError, Database, Overlay, PageSpace, Pin, Root};
 use crate::types::PageNumber;
 use crate::types::config::PAGE_SIZE;
+use crate::types::scratch::is_no_space;
 
 /// The head that a transaction was made on has gone: 10250, an I/O error, so that SQLite rolls back and drops its cache.
 pub const SQLITE_IOERR_STALE: i32 = sqlite::SQLITE_IOERR | (40 << 8);
@@ -35,6 +37,7 @@ pub(super) struct File {
     view: Arc<View>,
     connection_id: u64,
     entry_max_bytes: u64,
+    space: PageSpace,
     lock: i32,
     pin: Option<Pin>,
     overlay: Option<Overlay>,
@@ -42,12 +45,18 @@ pub(super) struct File {
 }
 
 impl File {
-    pub(super) fn new(attached: Attached, connection_id: u64, entry_max_bytes: u64) -> File {
+    pub(super) fn new(
+        attached: Attached,
+        connection_id: u64,
+        entry_max_bytes: u64,
+        space: PageSpace,
+    ) -> File {
         File {
             attached,
             view: Arc::default(),
             connection_id,
             entry_max_bytes,
+            space,
             lock: sqlite::SQLITE_LOCK_NONE,
             pin: None,
             overlay: None,
@@ -100,24 +109,28 @@ impl File {
             let length = rest.len().min(PAGE_SIZE - within);
             let (part, tail) = rest.split_at_mut(length);
             // Below the page count, which is a u32.
-            self.read_page(&root, PageNumber(index as u32 + 1), part, within);
+            let number = PageNumber(index as u32 + 1);
+            if let Err(error) = self.read_page(&root, number, part, within) {
+                tracing::error!(%error, page = number.0, "a page cannot be read");
+                return sqlite::SQLITE_IOERR_READ;
+            }
             rest = tail;
             offset += length as u64;
         }
         sqlite::SQLITE_OK
     }
 
-    fn read_page(&self, root: &Root, number: PageNumber, out: &mut [u8], within: usize) {
+    fn read_page(&self, root: &Root, number: PageNumber, out: &mut [u8], within: usize) -> io::Result<()> {
         let page = match &self.overlay {
             Some(overlay) => overlay.get(number),
             None => root.get(number),
         };
         match page {
-            Some(page) => page.with(|bytes| out.copy_from_slice(&bytes[within..within + out.len()])),
+            Some(page) => page.with(|bytes| out.copy_from_slice(&bytes[within..within + out.len()]))?,
             None => out.fill(0),
         }
         if number != PageNumber(1) {
-            return;
+            return Ok(());
         }
         let mut show = |at: usize, byte: u8| {
             if let Some(place) = at.checked_sub(within).and_then(|at| out.get_mut(at)) {
@@ -127,12 +140,13 @@ impl File {
         show(18, VERSION_SHOWN);
         show(19, VERSION_SHOWN);
         if self.overlay.as_ref().is_some_and(|overlay| overlay.contains(number)) {
-            return;
+            return Ok(());
         }
         for (index, byte) in root.version().to_be_bytes().into_iter().enumerate() {
             show(24 + index, byte);
             show(92 + index, byte);
         }
+        Ok(())
     }
 
     fn overlay(&mut self) -> Option<&mut Overlay> {
@@ -155,18 +169,21 @@ impl File {
         if offset < 0 || offset % page_size != 0 {
             return sqlite::SQLITE_IOERR_WRITE;
         }
-        let page = if number == 1 {
+        let page_one;
+        let bytes = if number == 1 {
             let mut stored = *bytes;
             if u16::from_be_bytes([stored[16], stored[17]]) as usize != PAGE_SIZE {
                 return sqlite::SQLITE_IOERR_WRITE;
             }
             stored[18] = VERSION_STORED;
             stored[19] = VERSION_STORED;
-            PageRef::new(&stored)
+            page_one = stored;
+            &page_one
         } else {
-            PageRef::new(bytes)
+            bytes
         };
         let entry_max_bytes = self.entry_max_bytes;
+        let space = self.space.clone();
         let Some(overlay) = self.overlay() else {
             return sqlite::SQLITE_IOERR_WRITE;
         };
@@ -176,8 +193,16 @@ impl File {
                 return sqlite::SQLITE_FULL;
             }
         }
-        overlay.write(PageNumber(number), page);
-        sqlite::SQLITE_OK
+        match space.page(PageNumber(number), bytes) {
+            Ok(page) => {
+                overlay.write(PageNumber(number), page);
+                sqlite::SQLITE_OK
+            }
+            Err(error) => {
+                tracing::warn!(%error, page = number, "a page cannot be written");
+                if is_no_space(&error) { sqlite::SQLITE_FULL } else { sqlite::SQLITE_IOERR_WRITE }
+            }
+        }
     }
 
     pub(super) fn truncate(&mut self, size_bytes: i64) -> i32 {
@@ -247,7 +272,10 @@ impl File {
             // Other changes in the transaction make the deletion void. spec: state-machine 4.9.
             if let Some(page) = pin.root.get(PageNumber(1)) {
                 let mut overlay = Overlay::new(pin.root.clone());
-                overlay.write(PageNumber(1), page.with(deletion_page));
+                match page.with(deletion_page) {
+                    Ok(page) => overlay.write(PageNumber(1), page),
+                    Err(_) => return sqlite::SQLITE_IOERR_READ,
+                }
                 self.overlay = Some(overlay);
             }
         }
@@ -265,9 +293,13 @@ impl File {
                 self.set_pin(pin, true);
                 sqlite::SQLITE_OK
             }
-            Err(stale) => {
+            Err(CommitError::Stale(stale)) => {
                 tracing::debug!(version = stale.version, epoch = stale.epoch, "commit on a discarded head");
                 SQLITE_IOERR_STALE
+            }
+            Err(CommitError::Io(error)) => {
+                tracing::error!(%error, "a commit cannot read its pages");
+                sqlite::SQLITE_IOERR_READ
             }
         }
     }

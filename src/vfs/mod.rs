@@ -6,6 +6,8 @@
 
 mod callbacks;
 mod file;
+mod journal;
+mod journal_callbacks;
 mod register;
 mod template;
 mod view;

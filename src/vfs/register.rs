@@ -11,6 +11,7 @@ use libsqlite3_sys as sqlite;
 
 use super::callbacks::{self, OpenFile};
 use super::file::File;
+use super::journal::Journal;
 use super::template::empty_page;
 use super::view::View;
 use crate::pages::PageStore;
@@ -78,7 +79,12 @@ impl Shared {
         }
         let attached = self.store.attach(name, &empty_page()).ok()?;
         let connection_id = self.next_connection.fetch_add(1, Ordering::Relaxed);
-        Some(File::new(attached, connection_id, self.options.entry_max_bytes))
+        Some(File::new(attached, connection_id, self.options.entry_max_bytes, self.store.space().clone()))
+    }
+
+    /// A rollback journal, if pages are not in memory; else SQLite keeps its own in memory and asks for none.
+    pub(super) fn open_journal(&self) -> Option<Journal> {
+        self.store.space().scratch().map(|scratch| Journal::new(Arc::clone(scratch)))
     }
 
     pub(super) fn report(&self, panic: &(dyn Any + Send)) {
@@ -177,6 +183,12 @@ impl Vfs {
     #[must_use]
     pub fn store(&self) -> &Arc<PageStore> {
         &self.shared().store
+    }
+
+    /// Whether pages live in a file; then rollback journals are served here, else SQLite keeps them in memory.
+    #[must_use]
+    pub fn serves_journals(&self) -> bool {
+        self.store().space().scratch().is_some()
     }
 
     /// Whether a callback has panicked; the node is to stop.

@@ -1,5 +1,6 @@
 //! A blocking client of the client protocol. spec: client-protocol.
 
+use std::hash::{DefaultHasher, Hasher};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -321,6 +322,42 @@ impl Client {
         let name = Bytes::copy_from_slice(name.as_bytes());
         let body = self.call(&Request::Dump { name }, Kind::Files)?;
         Ok(decode::files(&body)?)
+    }
+
+    /// Length in bytes and digest of the main file of a database, of any size: nothing of it is kept.
+    ///
+    /// # Errors
+    /// See `ClientError`.
+    pub fn dump_digest(&mut self, name: &str) -> Result<(u64, u64), ClientError> {
+        let padded = (name.len() + 1).next_multiple_of(8);
+        let name = Bytes::copy_from_slice(name.as_bytes());
+        self.send(&Request::Dump { name })?;
+        // Header, number of files, name, length.
+        let mut head = vec![0; 8 + 8 + padded + 8];
+        self.stream.read_exact(&mut head)?;
+        if head[4] != Kind::Files as u8 {
+            return Err(ClientError::Unexpected(head[4]));
+        }
+        let word = |at: usize| {
+            let mut word = [0; 8];
+            word.copy_from_slice(&head[at..at + 8]);
+            u64::from_le_bytes(word)
+        };
+        let body_bytes = (word(0) & 0xffff_ffff) * 8;
+        let length = word(16 + padded);
+        let mut hasher = DefaultHasher::new();
+        let mut chunk = vec![0; CHUNK_BYTES];
+        let mut left = length;
+        while left > 0 {
+            let part = &mut chunk[..usize::try_from(left).unwrap_or(usize::MAX).min(CHUNK_BYTES)];
+            self.stream.read_exact(part)?;
+            hasher.write(part);
+            left -= part.len() as u64;
+        }
+        // The empty WAL.
+        let mut rest = vec![0; (body_bytes - 16 - padded as u64 - length) as usize];
+        self.stream.read_exact(&mut rest)?;
+        Ok((length, hasher.finish()))
     }
 
     /// Failure domain and weight.

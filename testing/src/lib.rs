@@ -5,6 +5,7 @@ pub mod bench;
 pub mod client;
 pub mod cluster;
 pub mod image;
+pub mod limit;
 pub mod load;
 pub mod loopback;
 pub mod outage;

@@ -2,6 +2,7 @@
 //! decoder may refuse them; what it takes must encode and decode to the same again.
 
 use bytes::Bytes;
+use dqlite::pages::PageSpace;
 use dqlite::peers::message::{Message, PREAMBLE_BYTES, Preamble};
 use dqlite::protocol::request::{Parameters, Request};
 use dqlite::protocol::{decode, response};
@@ -11,7 +12,7 @@ use dqlite::state_machine::content;
 use dqlite::storage::metadata::{METADATA_BYTES, Metadata};
 use dqlite::storage::segment;
 use dqlite::storage::snapshot_meta::{SnapshotMeta, SnapshotName};
-use dqlite::types::{Configuration, LogIndex, Term};
+use dqlite::types::{Configuration, EntryData, LogIndex, Term};
 
 /// One decoder.
 pub type Target = fn(&[u8]);
@@ -69,13 +70,13 @@ pub fn answer(bytes: &[u8]) {
 /// A replicated command.
 pub fn command(bytes: &[u8]) {
     // It may refuse the bytes.
-    let _ = Command::decode(&Bytes::copy_from_slice(bytes));
+    let _ = Command::decode(&EntryData::from_bytes(Bytes::copy_from_slice(bytes)));
 }
 
 /// The content of a snapshot.
 pub fn snapshot_content(bytes: &[u8]) {
     // It may refuse the bytes.
-    let _ = content::read(&mut &bytes[..]);
+    let _ = content::read(&mut &bytes[..], &PageSpace::memory());
 }
 
 /// A configuration.

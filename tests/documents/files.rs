@@ -104,9 +104,9 @@ fn segment_comes_back(file: &str, entries: u64) {
     for block in of(file) {
         let decoded = decode_closed(&Bytes::from(block.whole()), entries).unwrap();
         let mut again = FORMAT_WORD.to_vec();
-        again.extend(encode_batch_prefix(&decoded));
+        again.extend(encode_batch_prefix(&decoded).unwrap());
         for chunk in decoded.iter().flat_map(|entry| entry.data.chunks()) {
-            again.extend_from_slice(chunk);
+            again.extend_from_slice(&chunk.read().unwrap());
         }
         assert_eq!(again, block.whole(), "{}", block.place);
     }

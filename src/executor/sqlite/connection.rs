@@ -136,7 +136,7 @@ pub(super) struct Handle {
     /// Whether SQLite has no mutexes.
     pub(super) serial: bool,
     /// Keeps the VFS registered.
-    _vfs: Arc<Vfs>,
+    vfs: Arc<Vfs>,
 }
 
 // SAFETY: opened with SQLITE_OPEN_FULLMUTEX; in SQLite's single-thread mode the caller's one permit orders all calls.
@@ -213,7 +213,7 @@ impl Connection {
             return Err(SqliteError { code, message: b"out of memory".to_vec() }.into());
         };
         let serial = sqlite_is_serial();
-        let handle = Arc::new(Handle { raw, interrupt: interrupt.clone(), serial, _vfs: Arc::clone(vfs) });
+        let handle = Arc::new(Handle { raw, interrupt: interrupt.clone(), serial, vfs: Arc::clone(vfs) });
         if code != sqlite::SQLITE_OK {
             return Err(handle.error(code).into());
         }
@@ -240,7 +240,13 @@ impl Connection {
             return Err(self.handle.error(code));
         }
         self.execute(b"PRAGMA synchronous=OFF")?;
-        self.execute(b"PRAGMA journal_mode=MEMORY")?;
+        // Truncated, not deleted: no name is ever asked for.
+        let journal: &[u8] = if self.handle.vfs.serves_journals() {
+            b"PRAGMA journal_mode=TRUNCATE"
+        } else {
+            b"PRAGMA journal_mode=MEMORY"
+        };
+        self.execute(journal)?;
         self.view.clear_seen();
         // SAFETY: the function has the wanted type and needs no data.
         let code = unsafe { sqlite::sqlite3_set_authorizer(raw, Some(authorize), ptr::null_mut()) };
