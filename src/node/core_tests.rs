@@ -186,33 +186,6 @@ async fn parameters_run_on_from_statement_to_statement() {
     core.stop().await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_text_whose_first_statement_may_be_in_the_log_is_not_told_that_nothing_took_place() {
-    for second in ["INSERT INTO t VALUES(2)", "PRAGMA user_version=0"] {
-        let disk = TestDisk::bootstrapped();
-        let core = start(&disk, 1).await;
-        let mut client = Client::open(&core, "test.db").await;
-        client.exec("CREATE TABLE t(n)").await.unwrap();
-        let database = core.executor().store().get(b"test.db").unwrap();
-        disk.lock().held = true;
-        let handed_on = disk.lock().entries.len() + 1;
-        let sql = format!("INSERT INTO t VALUES(1); {second}").into();
-        client.send(Request::ExecSql { db: 0, sql, parameters: Parameters::default() }).await;
-        // The log is writing the first commit; the second waits behind it, or has no pages to be written.
-        while disk.lock().entries.len() < handed_on || database.in_flight_transactions() < 2 {
-            tokio::task::yield_now().await;
-        }
-
-        core.engine().step_down().await;
-        let (kind, body) = client.receive().await;
-
-        assert_eq!(failure(kind, &body), (10506, "leadership lost".to_owned()), "{second}");
-        disk.lock().held = false;
-        disk.flush();
-        core.stop().await;
-    }
-}
-
 // checklist client-protocol: T1 commit, rollback, isolation; T2 disconnect rolls back and frees the lock;
 // T3 second writer -> 5 `database is locked`; T4 BEGIN twice, COMMIT/ROLLBACK without; T5 stale snapshot -> 517
 #[tokio::test(start_paused = true)]
@@ -338,6 +311,32 @@ async fn writers_share_syncs_and_never_collide() {
     let mut again = Client::open(&core, "test.db").await;
     assert_eq!(again.number("SELECT count(*) AS n FROM (SELECT DISTINCT who, n FROM t)").await, 240);
     core.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_text_whose_first_statement_may_be_in_the_log_is_not_told_that_nothing_took_place() {
+    for second in ["INSERT INTO t VALUES(2)", "PRAGMA user_version=0"] {
+        let disk = TestDisk::bootstrapped();
+        let core = start(&disk, 1).await;
+        let mut client = Client::open(&core, "test.db").await;
+        client.exec("CREATE TABLE t(n)").await.unwrap();
+        let database = core.executor().store().get(b"test.db").unwrap();
+        disk.lock().held = true;
+        let handed_on = disk.lock().entries.len() + 1;
+        let sql = format!("INSERT INTO t VALUES(1); {second}");
+        let running = tokio::spawn(async move { client.exec(&sql).await });
+        // The log is writing the first commit; the second waits behind it, or has no pages to be written.
+        while disk.lock().entries.len() < handed_on || database.in_flight_transactions() < 2 {
+            tokio::task::yield_now().await;
+        }
+
+        core.engine().step_down().await;
+
+        assert_eq!(running.await.unwrap(), err(10506, "leadership lost"), "{second}");
+        disk.lock().held = false;
+        disk.flush();
+        core.stop().await;
+    }
 }
 
 /// The text of a query with one column of a one-word name and one row.
