@@ -95,7 +95,7 @@ doc: deps
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items --package dqlite
 
 test: deps
-	$(TIMEOUT) $(TEST_SECONDS) $(CARGO) build --lib --package dqlite
+	$(TIMEOUT) $(TEST_SECONDS) $(CARGO) build --lib --package dqlite --package dqlite-sim
 	$(TIMEOUT) $(TEST_SECONDS) $(CARGO) test --workspace --no-run
 	$(TIMEOUT) $(TEST_SECONDS) $(CARGO) test --workspace -- --show-output
 

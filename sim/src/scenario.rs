@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use dqlite::pages::fault::{self, Fault};
 use dqlite::protocol::request::Value;
 use dqlite::raft::{SnapshotPace, SnapshotPolicy};
 use dqlite::storage::log::LogRequest;
@@ -18,8 +19,14 @@ use crate::history::{List, Operation, Outcome, Register, check_list, check_regis
 use crate::network::{CALM, Weather};
 use crate::node::Tamper;
 
-/// Clients at work.
+/// Clients that read and write everything.
 const CLIENTS: u64 = 4;
+/// Clients in a crowd; those beyond `CLIENTS` only insert rows.
+const CROWD: u64 = 16;
+/// One history in so many has a crowd.
+const CROWDED: u32 = 4;
+/// Kinds of operations; the last is the insert of a row.
+const KINDS: u32 = 6;
 /// Registers and lists.
 const KEYS: u64 = 4;
 /// How long they work.
@@ -40,14 +47,22 @@ pub enum Plant {
     ForgottenVote,
     /// One entry of the log never reaches the state machine of a node.
     Gap,
-    /// Writes are acknowledged whatever becomes of them.
+    /// Writes are acknowledged, and seen, before they are applied.
     EarlyReply,
+    /// A commit without pages leaves its version's number to the next writer.
+    VersionTwice,
 }
 
 impl Plant {
     /// All faults.
-    pub const ALL: [Plant; 5] =
-        [Plant::LostWrite, Plant::StaleRead, Plant::ForgottenVote, Plant::Gap, Plant::EarlyReply];
+    pub const ALL: [Plant; 6] = [
+        Plant::LostWrite,
+        Plant::StaleRead,
+        Plant::ForgottenVote,
+        Plant::Gap,
+        Plant::EarlyReply,
+        Plant::VersionTwice,
+    ];
 
     /// The fault of this name.
     #[must_use]
@@ -59,6 +74,8 @@ impl Plant {
 /// What a history showed.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
+    /// Clients that worked.
+    pub clients: u64,
     /// Operations with a sure outcome.
     pub acknowledged: usize,
     /// Operations whose outcome is not known.
@@ -75,6 +92,14 @@ pub struct Report {
     pub healed_in: Duration,
     /// Digest of everything that passed over the network.
     pub digest: u64,
+}
+
+impl Report {
+    /// Leaders whose power was cut while a crowd wrote.
+    #[must_use]
+    pub fn crowded_leader_kills(&self) -> usize {
+        if self.clients == CROWD { self.leader_kills } else { 0 }
+    }
 }
 
 #[derive(Default)]
@@ -128,7 +153,7 @@ async fn work(
         let value = number * 1_000_000 + count;
         let key = random.random_range(0..KEYS);
         let started = begin.elapsed();
-        let kind = random.random_range(0..5);
+        let kind = if number > CLIENTS { KINDS - 1 } else { random.random_range(0..KINDS) };
         let record = |with: &mut dyn FnMut(&mut Histories, Duration)| {
             with(&mut histories.lock().unwrap_or_else(PoisonError::into_inner), begin.elapsed());
         };
@@ -180,13 +205,14 @@ async fn work(
                     all.lists.entry(key).or_default().push(operation);
                 });
             }
+            4 => {
+                // A commit that changes no page.
+                let _ = client.exec("PRAGMA user_version = 0").await;
+            }
             _ => {
                 let padding = random.random_range(0..600);
                 let sql = format!("INSERT INTO row(v, pad) VALUES({value}, hex(zeroblob({padding})))");
-                let mut outcome = client.exec(&sql).await;
-                if plant == Some(Plant::EarlyReply) && outcome == Outcome::Unknown {
-                    outcome = Outcome::Done(());
-                }
+                let outcome = client.exec(&sql).await;
                 record(&mut |all, end| {
                     let operation = Operation {
                         client: number,
@@ -347,11 +373,12 @@ async fn run(seed: u64, plant: Option<Plant>) -> Result<Report, String> {
     let histories = Shared::default();
     let begin = Instant::now();
     let mut workers = Vec::new();
-    for number in 1..=CLIENTS {
+    let clients = if random.random_range(0..CROWDED) == 0 { CROWD } else { CLIENTS };
+    for number in 1..=clients {
         let client = ClusterClient::new(&cluster.network, number, &addresses);
         workers.push(tokio::spawn(work(client, number, seed, begin, histories.clone(), plant)));
     }
-    let mut report = Report::default();
+    let mut report = Report { clients, ..Report::default() };
     disturb(&mut cluster, &mut random, begin, &mut report).await?;
 
     cluster.network.heal();
@@ -447,6 +474,11 @@ fn forgets_votes() -> Tamper {
 /// # Errors
 /// What was violated.
 pub fn history(seed: u64, plant: Option<Plant>) -> Result<Report, String> {
+    fault::plant(match plant {
+        Some(Plant::EarlyReply) => Some(Fault::ReplyBeforeApply),
+        Some(Plant::VersionTwice) => Some(Fault::VersionTwice),
+        _ => None,
+    });
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_time().start_paused(true);
     #[cfg(tokio_unstable)]

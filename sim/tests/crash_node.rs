@@ -95,6 +95,7 @@ fn disk() -> SimDisk {
     SimDisk::new(Path::new(DIRECTORY))
 }
 
+// conformance: disk-format 8, 15
 #[test]
 fn the_power_may_be_cut_at_every_file_operation() {
     let mut cuts = 0;
@@ -119,6 +120,7 @@ fn the_power_may_be_cut_at_every_file_operation() {
     assert!(cuts >= 500, "{cuts} cut points");
 }
 
+// conformance: disk-format 18
 #[test]
 fn an_operation_may_fail_or_find_no_space() {
     let whole = disk();

@@ -33,6 +33,7 @@ fn all(seeds: std::ops::Range<u64>, plant: Option<Plant>) -> Vec<Result<Report, 
     results.into_inner().unwrap()
 }
 
+// conformance: disk-format 15
 #[test]
 fn no_history_violates_anything() {
     let (first, count) = (setting("DQLITE_SIM_SEED", 1), setting("DQLITE_SIM_HISTORIES", 120));
@@ -73,6 +74,7 @@ fn planted_faults_are_found() {
         (Plant::ForgottenVote, 1500),
         (Plant::Gap, 100),
         (Plant::EarlyReply, 400),
+        (Plant::VersionTwice, 100),
     ] {
         // What the checks say, not that a node notices by itself.
         let is_violation = |text: &&String| {

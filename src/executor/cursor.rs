@@ -29,6 +29,8 @@ pub struct Cursor<'a> {
     /// Frames made and not yet handed out.
     frames: VecDeque<Batch>,
     collected_bytes: usize,
+    /// The client has rows.
+    handed_out: bool,
 }
 
 /// Where the statement of a query comes from.
@@ -73,6 +75,7 @@ impl<'a> Cursor<'a> {
             state: State::Unstarted,
             frames: VecDeque::new(),
             collected_bytes: 0,
+            handed_out: false,
         }
     }
 
@@ -83,12 +86,21 @@ impl<'a> Cursor<'a> {
     pub async fn next_batch(&mut self) -> Result<Option<Batch>, Failure> {
         while self.frames.is_empty() && self.state != State::Ended {
             if let Err(failure) = self.advance().await {
+                let failure = self.failed(failure);
                 self.frames.clear();
                 self.give_up();
                 return Err(failure);
             }
         }
+        self.handed_out = true;
         Ok(self.frames.pop_front())
+    }
+
+    /// Rows that are cut off by a lost leadership: nobody can say which version the client has seen.
+    fn failed(&self, failure: Failure) -> Failure {
+        let reads = self.statement.as_ref().is_some_and(Statement::read_only);
+        let cut_off = reads && self.handed_out && failure.code == failure::NOT_LEADER;
+        if cut_off { Failure::leadership_lost() } else { failure }
     }
 
     /// Makes at least one frame ready.

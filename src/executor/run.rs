@@ -297,15 +297,14 @@ impl Session {
         let Some(version) = request.version else { return Ok(()) };
         let when_applied = |version| request.database.when_applied(request.epoch, version);
         // Asked for before the wait: of an epoch that is over nobody knows what became of its versions.
-        let first = request.first_written.map(when_applied);
+        let first = request.first_written.map(|first| (first != version).then(|| when_applied(first)));
         let applied = when_applied(version).await;
         request.in_flight.clear();
-        if applied.is_ok() {
-            return Ok(());
-        }
+        let Err(discarded) = applied else { return Ok(()) };
         Err(match first {
             None => Failure::leadership_lost(),
-            Some(first) => first
+            Some(None) => Failure::discarded(discarded.appended),
+            Some(Some(first)) => first
                 .await
                 .map_or_else(|lost| Failure::discarded(lost.appended), |()| Failure::leadership_lost()),
         })

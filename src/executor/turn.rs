@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(*order.lock().unwrap(), [0, 1, 2]);
     }
 
-    // checklist client-protocol: K18 busy timeout 700 ms: waits, succeeds when freed, 5 after 700 ms, FIFO
+    // conformance: client-protocol K18
     #[tokio::test(start_paused = true)]
     async fn a_turn_held_by_a_client_is_waited_for_as_long_as_the_busy_timeout_says() {
         let turn = Turn::new();

@@ -120,7 +120,7 @@ mod tests {
         poll_fn(|context| reader.poll_frame(context)).await
     }
 
-    // checklist client-protocol: H5 one byte at a time
+    // conformance: client-protocol H5
     #[tokio::test]
     async fn a_stream_that_dribbles_is_put_together() {
         let (client, server) = tokio::io::duplex(1);
@@ -141,7 +141,7 @@ mod tests {
         writing.await.unwrap();
     }
 
-    // checklist client-protocol: X1 `words` 0 -> closed; X17 2 GiB header does not stop other connections
+    // conformance: client-protocol X1, X17 (better: upstream aborts, never reads again, or makes room for what is announced)
     #[tokio::test]
     async fn lengths_that_are_not_taken_are_errors_without_memory() {
         for words in [[0u8, 0, 0, 0], [0, 0, 0, 0x10], [0xff, 0xff, 0xff, 0xff]] {

@@ -184,7 +184,3 @@ impl Core {
         self.engine.shutdown().await;
     }
 }
-
-#[cfg(test)]
-#[path = "core_tests.rs"]
-mod tests;

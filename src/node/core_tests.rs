@@ -1,149 +1,14 @@
-//! A whole node, SQL included, on one thread with a paused clock, driven through the bytes of the client protocol.
+//! SQL over a whole node in memory. spec: client-protocol 8, 9.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
-use super::*;
+use super::core_testing::{Client, err, failure, start};
 use crate::protocol::request::{Parameters, Request, Value};
-use crate::raft::snapshot::{SnapshotPace, SnapshotPolicy};
-use crate::raft::testing::{InlinePool, TestDisk};
-use crate::state_machine::databases::Databases;
-use crate::types::NodeId;
-use crate::types::random::RandomSource;
-use crate::vfs::empty_page;
+use crate::raft::testing::TestDisk;
 
-async fn start(disk: &TestDisk, seed: u64) -> Core {
-    let store = PageStore::new();
-    let tasks = Tasks::new(tokio::runtime::Handle::current());
-    let engine = EngineOptions {
-        id: NodeId(1),
-        address: b"127.0.0.1:9001".to_vec(),
-        heartbeat_interval: Duration::from_millis(500),
-        election_timeout: Duration::from_millis(3000),
-        snapshot_policy: SnapshotPolicy {
-            threshold_entries: 64,
-            trailing_entries: 16,
-            pace: SnapshotPace::Entries,
-        },
-        consensus: tasks,
-        pool: Arc::new(InlinePool),
-        random: Arc::new(RandomSource::from_seed(seed)),
-        log: disk.sender(),
-        loaded: disk.loaded(),
-        snapshots: Arc::new(disk.clone()),
-        machine: Box::new(Databases::new(Arc::clone(&store), empty_page())),
-        hooks: Arc::new(StoreEpochs(Arc::clone(&store))),
-        dial: Arc::new(crate::raft::testing::NoDial),
-    };
-    let parts = CoreParts {
-        store,
-        engine,
-        sql_tasks: Tasks::new(tokio::runtime::Handle::current()),
-        sql: SqlSection::Inline,
-        sql_threads: 4,
-        live: Arc::new(LiveSettings::default()),
-        on_panic: Box::new(|text| panic!("{text}")),
-    };
-    Core::start(parts).await.unwrap()
-}
-
-/// A client at the other end of a stream in memory.
-struct Client(DuplexStream);
-
-impl Client {
-    async fn connect(core: &Core) -> Client {
-        let (client, server) = tokio::io::duplex(1 << 20);
-        let (read, write) = tokio::io::split(server);
-        core.serve((read, write));
-        let mut client = Client(client);
-        client.0.write_all(&1u64.to_le_bytes()).await.unwrap();
-        client
-    }
-
-    async fn open(core: &Core, name: &str) -> Client {
-        let mut client = Client::connect(core).await;
-        let open =
-            Request::Open { name: Bytes::copy_from_slice(name.as_bytes()), flags: 0, vfs: Bytes::new() };
-        assert_eq!(client.call(open).await.0, 4);
-        client
-    }
-
-    async fn send(&mut self, request: Request) {
-        self.0.write_all(&request.encode().unwrap()).await.unwrap();
-    }
-
-    async fn receive(&mut self) -> (u8, Vec<u8>) {
-        let mut header = [0; 8];
-        self.0.read_exact(&mut header).await.unwrap();
-        let words = u32::from_le_bytes([header[0], header[1], header[2], header[3]]);
-        let mut body = vec![0; words as usize * 8];
-        self.0.read_exact(&mut body).await.unwrap();
-        (header[4], body)
-    }
-
-    async fn call(&mut self, request: Request) -> (u8, Vec<u8>) {
-        self.send(request).await;
-        self.receive().await
-    }
-
-    /// (kind 6, id, affected) or (kind 0, code, text).
-    async fn exec_with(&mut self, sql: &str, values: &[Value]) -> Result<(u64, u64), (u64, String)> {
-        let sql = Bytes::copy_from_slice(sql.as_bytes());
-        let (kind, body) =
-            self.call(Request::ExecSql { db: 0, sql, parameters: Parameters::encode(values) }).await;
-        match kind {
-            6 => Ok((word(&body, 0), word(&body, 1))),
-            _ => Err(failure(kind, &body)),
-        }
-    }
-
-    async fn exec(&mut self, sql: &str) -> Result<(u64, u64), (u64, String)> {
-        self.exec_with(sql, &[]).await
-    }
-
-    /// Bodies of all ROWS messages.
-    async fn query(&mut self, sql: &str) -> Result<Vec<Vec<u8>>, (u64, String)> {
-        let sql = Bytes::copy_from_slice(sql.as_bytes());
-        self.send(Request::QuerySql { db: 0, sql, parameters: Parameters::default() }).await;
-        let mut bodies = Vec::new();
-        loop {
-            let (kind, body) = self.receive().await;
-            if kind != 7 {
-                return Err(failure(kind, &body));
-            }
-            let last = body.last() == Some(&0xff);
-            bodies.push(body);
-            if last {
-                return Ok(bodies);
-            }
-        }
-    }
-
-    /// The one integer of a query with one column of a one-word name and one row.
-    async fn number(&mut self, sql: &str) -> u64 {
-        let bodies = self.query(sql).await.unwrap();
-        word(&bodies[0], 3)
-    }
-}
-
-fn word(body: &[u8], position: usize) -> u64 {
-    u64::from_le_bytes(body[position * 8..position * 8 + 8].try_into().unwrap())
-}
-
-fn failure(kind: u8, body: &[u8]) -> (u64, String) {
-    assert_eq!(kind, 0, "{body:?}");
-    let end = body[8..].iter().position(|byte| *byte == 0).unwrap();
-    (word(body, 0), String::from_utf8(body[8..8 + end].to_vec()).unwrap())
-}
-
-fn err<T>(code: u64, text: &str) -> Result<T, (u64, String)> {
-    Err((code, text.to_owned()))
-}
-
-// checklist client-protocol: E1 RESULT values after CREATE, INSERT, UPDATE, DELETE; E3 empty EXEC_SQL on a new
-// connection -> (0, 0); E10 2067
+// conformance: client-protocol E1, E3
 #[tokio::test(start_paused = true)]
 async fn sql_is_written_and_read_and_survives_a_restart() {
     let disk = TestDisk::bootstrapped();
@@ -168,7 +33,7 @@ async fn sql_is_written_and_read_and_survives_a_restart() {
     core.stop().await;
 }
 
-// checklist client-protocol: E8 missing parameters are NULL; X10 excess parameter in EXEC_SQL; X11 parameters run on
+// conformance: client-protocol E8, X11
 #[tokio::test(start_paused = true)]
 async fn parameters_run_on_from_statement_to_statement() {
     let core = start(&TestDisk::bootstrapped(), 1).await;
@@ -186,8 +51,7 @@ async fn parameters_run_on_from_statement_to_statement() {
     core.stop().await;
 }
 
-// checklist client-protocol: T1 commit, rollback, isolation; T2 disconnect rolls back and frees the lock;
-// T3 second writer -> 5 `database is locked`; T4 BEGIN twice, COMMIT/ROLLBACK without; T5 stale snapshot -> 517
+// conformance: client-protocol T1, T2, T3, T4, T5
 #[tokio::test(start_paused = true)]
 async fn transactions_exclude_each_other_and_end_with_their_connection() {
     let core = start(&TestDisk::bootstrapped(), 1).await;
@@ -221,8 +85,8 @@ async fn transactions_exclude_each_other_and_end_with_their_connection() {
     core.stop().await;
 }
 
-// checklist client-protocol: E9 row through EXEC_SQL -> 1; X9 RETURNING through EXEC_SQL: failure, no change, node
-// usable; Q9 RETURNING through QUERY_SQL: rows and commit; Q8 writing statement through QUERY_SQL -> zero columns
+// conformance: client-protocol E9, Q8, Q9
+// conformance: client-protocol X9 (better: upstream aborts, or the database stays locked)
 #[tokio::test(start_paused = true)]
 async fn rows_where_none_are_expected_take_their_statement_back() {
     let core = start(&TestDisk::bootstrapped(), 1).await;
@@ -243,8 +107,8 @@ async fn rows_where_none_are_expected_take_their_statement_back() {
     core.stop().await;
 }
 
-// checklist client-protocol: X2 failing query: clean FAILURE; X3 failing statement without columns: its own code (2067);
-// P3 empty -> 0; P5 nonempty statement tail; S1 ATTACH refused; S2 journal_mode and wal_checkpoint refused
+// conformance: client-protocol P3, P5, S1, S2
+// conformance: client-protocol X2, X3 (better: upstream's failure begins with the columns)
 #[tokio::test(start_paused = true)]
 async fn failures_carry_their_own_code_and_text() {
     let core = start(&TestDisk::bootstrapped(), 1).await;
@@ -263,7 +127,8 @@ async fn failures_carry_their_own_code_and_text() {
     core.stop().await;
 }
 
-// checklist client-protocol: X14 four pipelined requests, answers in order; Q6 INTERRUPT in a stream -> one EMPTY
+// conformance: client-protocol X14
+// conformance: client-protocol X7 (better: upstream aborts behind the failure)
 #[tokio::test(start_paused = true)]
 async fn pipelined_requests_are_answered_in_order() {
     let core = start(&TestDisk::bootstrapped(), 1).await;
@@ -285,7 +150,7 @@ async fn pipelined_requests_are_answered_in_order() {
     core.stop().await;
 }
 
-// checklist client-protocol: K19 eight connections x 30 autocommit inserts: all succeed
+// conformance: client-protocol K19 (better: without a busy timeout, too)
 #[tokio::test(start_paused = true)]
 async fn writers_share_syncs_and_never_collide() {
     let disk = TestDisk::bootstrapped();
@@ -313,39 +178,13 @@ async fn writers_share_syncs_and_never_collide() {
     core.stop().await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_text_whose_first_statement_may_be_in_the_log_is_not_told_that_nothing_took_place() {
-    for second in ["INSERT INTO t VALUES(2)", "PRAGMA user_version=0"] {
-        let disk = TestDisk::bootstrapped();
-        let core = start(&disk, 1).await;
-        let mut client = Client::open(&core, "test.db").await;
-        client.exec("CREATE TABLE t(n)").await.unwrap();
-        let database = core.executor().store().get(b"test.db").unwrap();
-        disk.lock().held = true;
-        let handed_on = disk.lock().entries.len() + 1;
-        let sql = format!("INSERT INTO t VALUES(1); {second}");
-        let running = tokio::spawn(async move { client.exec(&sql).await });
-        // The log is writing the first commit; the second waits behind it, or has no pages to be written.
-        while disk.lock().entries.len() < handed_on || database.in_flight_transactions() < 2 {
-            tokio::task::yield_now().await;
-        }
-
-        core.engine().step_down().await;
-
-        assert_eq!(running.await.unwrap(), err(10506, "leadership lost"), "{second}");
-        disk.lock().held = false;
-        disk.flush();
-        core.stop().await;
-    }
-}
-
-/// The text of a query with one column of a one-word name and one row.
+/// The text that begins here in a body.
 fn text(body: &[u8], offset: usize) -> String {
     let end = body[offset..].iter().position(|byte| *byte == 0).unwrap();
     String::from_utf8(body[offset..offset + end].to_vec()).unwrap()
 }
 
-// checklist state-machine 4.3: `PRAGMA journal_mode` answers `wal` under its own name and changes nothing
+// conformance: state-machine 15
 #[tokio::test(start_paused = true)]
 async fn the_journal_mode_is_wal_under_its_own_name() {
     let core = start(&TestDisk::bootstrapped(), 1).await;
@@ -474,4 +313,31 @@ async fn each_auto_vacuum_mode_shrinks_as_it_should() {
         );
     }
     core.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_text_whose_first_statement_may_be_in_the_log_is_not_told_that_nothing_took_place() {
+    for second in ["INSERT INTO t VALUES(2)", "PRAGMA user_version=0"] {
+        let disk = TestDisk::bootstrapped();
+        let core = start(&disk, 1).await;
+        let mut client = Client::open(&core, "test.db").await;
+        client.exec("CREATE TABLE t(n)").await.unwrap();
+        let database = core.executor().store().get(b"test.db").unwrap();
+        disk.lock().held = true;
+        let handed_on = disk.lock().entries.len() + 1;
+        let sql = format!("INSERT INTO t VALUES(1); {second}").into();
+        client.send(Request::ExecSql { db: 0, sql, parameters: Parameters::default() }).await;
+        // The log is writing the first commit; the second waits behind it, or has no pages to be written.
+        while disk.lock().entries.len() < handed_on || database.in_flight_transactions() < 2 {
+            tokio::task::yield_now().await;
+        }
+
+        core.engine().step_down().await;
+        let (kind, body) = client.receive().await;
+
+        assert_eq!(failure(kind, &body), (10506, "leadership lost".to_owned()), "{second}");
+        disk.lock().held = false;
+        disk.flush();
+        core.stop().await;
+    }
 }

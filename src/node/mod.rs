@@ -14,4 +14,16 @@ pub mod threads;
 pub mod trace;
 
 #[cfg(test)]
+mod core_testing;
+#[cfg(test)]
+mod core_tests;
+#[cfg(test)]
+mod damage_tests;
+#[cfg(test)]
+mod protocol_tests;
+#[cfg(test)]
+mod query_tests;
+#[cfg(test)]
 mod running_tests;
+#[cfg(test)]
+mod statement_tests;

@@ -16,7 +16,7 @@ use crate::transport::dial::IpConnector;
 use crate::transport::listener::BoundSocket;
 use crate::types::NodeId;
 
-fn start(directory: &Path) -> (Result<Running, StartError>, String) {
+pub(super) fn start(directory: &Path) -> (Result<Running, StartError>, String) {
     start_as(NodeId(1), directory)
 }
 
@@ -35,7 +35,7 @@ fn start_as(id: NodeId, directory: &Path) -> (Result<Running, StartError>, Strin
     (running, address)
 }
 
-fn call(stream: &mut TcpStream, request: &Request) -> (u8, Vec<u8>) {
+pub(super) fn call(stream: &mut TcpStream, request: &Request) -> (u8, Vec<u8>) {
     stream.write_all(&request.encode().unwrap()).unwrap();
     let mut header = [0; 8];
     stream.read_exact(&mut header).unwrap();
@@ -44,7 +44,7 @@ fn call(stream: &mut TcpStream, request: &Request) -> (u8, Vec<u8>) {
     (header[4], body)
 }
 
-fn dial(address: &str) -> TcpStream {
+pub(super) fn dial(address: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.write_all(&1u64.to_le_bytes()).unwrap();
     stream
@@ -54,7 +54,7 @@ fn connect(address: &str) -> TcpStream {
     connect_to(address, "test.db")
 }
 
-fn connect_to(address: &str, database: &str) -> TcpStream {
+pub(super) fn connect_to(address: &str, database: &str) -> TcpStream {
     let mut stream = dial(address);
     let name = Bytes::copy_from_slice(database.as_bytes());
     let (kind, body) = call(&mut stream, &Request::Open { name, flags: 0, vfs: Bytes::new() });
@@ -63,7 +63,7 @@ fn connect_to(address: &str, database: &str) -> TcpStream {
 }
 
 /// The one integer of `SELECT ... AS n`.
-fn number(stream: &mut TcpStream, sql: &str) -> u64 {
+pub(super) fn number(stream: &mut TcpStream, sql: &str) -> u64 {
     let sql = Bytes::copy_from_slice(sql.as_bytes());
     let (kind, body) = call(stream, &Request::QuerySql { db: 0, sql, parameters: Parameters::default() });
     assert_eq!(kind, 7, "{}", String::from_utf8_lossy(&body));
@@ -73,7 +73,7 @@ fn number(stream: &mut TcpStream, sql: &str) -> u64 {
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/fixtures");
 
 /// A copy of a directory that upstream wrote.
-fn fixture(version: &str, name: &str) -> tempfile::TempDir {
+pub(super) fn fixture(version: &str, name: &str) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
     let source = format!("{FIXTURES}/datadir-{version}/{name}");
     let archive = format!("{source}/data.tar.gz");
@@ -95,7 +95,7 @@ fn fixture(version: &str, name: &str) -> tempfile::TempDir {
 
 const VERSIONS: [&str; 3] = ["1.11.1", "1.18.1", "1.18.6"];
 
-// checklist disk-format: all fixtures load; row counts equal `rows.json`; snapshot of 1.11.1 with WAL restored
+// conformance: disk-format 2, 13, 16
 #[test]
 fn directories_of_upstream_open_and_hold_their_rows_and_take_more() {
     for version in VERSIONS {
@@ -123,6 +123,7 @@ fn directories_of_upstream_open_and_hold_their_rows_and_take_more() {
     }
 }
 
+// conformance: disk-format 2
 // Directories of a member of a cluster show their log and state without the others.
 #[test]
 fn a_followers_directory_opens_and_shows_its_configuration() {
@@ -142,12 +143,13 @@ fn a_followers_directory_opens_and_shows_its_configuration() {
     }
 }
 
-fn exec(stream: &mut TcpStream, sql: &'static str) -> (u8, Vec<u8>) {
+pub(super) fn exec(stream: &mut TcpStream, sql: &'static str) -> (u8, Vec<u8>) {
     let sql = Bytes::from_static(sql.as_bytes());
     call(stream, &Request::ExecSql { db: 0, sql, parameters: Parameters::default() })
 }
 
 // conformance: c-api 40, 42, 46
+// conformance: disk-format 10, 17
 #[test]
 fn a_node_writes_to_its_directory_and_comes_back_with_everything() {
     let directory = tempfile::tempdir().unwrap();

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::oneshot;
 
+use super::fault::{self, Fault};
 use super::header::{self, BadPage};
 use super::overlay::Overlay;
 use super::page::PageRef;
@@ -238,10 +239,11 @@ impl Database {
         });
         let pages: Vec<_> = changed.into_iter().map(|(number, page)| (PageNumber(number), page)).collect();
         // The same rule as on every other node, so that the roots are equal everywhere.
+        let step = u32::from(!(pages.is_empty() && fault::is_planted(Fault::VersionTwice)));
         let root = base.laid_over(
             pages.iter().map(|(number, page)| (*number, page)),
             page_count,
-            base.version().wrapping_add(1),
+            base.version().wrapping_add(step),
         );
 
         let mut state = self.lock();
@@ -284,12 +286,12 @@ impl Database {
             Err(Err(Discarded { appended: Appended::Maybe }))
         } else {
             match state.pending.iter_mut().find(|pending| pending.root.version() == version) {
-                None => Err(Ok(())),
-                Some(pending) => {
+                Some(pending) if !fault::is_planted(Fault::ReplyBeforeApply) => {
                     let (sender, receiver) = oneshot::channel();
                     pending.waiters.push(sender);
                     Ok(receiver)
                 }
+                _ => Err(Ok(())),
             }
         };
         async move {

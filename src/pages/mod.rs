@@ -3,6 +3,8 @@
 //! executed and proposed here). Roots and pages never change once made. spec: state-machine 2.2, 7.2.
 
 mod database;
+#[doc(hidden)]
+pub mod fault;
 mod header;
 mod overlay;
 mod page;

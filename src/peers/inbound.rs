@@ -283,7 +283,3 @@ async fn step<S: AsyncRead + Send + Unpin>(
     }
     Ok(Step::Moved)
 }
-
-#[cfg(test)]
-#[path = "inbound_tests.rs"]
-mod tests;

@@ -5,6 +5,7 @@ use std::io::{self, IoSlice};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
@@ -140,6 +141,11 @@ impl Link {
         self.poked.notify_one();
     }
 
+    /// Signs of life from before a dial began or a connection ended say nothing about what comes after it.
+    fn forget_pokes(&self) {
+        let _forgotten = self.poked.notified().now_or_never();
+    }
+
     /// Where the link stands, as it changes.
     pub fn state(&self) -> watch::Receiver<LinkState> {
         self.state.subscribe()
@@ -187,6 +193,7 @@ impl Link {
                     }
                 }
                 let began = Instant::now();
+                self.forget_pokes();
                 match dial.dial(address.to_vec()).await {
                     Ok(stream) => {
                         self.state.send_modify(|state| {
@@ -197,6 +204,7 @@ impl Link {
                         let ended = self.serve(stream, hello.clone()).await;
                         self.state.send_modify(|state| state.connected = false);
                         debug!(peer = peer.0, ?ended, "connection ended");
+                        self.forget_pokes();
                         if ended.is_ok_and(|idle| idle) && self.end_if_idle() {
                             return;
                         }

@@ -33,7 +33,7 @@ fn started(streams: Vec<DuplexStream>) -> (Arc<Link>, mpsc::UnboundedReceiver<Ve
     (link, dials, stop)
 }
 
-// checklist raft-wire: CONNECT bytes equal 1.1 for id 1, address 127.0.0.1:29101
+// conformance: raft-wire 1
 #[test]
 fn connect_has_the_specified_bytes() {
     #[rustfmt::skip]
@@ -61,7 +61,7 @@ async fn messages_follow_connect_in_order() {
     assert_eq!(*link.state().borrow(), LinkState { generation: 1, connected: true, failures: 0 });
 }
 
-// checklist raft-wire: dial failure: retry after 1 s; at most the newest 3 queued messages survive
+// conformance: raft-wire 6
 #[tokio::test(start_paused = true)]
 async fn after_a_failed_dial_the_newest_three_are_sent_a_second_later() {
     let (link, mut dials, _stop) = started(vec![]);
@@ -91,6 +91,26 @@ async fn a_sign_of_life_ends_the_wait_for_the_next_dial() {
     dials.recv().await.unwrap();
 
     assert!(began.elapsed() < DIAL_RETRY);
+}
+
+// A peer that stops closes its connections one by one; who dials it meanwhile bothers a host that is on its way out.
+#[tokio::test(start_paused = true)]
+async fn a_sign_of_life_from_before_the_connection_ended_does_not_count() {
+    let (ours, theirs) = duplex(1 << 16);
+    let (link, mut dials, _stop) = started(vec![ours]);
+    let mut state = link.state();
+    link.send(message(b"1")).unwrap();
+    dials.recv().await.unwrap();
+    state.wait_for(|state| state.connected).await.unwrap();
+    let began = Instant::now();
+
+    link.poke();
+    drop(theirs);
+    state.wait_for(|state| !state.connected).await.unwrap();
+    link.send(message(b"2")).unwrap();
+    dials.recv().await.unwrap();
+
+    assert_eq!(began.elapsed(), DIAL_RETRY);
 }
 
 #[tokio::test(start_paused = true)]

@@ -131,7 +131,7 @@ mod tests {
         })
     }
 
-    // checklist raft-wire: raft messages in the same TCP segment as CONNECT are processed
+    // conformance: raft-wire 2
     #[tokio::test]
     async fn messages_arrive_whole_however_the_stream_is_cut() {
         let now = TimeoutNow { term: Term(1), last_index: LogIndex(2), last_term: Term(1) };
@@ -182,7 +182,7 @@ mod tests {
         assert!(reader.next().await.unwrap().is_none());
     }
 
-    // checklist raft-wire: H = 0, unknown type, oversize: connection closed, node unharmed
+    // conformance: raft-wire 12
     #[tokio::test]
     async fn what_is_no_message_is_an_error_without_memory() {
         let preamble = |kind: u64, header: u64| [kind.to_le_bytes(), header.to_le_bytes()].concat();

@@ -229,12 +229,16 @@ impl Replicator {
     }
 
     /// Finds where the logs agree, if that is not known. `previous` is what the caller takes for granted next: if that
-    /// is not less than what was refused, the follower got more by another way, a snapshot.
+    /// is not less than what was refused, or more than was ever sent, the follower got more by another way, a snapshot.
     ///
     /// # Errors
     /// The follower does not answer or is in a higher term.
     pub async fn find(&mut self, previous: LogIndex) -> Result<(), ReplicationError> {
-        if self.refused.is_some_and(|refused| previous >= refused) {
+        let got_more = match self.refused {
+            Some(refused) => previous >= refused,
+            None => previous > self.sent_upto(),
+        };
+        if got_more {
             self.reset();
         }
         if self.matched != Matched::Unknown {

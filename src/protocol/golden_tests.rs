@@ -23,6 +23,7 @@ fn decode(message: &[u8]) -> Result<Request, DecodeError> {
     Request::decode(header.kind, header.schema, &Bytes::copy_from_slice(&message[HEADER_BYTES..]))
 }
 
+// conformance: client-protocol M1
 #[test]
 fn every_request_decodes_and_encodes_to_the_same_bytes() {
     let mut count = 0;
@@ -31,7 +32,6 @@ fn every_request_decodes_and_encodes_to_the_same_bytes() {
         let message = golden(example, "request");
         if example == "28" {
             let error = decode(&message).unwrap_err();
-            // checklist client-protocol: M1 unknown type -> 1005, connection goes on
             assert_eq!(error, DecodeError::Failure { code: 1005, message: "unrecognized request type" });
             continue;
         }
@@ -59,8 +59,8 @@ fn parameters_have_the_specified_bytes() {
     assert_eq!(parameters.decode().unwrap(), [Value::Integer(5)]);
 }
 
-// checklist client-protocol: E5 300 parameters with schema 1; E6 UNIXTIME parameter -> failure;
-// X12 overflowing blob length -> failure
+// conformance: client-protocol E5, E6
+// conformance: client-protocol X12 (better: upstream takes it for some blob)
 #[test]
 fn many_parameters_go_by_schema_one_and_bad_ones_are_errors() {
     let values: Vec<Value> = (0..300).map(Value::Integer).collect();
@@ -82,6 +82,7 @@ fn many_parameters_go_by_schema_one_and_bad_ones_are_errors() {
     assert!(huge.decode().is_err());
 }
 
+// conformance: client-protocol C1, C2, H1, H2, M9
 #[test]
 fn responses_have_the_specified_bytes() {
     let address = b"127.0.0.1:29300";
@@ -105,7 +106,6 @@ fn responses_have_the_specified_bytes() {
         ("21", response::failure(1, b"server ID already in use")),
         ("26", response::stmt(1, 0, 1, 10)),
     ] {
-        // checklist client-protocol: M9 answers have schema 0, extra 0
         assert_eq!(message, golden(example, "response"), "example {example}");
     }
 }
@@ -116,6 +116,7 @@ fn rows(names: &[&str], marker: Marker, write: impl FnOnce(&mut RowsWriter)) -> 
     writer.finish(marker).unwrap()
 }
 
+// conformance: client-protocol Q3
 #[test]
 fn rows_have_the_specified_bytes() {
     let two = rows(&["id", "s"], Marker::Done, |writer| {
@@ -136,12 +137,12 @@ fn rows_have_the_specified_bytes() {
     });
     assert_eq!(six, golden("10", "response"));
 
-    // checklist client-protocol: Q3 no rows: one frame
     assert_eq!(rows(&["s"], Marker::Done, |_| {}), golden("11", "response"));
     assert_eq!(rows(&[], Marker::Done, |_| {}), golden("29", "response"));
 }
 
-// checklist client-protocol: Q1 codes by decltype, NULL in date and boolean columns; X5 other storage classes there
+// conformance: client-protocol Q1
+// conformance: client-protocol X5 (better: upstream aborts)
 #[test]
 fn type_codes_follow_the_declared_type_and_the_storage_class() {
     use super::rows::type_code;
@@ -162,8 +163,7 @@ fn type_codes_follow_the_declared_type_and_the_storage_class() {
     }
 }
 
-// checklist client-protocol: M3 schema 1 on LEADER (and every request without variants) -> 1005;
-// M4 schema 2 on EXEC_SQL -> 1 `unrecognized schema version`; M5 cut body -> closed; M6 text without NUL -> closed
+// conformance: client-protocol M2, M3, M4, M5, M6
 #[test]
 fn malformed_requests_get_what_the_specification_recommends() {
     let word = Bytes::from_static(&[0; 8]);
@@ -182,7 +182,6 @@ fn malformed_requests_get_what_the_specification_recommends() {
     }
     assert!(matches!(Request::decode(3, 0, &word), Err(DecodeError::Close(3, _))));
     assert!(matches!(Request::decode(8, 0, &text), Err(DecodeError::Close(8, _))));
-    // M2 HEARTBEAT -> 1005
     assert!(matches!(Request::decode(2, 0, &word), Err(DecodeError::Failure { code: 1005, .. })));
 }
 

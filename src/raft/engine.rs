@@ -582,3 +582,7 @@ mod tests;
 #[cfg(test)]
 #[path = "peer_tests.rs"]
 mod peer_tests;
+
+#[cfg(test)]
+#[path = "wire_tests.rs"]
+mod wire_tests;

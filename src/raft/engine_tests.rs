@@ -212,6 +212,7 @@ async fn a_node_whose_log_fails_does_not_campaign_until_it_has_recovered() {
 
 // Terms 1, 5, 5, 1, 5, as a recovery leaves them.
 // conformance: c-api 59
+// conformance: disk-format 16
 #[tokio::test(start_paused = true)]
 async fn a_log_whose_terms_fall_is_served_and_keeps_them() {
     for (terms, policy) in [

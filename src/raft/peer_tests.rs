@@ -51,15 +51,15 @@ impl Dial for Hand {
     }
 }
 
-struct Bench {
-    engine: Engine,
-    disk: TestDisk,
+pub(super) struct Bench {
+    pub(super) engine: Engine,
+    pub(super) disk: TestDisk,
     machine: TestMachine,
     sent: mpsc::UnboundedReceiver<(Vec<u8>, Received)>,
     hand: Hand,
 }
 
-fn servers(roles: &[Role]) -> Configuration {
+pub(super) fn servers(roles: &[Role]) -> Configuration {
     let servers = roles.iter().enumerate().map(|(place, role)| {
         let id = place as u64 + 1;
         Server { id: NodeId(id), address: id.to_string().into_bytes(), role: *role }
@@ -67,18 +67,18 @@ fn servers(roles: &[Role]) -> Configuration {
     Configuration::new(servers.collect()).unwrap()
 }
 
-fn change(term: u64, configuration: &Configuration) -> Entry {
+pub(super) fn change(term: u64, configuration: &Configuration) -> Entry {
     let data = EntryData::from_bytes(configuration.encode());
     Entry { term: Term(term), kind: EntryKind::Change, data, token: None }
 }
 
-fn number(term: u64, number: u64) -> Entry {
+pub(super) fn number(term: u64, number: u64) -> Entry {
     let data = EntryData::from_bytes(number.to_le_bytes().to_vec().into());
     Entry { term: Term(term), kind: EntryKind::Command, data, token: None }
 }
 
 /// A follower with these entries, in this term.
-async fn node(entries: Vec<Entry>, term: u64) -> Bench {
+pub(super) async fn node(entries: Vec<Entry>, term: u64) -> Bench {
     let disk = TestDisk::default();
     disk.lock().term = Term(term);
     disk.lock().first = LogIndex(1);
@@ -110,17 +110,17 @@ async fn node(entries: Vec<Entry>, term: u64) -> Bench {
     Bench { engine, disk, machine, sent: receiver, hand }
 }
 
-async fn follower() -> Bench {
+pub(super) async fn follower() -> Bench {
     node(vec![change(1, &servers(&[Role::Voter; 3]))], 1).await
 }
 
 impl Bench {
     /// A raft connection of node `id`.
-    fn connect(&self, id: u64) -> DuplexStream {
+    pub(super) fn connect(&self, id: u64) -> DuplexStream {
         self.connect_from(id, &id.to_string())
     }
 
-    fn connect_from(&self, id: u64, address: &str) -> DuplexStream {
+    pub(super) fn connect_from(&self, id: u64, address: &str) -> DuplexStream {
         let (ours, theirs) = duplex(1 << 20);
         let (read, write) = tokio::io::split(theirs);
         let address = Bytes::copy_from_slice(address.as_bytes());
@@ -128,13 +128,13 @@ impl Bench {
         ours
     }
 
-    async fn answer(&mut self) -> (String, Message) {
+    pub(super) async fn answer(&mut self) -> (String, Message) {
         let next = timeout(Duration::from_secs(60), self.sent.recv()).await.expect("an answer").unwrap();
         (String::from_utf8(next.0).unwrap(), next.1.message)
     }
 
     /// The next answer to an append or a snapshot; votes of the node's own are passed over.
-    async fn append_answer(&mut self) -> (u64, u64, u64) {
+    pub(super) async fn append_answer(&mut self) -> (u64, u64, u64) {
         loop {
             if let (_, Message::AppendEntriesResult(AppendEntriesResult { term, rejected, last_index })) =
                 self.answer().await
@@ -154,25 +154,31 @@ impl Bench {
         }
     }
 
-    async fn silent(&mut self) -> bool {
+    pub(super) async fn silent(&mut self) -> bool {
         timeout(Duration::from_millis(100), self.sent.recv()).await.is_err()
     }
 
-    fn numbers(&self) -> Vec<u64> {
+    pub(super) fn numbers(&self) -> Vec<u64> {
         self.machine.0.lock().unwrap().commands.clone()
     }
 
-    fn terms(&self) -> Vec<u64> {
+    pub(super) fn terms(&self) -> Vec<u64> {
         self.disk.lock().entries.iter().map(|entry| entry.term.0).collect()
     }
 }
 
-async fn send(stream: &mut DuplexStream, message: &Message, payload: &[u8]) {
+pub(super) async fn send(stream: &mut DuplexStream, message: &Message, payload: &[u8]) {
     stream.write_all(&message.encode()).await.unwrap();
     stream.write_all(payload).await.unwrap();
 }
 
-async fn append(stream: &mut DuplexStream, term: u64, previous: (u64, u64), commit: u64, entries: &[Entry]) {
+pub(super) async fn append(
+    stream: &mut DuplexStream,
+    term: u64,
+    previous: (u64, u64),
+    commit: u64,
+    entries: &[Entry],
+) {
     let headers = entries.iter().map(|entry| EntryHeader {
         term: entry.term,
         kind: entry.kind,
@@ -200,7 +206,8 @@ fn vote(term: u64, candidate: u64, last: (u64, u64), disrupts_leader: bool, is_p
     })
 }
 
-// checklist raft-wire: follower: every row of section 5.1 (stale term, gap, mismatch, skip, conflict, empty); last_log_index never above prev + n
+// conformance: raft-wire 13
+// conformance: raft-wire 14 (better: upstream reports its whole log, leftovers included)
 #[tokio::test(start_paused = true)]
 async fn a_follower_answers_every_kind_of_append() {
     let mut node = follower().await;
@@ -231,7 +238,8 @@ async fn a_follower_answers_every_kind_of_append() {
     assert_eq!(node.disk.lock().votes.last(), Some(&(3, 0)));
 }
 
-// checklist raft-wire: entries answered only after they are durable
+// conformance: raft-wire 14, 15
+// conformance: raft-wire 13 (better: entries whose write fails are written again, upstream drops and rejects them)
 #[tokio::test(start_paused = true)]
 async fn entries_are_acknowledged_when_they_are_durable_and_heartbeats_at_once() {
     let mut node = follower().await;
@@ -250,7 +258,7 @@ async fn entries_are_acknowledged_when_they_are_durable_and_heartbeats_at_once()
     assert_eq!(node.append_answer().await, (2, 0, 2));
 }
 
-// checklist raft-wire: results go to the address given in CONNECT, also when it differs from the configuration; nothing is ever written on an accepted raft connection
+// conformance: raft-wire 4, 5
 #[tokio::test(start_paused = true)]
 async fn answers_go_where_connect_says() {
     let mut node = follower().await;
@@ -265,7 +273,7 @@ async fn answers_go_where_connect_says() {
     assert_eq!(node.hand.dialled.lock().unwrap().keys().collect::<Vec<_>>(), [b"elsewhere"]);
 }
 
-// checklist raft-wire: vote: refused while a leader is known (own term unchanged), granted with disrupt_leader, granted to unknown candidate
+// conformance: raft-wire 19, 23
 #[tokio::test(start_paused = true)]
 async fn votes_are_refused_while_a_leader_is_heard() {
     let mut node = follower().await;
@@ -286,7 +294,7 @@ async fn votes_are_refused_while_a_leader_is_heard() {
     assert_eq!(node.vote_answer().await, (7, false, false), "one vote in a term");
 }
 
-// checklist raft-wire: pre-vote answer carries the request's term and flag; no state change
+// conformance: raft-wire 20 (better: a candidate with an old term learns the higher one)
 #[tokio::test(start_paused = true)]
 async fn a_pre_vote_promises_nothing() {
     let mut node = node(vec![change(1, &servers(&[Role::Voter; 3])), number(2, 10)], 3).await;
@@ -304,7 +312,7 @@ async fn a_pre_vote_promises_nothing() {
     assert_eq!(node.engine.current_term(), Term(3));
 }
 
-// checklist raft-wire: TimeoutNow skips pre-vote and sets disrupt_leader; ignored from non-leader, or with other last index/term
+// conformance: raft-wire 21, 22
 #[tokio::test(start_paused = true)]
 async fn leadership_is_taken_over_from_the_leader_alone_and_with_its_whole_log() {
     let mut node = follower().await;
@@ -330,7 +338,7 @@ async fn leadership_is_taken_over_from_the_leader_alone_and_with_its_whole_log()
     assert_eq!((request.term.0, request.last_index.0, request.last_term.0), (3, 2, 2));
 }
 
-// checklist raft-wire: pre-vote, then real vote
+// conformance: raft-wire 21, 25
 #[tokio::test(start_paused = true)]
 async fn an_election_is_a_pre_vote_then_a_vote_then_a_barrier() {
     let mut node = follower().await;
@@ -398,7 +406,7 @@ async fn leader() -> (Bench, DuplexStream) {
     }
 }
 
-// checklist raft-wire: leader: barrier first; only current-term entries committed by counting; leftovers of a follower are not believed (openraft-mapping L1, L2, L3, L7)
+// conformance: raft-wire 24, 25 (better: upstream takes what a follower says for replicated)
 #[tokio::test(start_paused = true)]
 async fn a_leader_believes_a_follower_no_more_than_was_verified() {
     let (mut node, mut follower) = leader().await;
@@ -430,6 +438,7 @@ async fn a_leader_believes_a_follower_no_more_than_was_verified() {
     assert_eq!(node.numbers(), [0, 1, 2, 3]);
 }
 
+// conformance: raft-wire 24
 #[tokio::test(start_paused = true)]
 async fn an_empty_follower_gets_everything_and_one_that_has_all_gets_nothing() {
     for (last, first) in [(0, 0), (6, 6)] {
@@ -440,7 +449,7 @@ async fn an_empty_follower_gets_everything_and_one_that_has_all_gets_nothing() {
     }
 }
 
-// checklist raft-wire: leader: no contact with a majority for one election timeout: steps down
+// conformance: raft-wire 26
 #[tokio::test(start_paused = true)]
 async fn a_leader_that_nobody_answers_gives_up() {
     let (mut node, mut follower) = leader().await;
@@ -457,7 +466,7 @@ async fn a_leader_that_nobody_answers_gives_up() {
     assert!(node.engine.current_term() > Term(2), "no follower is kept waiting by the old term");
 }
 
-// checklist raft-wire: messages from unknown ids: every row of 8.6
+// conformance: raft-wire 23
 #[tokio::test(start_paused = true)]
 async fn strangers_are_treated_as_upstream_treats_them() {
     let mut node = follower().await;
@@ -474,7 +483,7 @@ async fn strangers_are_treated_as_upstream_treats_them() {
     assert_eq!(node.engine.current_term(), Term(12), "the term of an AppendEntriesResult is adopted");
 }
 
-// checklist raft-wire: follower: identical and multi-server configuration entries accepted; uncommitted configuration rolled back when overwritten
+// conformance: raft-wire 16, 17
 #[tokio::test(start_paused = true)]
 async fn configurations_are_taken_as_they_come_and_rolled_back_with_their_entries() {
     let mut node = follower().await;
@@ -491,6 +500,7 @@ async fn configurations_are_taken_as_they_come_and_rolled_back_with_their_entrie
     assert_eq!(*node.engine.configuration().configuration, three);
 }
 
+// conformance: raft-wire 17
 // found by history 856: the log kept a configuration that the snapshot had replaced, so that the node, once it led, refused
 // the very changes that were needed.
 #[tokio::test(start_paused = true)]
@@ -523,7 +533,7 @@ async fn a_snapshot_brings_its_configuration_into_the_log() {
 }
 
 /// Waits until the node closes the connection.
-async fn closed(stream: &mut DuplexStream) -> bool {
+pub(super) async fn closed(stream: &mut DuplexStream) -> bool {
     // A duplex refuses what is written to a side that is gone.
     for _ in 0..100 {
         if stream.write_all(&[0; 8]).await.is_err() {
@@ -534,7 +544,8 @@ async fn closed(stream: &mut DuplexStream) -> bool {
     false
 }
 
-// issue 3: a peer that sends random bytes, wrong ids, huge lengths, old terms: the node lives
+// conformance: raft-wire 12
+// A peer that sends random bytes, wrong ids, huge lengths, old terms: the node lives.
 #[tokio::test(start_paused = true)]
 async fn what_no_peer_sends_closes_the_connection_and_harms_nothing() {
     let mut node = follower().await;
@@ -582,7 +593,7 @@ async fn what_no_peer_sends_closes_the_connection_and_harms_nothing() {
     assert_eq!(node.numbers(), [10, 11]);
 }
 
-fn snapshot(term: u64, index: u64, last_term: u64, content: &[u8]) -> Message {
+pub(super) fn snapshot(term: u64, index: u64, last_term: u64, content: &[u8]) -> Message {
     Message::InstallSnapshot(InstallSnapshot {
         term: Term(term),
         index: LogIndex(index),
@@ -593,7 +604,7 @@ fn snapshot(term: u64, index: u64, last_term: u64, content: &[u8]) -> Message {
     })
 }
 
-// checklist raft-wire: InstallSnapshot: already have it, older, newer, busy, broken data
+// conformance: raft-wire 18 (better: a snapshot that is cut short is answered and forgotten)
 #[tokio::test(start_paused = true)]
 async fn a_snapshot_is_installed_whole_or_not_at_all() {
     let mut node = follower().await;
@@ -700,6 +711,7 @@ async fn a_leader_that_is_gone_is_replaced_without_waiting_for_the_timer() {
     assert!(granted, "who sees that the leader is gone votes for another");
 }
 
+// conformance: raft-wire 19 (better: it votes, since its promotion may be in the log of the candidate alone)
 // found by the simulation: the promotion of a voter was in the logs of all but itself, and one of those was dead
 #[tokio::test(start_paused = true)]
 async fn a_node_votes_though_its_own_log_does_not_say_that_it_may() {
@@ -712,7 +724,7 @@ async fn a_node_votes_though_its_own_log_does_not_say_that_it_may() {
     assert_eq!(node.vote_answer().await, (2, true, false));
 }
 
-// checklist raft-wire: leader: spare gets nothing; removed node's pre-votes do no harm
+// conformance: raft-wire 27
 #[tokio::test(start_paused = true)]
 async fn a_removed_node_is_told_and_a_spare_gets_nothing() {
     let mut entries = vec![change(1, &servers(&[Role::Voter, Role::StandBy, Role::Spare]))];

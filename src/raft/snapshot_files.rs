@@ -183,7 +183,7 @@ mod tests {
         read
     }
 
-    // checklist disk-format: snapshots: raw opened with compression off
+    // conformance: disk-format 12
     #[test]
     fn a_snapshot_is_found_again_in_either_form_and_compression_is_switched_while_running() {
         let keep = tempfile::tempdir().unwrap();

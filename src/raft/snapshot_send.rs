@@ -66,9 +66,7 @@ pub(super) async fn send_snapshot(
     while left > 0 {
         let most = usize::try_from(left).unwrap_or(usize::MAX).min(SNAPSHOT_CHUNK_BYTES);
         let read = on_pool(snapshots.pool.as_ref(), move || {
-            let mut piece = vec![0; most];
-            let count = reader.read(&mut piece).map_err(|error| error.to_string())?;
-            piece.truncate(count);
+            let piece = read_piece(&mut reader, most, left).map_err(|error| error.to_string())?;
             Ok::<_, String>((reader, piece))
         });
         let (back, piece) = read.await.map_err(SendError::from)?.map_err(SendError::Failed)?;
@@ -86,6 +84,20 @@ pub(super) async fn send_snapshot(
     let patience = INSTALL_SNAPSHOT_TIMEOUT + Duration::from_secs(content_bytes / INSTALL_BYTES_PER_SECOND);
     let answered = timeout(patience, answer).await.map_err(SendError::from)?;
     judge(answered.ok(), position.index, term)
+}
+
+/// At most `most` of the bytes that are left. The last are given out only if the stream ends well: the checksum of a compressed
+/// file comes behind them, and what is sent has none.
+fn read_piece(reader: &mut dyn Read, most: usize, left: u64) -> std::io::Result<Vec<u8>> {
+    let mut piece = vec![0; most];
+    let count = reader.read(&mut piece)?;
+    piece.truncate(count);
+    if count as u64 == left {
+        let mut rest = [0; 1];
+        // What else may follow is not content.
+        let _ = reader.read(&mut rest)?;
+    }
+    Ok(piece)
 }
 
 fn judge(answer: Option<AppendEntriesResult>, index: LogIndex, term: Term) -> Result<(), SendError> {
@@ -106,4 +118,35 @@ async fn write(
 ) -> Result<(), SendError> {
     let written = timeout(INSTALL_SNAPSHOT_TIMEOUT, write_all(stream.as_mut(), chunks.into())).await;
     written.map_err(SendError::from)?.map_err(SendError::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    /// Bytes, then what a wrong checksum gives.
+    struct Damaged(usize);
+
+    impl Read for Damaged {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            if self.0 == 0 {
+                return Err(io::Error::other("checksum"));
+            }
+            let count = buffer.len().min(self.0);
+            self.0 -= count;
+            Ok(count)
+        }
+    }
+
+    #[test]
+    fn the_last_piece_of_a_damaged_snapshot_is_not_sent() {
+        let mut reader = Damaged(30);
+
+        assert_eq!(read_piece(&mut reader, 20, 30).unwrap().len(), 20);
+        assert_eq!(read_piece(&mut reader, 10, 10).unwrap_err().to_string(), "checksum");
+        assert_eq!(read_piece(&mut &[1u8; 10][..], 10, 10).unwrap().len(), 10);
+        assert_eq!(read_piece(&mut &[1u8; 11][..], 10, 10).unwrap().len(), 10);
+    }
 }

@@ -199,7 +199,7 @@ mod tests {
         PageRef::new(&[byte; PAGE_SIZE])
     }
 
-    // checklist state-machine: Encoders produce the hex of 1.4
+    // conformance: state-machine 1, 4
     #[test]
     fn frames_have_the_specified_bytes() {
         let data = encode_frames(b"test.db", &[(PageNumber(1), page(0x53)), (PageNumber(2), page(2))]);
@@ -216,8 +216,7 @@ mod tests {
         assert_eq!(data.chunks().len(), 3);
     }
 
-    // checklist state-machine: Decoder accepts OPEN, UNDO, CHECKPOINT as no-ops; ignores the unused bytes (0xff);
-    // rejects format != 1, unknown type, truncated input
+    // conformance: state-machine 2
     #[test]
     fn commands_of_all_versions_decode() {
         let decode = |bytes: &[u8]| Command::decode(&Bytes::copy_from_slice(bytes));
@@ -249,7 +248,7 @@ mod tests {
         }
     }
 
-    // checklist state-machine: FRAMES with unsorted and duplicate page numbers, with numbers above the final size
+    // conformance: state-machine 2, 3
     #[test]
     fn frames_keep_order_and_duplicates_and_ignore_unused_bytes() {
         let pages = [(PageNumber(559), page(1)), (PageNumber(3), page(2)), (PageNumber(559), page(3))];
@@ -269,6 +268,20 @@ mod tests {
         }
     }
 
+    // conformance: raft-wire 29
+    #[test]
+    fn every_command_fills_whole_words() {
+        for length in 1..=504 {
+            for pages in [1, 2, 3] {
+                let pages: Vec<(PageNumber, PageRef)> =
+                    (0..pages).map(|number| (PageNumber(number + 1), page(0))).collect();
+                let bytes = encode_frames(&vec![b'n'; length], &pages).len();
+                assert!(bytes.is_multiple_of(8) && bytes > pages.len() * PAGE_SIZE, "{length}: {bytes}");
+            }
+        }
+    }
+
+    // conformance: state-machine 4
     #[test]
     fn an_announced_count_costs_no_memory_and_partial_transactions_are_refused() {
         let good = encode_frames(b"db", &[(PageNumber(1), page(0))]).contiguous().to_vec();

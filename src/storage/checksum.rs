@@ -28,7 +28,7 @@ pub fn crc32(previous: u32, bytes: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    // checklist disk-format: CRC of `123456789` is 0x89A1897F; of zero bytes 0
+    // conformance: disk-format 1
     #[test]
     fn checksum_has_the_specified_check_value() {
         assert_eq!(crc32(0, b"123456789"), 0x89A1_897F);

@@ -160,6 +160,7 @@ impl Bench {
     }
 }
 
+// conformance: disk-format 10
 #[test]
 fn consecutive_appends_are_one_sync_and_one_batch_each() {
     let mut bench = Bench::new(65536);
@@ -169,7 +170,6 @@ fn consecutive_appends_are_one_sync_and_one_batch_each() {
 
     assert_eq!(bench.writer.statistics().syncs.load(Ordering::Relaxed), 1);
     assert_eq!(bench.answers(), [(1, true), (2, true), (4, true)]);
-    // checklist disk-format: a directory left by a clean stop has no open segment
     bench.writer.prepare_ahead();
     assert!(bench.names().contains(&"open-3".to_owned()));
     bench.writer.close().unwrap();
@@ -177,9 +177,9 @@ fn consecutive_appends_are_one_sync_and_one_batch_each() {
     assert_eq!(bench.batches(&Bench::closed(1, 4), 8), [vec![1], vec![2, 3], vec![4]]);
 }
 
+// conformance: disk-format 9
 #[test]
 fn segments_roll_over_and_never_end_8_bytes_after_a_batch() {
-    // checklist disk-format: segment roll-over; batch larger than a segment
     let mut bench = Bench::new(4096);
     // 8 + 32 + 4048 = 4088: 8 bytes would be left, so this needs a longer segment.
     bench.writer.process(vec![bench.append(1, 1, 4048)]);
@@ -196,9 +196,22 @@ fn segments_roll_over_and_never_end_8_bytes_after_a_batch() {
     assert_eq!(bench.answers().len(), 4);
 }
 
+// conformance: disk-format 9
+#[test]
+fn many_entries_of_one_append_are_one_batch() {
+    let mut bench = Bench::new(4096);
+    bench.writer.process(vec![bench.append(1, 10_000, 8)]);
+    assert_eq!(bench.answers(), [(1, true)]);
+    assert_eq!(lengths(crashed(&bench.path).path()), [8; 10_000]);
+    bench.writer.close().unwrap();
+
+    let batches = bench.batches(&Bench::closed(1, 10_000), 8);
+    assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), [10_000]);
+}
+
+// conformance: disk-format 18
 #[test]
 fn entries_of_a_failed_sync_go_to_another_segment_before_they_are_answered() {
-    // checklist disk-format: full disk: no damage, works again after space is freed
     let mut bench = Bench::new(65536);
     bench.writer.process(vec![bench.append(1, 1, 8)]);
     bench.failing.store(true, Ordering::Relaxed);
@@ -234,9 +247,9 @@ fn truncation_keeps_complete_batches_and_cuts_the_one_with_the_index() {
     assert_eq!(content[8 + 64..8 + 68], again.to_le_bytes());
 }
 
+// conformance: disk-format 5
 #[test]
 fn votes_alternate_between_the_files_and_keep_the_other() {
-    // checklist disk-format: term, vote, term, vote: files alternate, versions count up
     let mut bench = Bench::new(65536);
     for (term, vote) in [(1, 0), (1, 2), (2, 0)] {
         let done = bench.done(term);
@@ -247,11 +260,13 @@ fn votes_alternate_between_the_files_and_keep_the_other() {
     assert_eq!(read("metadata1")[8], 3);
     assert_eq!(read("metadata1")[16], 2);
     assert_eq!((read("metadata2")[8], read("metadata2")[24]), (2, 2));
+    let loaded = Directory::open(Arc::new(FileDisk), &bench.path).unwrap().metadata();
+    assert_eq!((loaded.version, loaded.term, loaded.voted_for), (3, Term(2), NodeId(0)));
 }
 
+// conformance: disk-format 12
 #[test]
 fn trim_keeps_trailing_entries_and_two_snapshots() {
-    // checklist disk-format: two kept; trailing segments kept
     let mut bench = Bench::new(4096);
     let requests = (1..=4).map(|index| bench.append(index, 1, 3000)).collect();
     bench.writer.process(requests);
@@ -281,9 +296,9 @@ fn reset_leaves_no_segment_and_goes_on_at_the_given_index() {
     assert_eq!(bench.names(), [Bench::closed(50, 50)]);
 }
 
+// conformance: disk-format 5, 8
 #[test]
 fn an_unclean_stop_keeps_acknowledged_entries_and_the_vote() {
-    // checklist disk-format: unclean stop: the acknowledged entries are there
     let mut bench = Bench::new(4096);
     let done = bench.done(0);
     let vote = LogRequest::SetVote { term: Term(1), voted_for: NodeId(3), done };
@@ -326,6 +341,7 @@ fn crashed(path: &Path) -> tempfile::TempDir {
     copy
 }
 
+// conformance: disk-format 9, 15
 #[test]
 fn full_segments_are_closed_while_entries_go_on_and_a_crash_meanwhile_loses_nothing() {
     let pool = LaterPool::default();
@@ -366,6 +382,7 @@ fn segments_that_cannot_be_closed_hold_up_writing_only_when_there_are_too_many()
     assert_eq!(lengths(crashed(&bench.path).path()).len(), SEGMENTS_UNCLOSED_MAX + 2);
 }
 
+// conformance: disk-format 9
 #[test]
 fn a_segment_for_a_large_batch_is_never_loaded_behind_what_follows_it() {
     let pool = LaterPool::default();
@@ -377,6 +394,7 @@ fn a_segment_for_a_large_batch_is_never_loaded_behind_what_follows_it() {
     assert_eq!(lengths(crashed(&bench.path).path()), [20_000, 3000]);
 }
 
+// conformance: disk-format 15
 #[test]
 fn a_truncation_waits_for_the_closing_of_earlier_segments() {
     let pool = LaterPool::default();

@@ -377,6 +377,7 @@ mod tests {
         (0..200_000u32).flat_map(|number| (number / 7).to_le_bytes()).collect()
     }
 
+    // conformance: disk-format 12
     #[test]
     fn both_forms_are_read_back() {
         for (compression, content) in
@@ -395,6 +396,7 @@ mod tests {
         }
     }
 
+    // conformance: disk-format 12
     #[test]
     fn the_frame_has_the_header_of_upstream_and_any_cut_is_an_error() {
         let keep = tempfile::tempdir().unwrap();

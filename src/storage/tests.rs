@@ -66,7 +66,7 @@ fn fixture(version: &str, name: &str) -> (TempDir, PathBuf) {
     (target, path)
 }
 
-// checklist disk-format: all fixtures load; last index, term, vote equal the README tables
+// conformance: disk-format 2
 #[test]
 fn all_fixtures_load_as_their_readme_says() {
     for version in ["datadir-1.11.1", "datadir-1.18.1", "datadir-1.18.6"] {
@@ -99,9 +99,7 @@ fn all_fixtures_load_as_their_readme_says() {
     }
 }
 
-// checklist disk-format: bootstrap with id 1 and address 127.0.0.1:29001 gives the 80 bytes of 4.1 and metadata1
-// checklist disk-format: recover gives the bytes of section 9 (term 1)
-// checklist disk-format: lock: second start on the same directory fails
+// conformance: disk-format 3, 4, 17
 #[test]
 fn bootstrap_and_recover_write_the_specified_bytes() {
     let temporary = tempfile::tempdir().unwrap();
@@ -198,7 +196,7 @@ fn error_after(auto_recovery: bool, damage: impl FnOnce(&Path)) -> String {
     load_path(&path, auto_recovery).unwrap_err().to_string()
 }
 
-// checklist disk-format: every row of 7.5, result and message
+// conformance: disk-format 7
 #[test]
 fn a_damaged_last_closed_segment_is_set_aside() {
     assert_eq!(last_after(|_| {}), 11);
@@ -218,7 +216,7 @@ fn a_damaged_last_closed_segment_is_set_aside() {
     assert!(fs::exists(path.join("corrupt-12-open-1")).unwrap());
 }
 
-// checklist disk-format: every row of 7.5, result and message
+// conformance: disk-format 7
 #[test]
 fn damage_that_stops_the_start_has_the_text_of_upstream() {
     assert_eq!(
@@ -254,7 +252,7 @@ fn damage_that_stops_the_start_has_the_text_of_upstream() {
     );
 }
 
-// checklist disk-format: every row of 7.5; unclean stop: the file cut at each byte of the last batch
+// conformance: disk-format 7, 8 (better: upstream aborts when a segment ends inside a batch)
 #[test]
 fn an_open_segment_keeps_what_stands_before_the_damage() {
     assert_eq!(last_after(|path| edit(path, "open-1", |bytes| bytes[88 + 50] ^= 1)), 9);
@@ -271,7 +269,7 @@ fn an_open_segment_keeps_what_stands_before_the_damage() {
     assert_eq!(last_after(|path| fs::rename(path.join("open-1"), path.join("open-77")).unwrap()), 11);
 }
 
-// checklist disk-format: unknown files in the directory are left alone; `tmp-*` and orphans are removed
+// conformance: disk-format 7, 19
 #[test]
 fn unknown_files_stay_and_temporary_files_go() {
     let others = ["open-", "open-x", "1-1x", "snapshot-1-2", "corrupt-12-open-9"];
@@ -291,7 +289,7 @@ fn unknown_files_stay_and_temporary_files_go() {
     assert_eq!(parse_name("1-2"), Some(SegmentName::Closed { first: LogIndex(1), last: LogIndex(2) }));
 }
 
-// checklist disk-format: metadata: short, long, format, version 0, equal versions
+// conformance: disk-format 6
 #[test]
 fn damaged_metadata_has_the_text_of_upstream() {
     let check = |files: &[(&str, &[u8])]| {
@@ -324,7 +322,7 @@ fn damaged_metadata_has_the_text_of_upstream() {
     );
 }
 
-// checklist disk-format: snapshot damaged: no silent fallback
+// conformance: disk-format 7, 14
 #[test]
 fn a_damaged_snapshot_stops_the_start_and_a_missing_one_does_not() {
     let (_keep, path) = fixture("datadir-1.18.6", "snapshot-raw");

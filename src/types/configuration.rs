@@ -252,6 +252,55 @@ mod tests {
         assert_eq!(Configuration::decode(&wire).unwrap(), configuration);
     }
 
+    fn server(id: u64, address: &str) -> Server {
+        Server { id: NodeId(id), address: address.as_bytes().to_vec(), role: Role::Voter }
+    }
+
+    // conformance: raft-wire 11
+    #[test]
+    fn doubles_and_unknown_roles_and_formats_are_refused() {
+        let roles = [(0, Role::StandBy), (1, Role::Voter), (2, Role::Spare)];
+        for (number, role) in roles {
+            assert_eq!(Role::from_raft_number(number), Some(role));
+        }
+        assert!(Configuration::new(vec![server(1, "a"), server(1, "b")]).is_err());
+        assert!(Configuration::new(vec![server(1, "a"), server(2, "a")]).is_err());
+        let good = Configuration::new(vec![server(1, "a"), server(2, "b")]).unwrap().encode();
+        assert!(Configuration::decode(&good).is_ok());
+        // Format, role of the first server, id and address of the second.
+        for (offset, value) in [(0, 2), (19, 3), (20, 1), (28, b'a')] {
+            let mut bytes = good.to_vec();
+            bytes[offset] = value;
+            assert!(Configuration::decode(&bytes).is_err(), "byte {offset} is {value}");
+        }
+    }
+
+    // conformance: raft-wire 10
+    #[test]
+    fn padding_may_be_anything() {
+        let good = Configuration::new(vec![server(1, "a"), server(2, "b")]).unwrap();
+        let mut bytes = good.encode().to_vec();
+        assert_eq!(bytes.len(), 32);
+        bytes.truncate(31);
+        bytes.push(0xa5);
+
+        assert_eq!(Configuration::decode(&bytes), Ok(good));
+    }
+
+    // conformance: raft-wire 29
+    #[test]
+    fn an_encoding_fills_whole_words() {
+        for length in 1..40 {
+            let configuration = Configuration::new(vec![server(1, &"x".repeat(length))]).unwrap();
+            let bytes = configuration.encode();
+            assert!(
+                bytes.len().is_multiple_of(8) && bytes.len() >= 9 + 8 + length + 2,
+                "{length}: {}",
+                bytes.len()
+            );
+        }
+    }
+
     #[test]
     fn an_announced_count_without_servers_is_refused() {
         let mut bytes = vec![1];

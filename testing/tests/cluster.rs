@@ -160,6 +160,7 @@ fn a_whole_cluster_stops_and_starts_with_every_row() {
     assert_sound(&cluster, writers);
 }
 
+// conformance: raft-wire 27
 #[test]
 fn a_removed_node_is_no_member_and_the_others_go_on() {
     let bed = bed();
@@ -194,6 +195,7 @@ fn a_leader_can_be_removed() {
     assert_sound(&cluster, writers);
 }
 
+// conformance: raft-wire 27
 #[test]
 fn a_stand_by_gets_every_row() {
     let bed = bed();
@@ -207,6 +209,7 @@ fn a_stand_by_gets_every_row() {
     assert_sound(&cluster, writers);
 }
 
+// conformance: raft-wire 27
 #[test]
 fn a_spare_gets_nothing_and_every_row_as_a_voter() {
     let bed = bed();

@@ -36,6 +36,7 @@ fn write(address: &str, writer: u64, from: u64, stop: &AtomicBool, acknowledged:
     next
 }
 
+// conformance: disk-format 11
 #[test]
 fn every_acknowledged_row_survives_twenty_kills() {
     let folder = tempfile::tempdir().unwrap();

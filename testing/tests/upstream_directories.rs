@@ -44,6 +44,8 @@ fn open(node: &NodeProcess) -> Client {
     }
 }
 
+// conformance: disk-format 8, 10, 11, 12, 15
+// conformance: state-machine 11
 #[test]
 #[ignore = "needs upstream's libraries: make check-upstream"]
 fn a_directory_goes_back_and_forth_between_the_libraries() {

@@ -58,7 +58,7 @@ fn main() -> ExitCode {
     healed.sort_unstable();
     let at = |part: usize| healed.get((healed.len() * part / 100).min(healed.len().saturating_sub(1)));
     println!(
-        "\r{} histories, {} violations; {} operations acknowledged, {} not; {} power cuts, {} of leaders; \
+        "\r{} histories, {} violations; {} operations acknowledged, {} not; {} power cuts, {} of leaders, {} of them under 16 writers; \
          {} partitions, {} changes of roles",
         results.len(),
         results.len() - reports.len(),
@@ -66,6 +66,7 @@ fn main() -> ExitCode {
         sum(|report| report.unknown),
         sum(|report| report.kills),
         sum(|report| report.leader_kills),
+        sum(Report::crowded_leader_kills),
         sum(|report| report.partitions),
         sum(|report| report.changes),
     );

@@ -21,16 +21,14 @@ impl Contender {
     /// A library with a busy timeout.
     #[must_use]
     pub fn new(name: &str, folder: &Path) -> Contender {
-        Contender { name: name.to_owned(), library: Library::at(folder), arguments: busy_timeout() }
+        Contender { name: name.to_owned(), library: Library::at(folder), arguments: arguments(true) }
     }
 
     /// Upstream's, in an unpacked root named by its version. Where it has a busy timeout, LXD's is set.
     #[must_use]
     pub fn upstream(root: &Path) -> Contender {
         let version = root.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let has_busy_timeout = version_of(&version) >= [1, 18, 2];
-        let arguments =
-            if has_busy_timeout { vec!["--busy-timeout".into(), "5000".into()] } else { Vec::new() };
+        let arguments = arguments(version_of(&version) >= [1, 18, 2]);
         Contender { name: format!("upstream {version}"), library: Library::of_root(root), arguments }
     }
 
@@ -59,9 +57,10 @@ impl Contender {
     }
 }
 
-/// LXD's.
-fn busy_timeout() -> Vec<String> {
-    vec!["--busy-timeout".to_owned(), "5000".to_owned()]
+/// What hosts in Go have: connections between nodes without Nagle's algorithm and, where there is one, LXD's busy timeout.
+fn arguments(has_busy_timeout: bool) -> Vec<String> {
+    let timeout: &[&str] = if has_busy_timeout { &["--busy-timeout", "5000"] } else { &[] };
+    ["--no-delay"].iter().chain(timeout).map(|text| (*text).to_owned()).collect()
 }
 
 fn version_of(text: &str) -> [u32; 3] {
