@@ -125,22 +125,26 @@ pub struct Bound {
 /// Every bound, in order.
 pub fn bounds() -> Vec<Bound> {
     let (_, text) = sources().into_iter().find(|(path, _)| path == "src/types/config.rs").unwrap();
-    let constants = text.split("pub const ").skip(1);
-    let bounds = constants.map(|constant| {
+    let mut numbers = BTreeMap::new();
+    let bounds = text.split("pub const ").skip(1).map(|constant| {
         let (name, rest) = constant.split_once(": ").unwrap();
         let (_, value) = rest.split_once(" = ").unwrap();
         let value = value.split(';').next().unwrap();
-        Bound { name: name.to_owned(), value: shown(name, value) }
+        let bound = Bound { name: name.to_owned(), value: shown(name, value, &numbers) };
+        if !value.starts_with("Duration") {
+            numbers.insert(name.to_owned(), product(value, &numbers));
+        }
+        bound
     });
     bounds.collect()
 }
 
-/// A value as people write it.
-fn shown(name: &str, expression: &str) -> String {
+/// A value as people write it. `numbers` are the constants before it.
+fn shown(name: &str, expression: &str, numbers: &BTreeMap<String, u64>) -> String {
     if let Some((unit, number)) =
         expression.strip_prefix("Duration::from_").and_then(|rest| rest.split_once('('))
     {
-        let number: u64 = product(number.trim_end_matches(')'));
+        let number: u64 = product(number.trim_end_matches(')'), numbers);
         return match unit {
             "secs" => format!("{number} s"),
             "millis" if number.is_multiple_of(1000) => format!("{} s", number / 1000),
@@ -149,7 +153,7 @@ fn shown(name: &str, expression: &str) -> String {
             _ => panic!("{name}: {expression}"),
         };
     }
-    let number = product(expression);
+    let number = product(expression, numbers);
     let is_bytes = name.contains("_BYTES") || name == "PAGE_SIZE";
     match number {
         _ if !is_bytes => number.to_string(),
@@ -161,9 +165,13 @@ fn shown(name: &str, expression: &str) -> String {
     }
 }
 
-fn product(expression: &str) -> u64 {
-    let factors = expression.split('*').map(|factor| factor.trim().replace('_', ""));
-    factors.map(|factor| factor.parse::<u64>().unwrap_or_else(|_| panic!("{expression}"))).product()
+fn product(expression: &str, numbers: &BTreeMap<String, u64>) -> u64 {
+    let factor = |factor: &str| {
+        let factor = factor.trim();
+        let number = numbers.get(factor).copied().or_else(|| factor.replace('_', "").parse().ok());
+        number.unwrap_or_else(|| panic!("{expression}: {factor}"))
+    };
+    expression.split('*').map(factor).product()
 }
 
 #[test]
@@ -187,7 +195,9 @@ fn values_are_shown_as_people_write_them() {
         ("A_BYTES", "4 * 1024 * 1024", "4 MiB"),
         ("A_BYTES", "504", "504 bytes"),
         ("A_MAX", "1024", "1024"),
+        ("A_BYTES", "4 * PAGE_SIZE", "16 KiB"),
     ] {
-        assert_eq!(shown(name, expression), expected);
+        let numbers = BTreeMap::from([("PAGE_SIZE".to_owned(), 4096)]);
+        assert_eq!(shown(name, expression, &numbers), expected);
     }
 }
