@@ -293,7 +293,11 @@ mod tests {
         for length in 1..40 {
             let configuration = Configuration::new(vec![server(1, &"x".repeat(length))]).unwrap();
             let bytes = configuration.encode();
-            assert!(bytes.len() % 8 == 0 && bytes.len() >= 9 + 8 + length + 2, "{length}: {}", bytes.len());
+            assert!(
+                bytes.len().is_multiple_of(8) && bytes.len() >= 9 + 8 + length + 2,
+                "{length}: {}",
+                bytes.len()
+            );
         }
     }
 
