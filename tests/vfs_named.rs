@@ -110,6 +110,7 @@ fn a_returning_statement_is_given_up_by_refusing_its_commit() {
     assert_eq!(code(&writer, "insert into t values(2)"), 0);
 }
 
+// conformance: state-machine 4
 #[test]
 fn a_transaction_too_large_for_an_entry_is_13_and_rolled_back() {
     let world = world(64 * 4096);
@@ -121,9 +122,9 @@ fn a_transaction_too_large_for_an_entry_is_13_and_rolled_back() {
     assert_eq!(number(&writer, "select count(*) from t"), 0);
 }
 
+// conformance: state-machine 15
 #[test]
 fn refused_and_allowed_statements_are_those_of_upstream() {
-    // checklist state-machine 4.3: PRAGMAs and ATTACH, column 1.18.6.
     let world = world(1 << 30);
     let writer = world.writer();
     for sql in [
@@ -149,6 +150,7 @@ fn refused_and_allowed_statements_are_those_of_upstream() {
     assert_eq!(number(&writer, "pragma foreign_keys"), 1);
 }
 
+// conformance: state-machine 9
 #[test]
 fn delete_database_leaves_one_page_and_then_no_database() {
     let world = world(1 << 30);
@@ -162,6 +164,7 @@ fn delete_database_leaves_one_page_and_then_no_database() {
     assert_eq!(world.database.head().root.page_count(), 1);
 }
 
+// conformance: state-machine 13, 20
 #[test]
 fn a_row_on_every_side_of_the_pending_byte_is_read_back() {
     let world = world(1 << 30);
@@ -179,6 +182,7 @@ fn a_row_on_every_side_of_the_pending_byte_is_read_back() {
     assert!(root.get(dqlite::types::PageNumber(262_145)).is_none());
 }
 
+// conformance: state-machine 20
 #[test]
 fn encodings_triggers_views_and_keys_work() {
     let world = world(1 << 30);

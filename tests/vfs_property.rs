@@ -246,6 +246,7 @@ fn run(seed: u64, space: PageSpace, counts: &mut Counts) {
     }
 }
 
+// conformance: state-machine 16, 17
 #[test]
 fn random_sql_does_what_a_stock_sqlite_does() {
     let mut counts = Counts::default();

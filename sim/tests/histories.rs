@@ -34,6 +34,8 @@ fn all(seeds: std::ops::Range<u64>, plant: Option<Plant>) -> Vec<Result<Report, 
 }
 
 // conformance: disk-format 15
+// conformance: state-machine 22
+// conformance: state-machine 24 (better: upstream may read the past)
 #[test]
 fn no_history_violates_anything() {
     let (first, count) = (setting("DQLITE_SIM_SEED", 1), setting("DQLITE_SIM_HISTORIES", 120));
@@ -66,6 +68,7 @@ fn no_history_violates_anything() {
     assert!(within * 100 >= healed.len() * 99, "{healed:?}");
 }
 
+// conformance: state-machine 23, 24
 #[test]
 fn planted_faults_are_found() {
     for (plant, most) in [

@@ -52,6 +52,7 @@ async fn parameters_run_on_from_statement_to_statement() {
 }
 
 // conformance: client-protocol T1, T2, T3, T4, T5
+// conformance: state-machine 19
 #[tokio::test(start_paused = true)]
 async fn transactions_exclude_each_other_and_end_with_their_connection() {
     let core = start(&TestDisk::bootstrapped(), 1).await;
@@ -86,6 +87,7 @@ async fn transactions_exclude_each_other_and_end_with_their_connection() {
 }
 
 // conformance: client-protocol E9, Q8, Q9
+// conformance: state-machine 18
 // conformance: client-protocol X9 (better: upstream aborts, or the database stays locked)
 #[tokio::test(start_paused = true)]
 async fn rows_where_none_are_expected_take_their_statement_back() {
@@ -251,6 +253,7 @@ async fn a_returning_that_is_given_up_leaves_its_transaction_as_it_was() {
     core.stop().await;
 }
 
+// conformance: state-machine 17
 // Issue 2: a statement that spills its cache, a savepoint rolled back after it, and the commit.
 #[tokio::test(start_paused = true)]
 async fn a_spill_then_a_savepoint_rolled_back_then_a_commit_keeps_what_was_before() {
@@ -283,6 +286,7 @@ async fn a_spill_then_a_savepoint_rolled_back_then_a_commit_keeps_what_was_befor
     core.stop().await;
 }
 
+// conformance: state-machine 20
 // Issue 2: the three auto_vacuum modes; they shrink the database as SQLite says.
 #[tokio::test(start_paused = true)]
 async fn each_auto_vacuum_mode_shrinks_as_it_should() {
@@ -340,4 +344,88 @@ async fn a_text_whose_first_statement_may_be_in_the_log_is_not_told_that_nothing
         disk.flush();
         core.stop().await;
     }
+}
+
+// conformance: state-machine 16, 20
+#[tokio::test(start_paused = true)]
+async fn a_large_transaction_is_seen_by_nobody_before_its_commit_and_leaves_no_trace_without_it() {
+    let core = start(&TestDisk::bootstrapped(), 1).await;
+    let mut writer = Client::open(&core, "test.db").await;
+    let mut other = Client::open(&core, "test.db").await;
+    let dump = || Request::Dump { name: Bytes::from_static(b"test.db") };
+    writer
+        .exec("CREATE TABLE t(n INTEGER PRIMARY KEY, b); INSERT INTO t VALUES(0, zeroblob(9000))")
+        .await
+        .unwrap();
+    let before = other.call(dump()).await;
+    // More pages than the cache has, and than a region of a WAL index of upstream.
+    let fill = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM c LIMIT 2000) \
+                INSERT INTO t SELECT x, randomblob(9000) FROM c";
+
+    writer.exec("PRAGMA cache_size = 50; BEGIN").await.unwrap();
+    writer.exec(fill).await.unwrap();
+    assert_eq!(writer.number("SELECT count(*) AS n FROM t").await, 2001);
+    assert_eq!(other.number("SELECT count(*) AS n FROM t").await, 1);
+    assert!(other.call(dump()).await == before);
+    writer.exec("ROLLBACK").await.unwrap();
+    assert!(other.call(dump()).await == before);
+
+    writer.exec("BEGIN").await.unwrap();
+    writer.exec(fill).await.unwrap();
+    writer.exec("COMMIT").await.unwrap();
+    assert_eq!(other.number("SELECT sum(length(b)) AS n FROM t").await, 2001 * 9000);
+    assert!(other.number("SELECT page_count AS n FROM pragma_page_count()").await > 4200);
+    let sound = "SELECT count(*) AS n FROM pragma_integrity_check WHERE integrity_check = 'ok'";
+    assert_eq!(other.number(sound).await, 1);
+    core.stop().await;
+}
+
+// conformance: state-machine 17
+#[tokio::test(start_paused = true)]
+async fn a_spill_then_a_failed_statement_then_a_commit_keeps_what_did_not_fail() {
+    let core = start(&TestDisk::bootstrapped(), 1).await;
+    let mut client = Client::open(&core, "test.db").await;
+    client.exec("CREATE TABLE t(n UNIQUE, b); PRAGMA cache_size = 5; BEGIN").await.unwrap();
+    let rows = |from, to| {
+        format!(
+            "WITH RECURSIVE c(x) AS (SELECT {from} UNION ALL SELECT x+1 FROM c WHERE x < {to}) \
+             INSERT INTO t SELECT x % 1000, randomblob(3000) FROM c"
+        )
+    };
+    client.exec(&rows(1, 100)).await.unwrap();
+    assert_eq!(client.exec(&rows(500, 1001)).await, err(2067, "UNIQUE constraint failed: t.n"));
+    client.exec(&rows(200, 210)).await.unwrap();
+    client.exec("COMMIT").await.unwrap();
+
+    let mut other = Client::open(&core, "test.db").await;
+    assert_eq!(other.number("SELECT count(*) AS n FROM t").await, 111);
+    assert_eq!(other.number("SELECT max(n) AS n FROM t").await, 210);
+    let sound = "SELECT count(*) AS n FROM pragma_integrity_check WHERE integrity_check = 'ok'";
+    assert_eq!(other.number(sound).await, 1);
+    core.stop().await;
+}
+
+// conformance: state-machine 13
+#[tokio::test(start_paused = true)]
+async fn snapshots_hold_shrunk_and_never_written_databases() {
+    let disk = TestDisk::bootstrapped();
+    let core = start(&disk, 1).await;
+    let mut client = Client::open(&core, "test.db").await;
+    Client::open(&core, "never.db").await;
+    client.exec("CREATE TABLE t(b); INSERT INTO t VALUES(zeroblob(400000))").await.unwrap();
+    client.exec("DELETE FROM t").await.unwrap();
+    client.exec("VACUUM").await.unwrap();
+    for _ in 0..80 {
+        client.exec("INSERT INTO t VALUES(1)").await.unwrap();
+    }
+    core.stop().await;
+    assert!(disk.lock().snapshot.is_some());
+
+    let core = start(&disk, 2).await;
+    let mut client = Client::open(&core, "test.db").await;
+    assert_eq!(client.number("SELECT count(*) AS n FROM t").await, 80);
+    assert!(client.number("SELECT page_count AS n FROM pragma_page_count()").await < 5);
+    let sound = "SELECT count(*) AS n FROM pragma_integrity_check WHERE integrity_check = 'ok'";
+    assert_eq!(client.number(sound).await, 1);
+    core.stop().await;
 }

@@ -134,6 +134,7 @@ async fn one_interrupt_gets_one_answer_and_leaves_the_connection_as_it_was() {
 }
 
 // conformance: client-protocol Q8, Q9
+// conformance: state-machine 18
 #[tokio::test(start_paused = true)]
 async fn whatever_writes_may_be_sent_as_a_query() {
     let core = start(&TestDisk::bootstrapped(), 1).await;

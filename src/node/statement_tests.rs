@@ -112,6 +112,7 @@ async fn errors_of_syntax_have_the_text_of_sqlite() {
 }
 
 // conformance: client-protocol E2
+// conformance: state-machine 19
 #[tokio::test(start_paused = true)]
 async fn the_last_of_several_statements_gives_the_result() {
     let core = start(&TestDisk::bootstrapped(), 1).await;
@@ -241,6 +242,7 @@ async fn exec_takes_a_query_without_rows_and_refuses_rows() {
 }
 
 // conformance: client-protocol E10, E11
+// conformance: state-machine 19
 #[tokio::test(start_paused = true)]
 async fn constraints_have_their_extended_code_and_text() {
     let core = start(&TestDisk::bootstrapped(), 1).await;
@@ -255,6 +257,7 @@ async fn constraints_have_their_extended_code_and_text() {
         .unwrap();
     for (sql, code, text) in [
         ("INSERT INTO t VALUES(1, 1)", 2067, "UNIQUE constraint failed: t.n"),
+        ("INSERT INTO p VALUES(1), (1)", 1555, "UNIQUE constraint failed: p.id"),
         ("INSERT INTO t VALUES(2, NULL)", 1299, "NOT NULL constraint failed: t.m"),
         ("INSERT INTO c VALUES(7)", 787, "FOREIGN KEY constraint failed"),
         ("INSERT INTO t VALUES(9, 9)", 1811, "not nine"),
@@ -331,6 +334,7 @@ async fn writers_wait_for_an_open_transaction_as_long_as_the_busy_timeout_says()
 }
 
 // conformance: client-protocol S1, S2, S3, S4
+// conformance: state-machine 15
 #[tokio::test(start_paused = true)]
 async fn settings_that_would_harm_are_refused_and_those_of_hosts_are_not() {
     let core = start(&TestDisk::bootstrapped(), 1).await;

@@ -118,6 +118,7 @@ async fn the_end_of_an_epoch_discards_the_head_and_says_what_was_surely_not_appe
     assert!(database.when_applied(epoch, 1).await.is_err());
 }
 
+// conformance: state-machine 3, 6
 #[test]
 fn a_foreign_entry_discards_the_head_and_sets_both_roots() {
     let (store, database) = opened();
@@ -133,6 +134,7 @@ fn a_foreign_entry_discards_the_head_and_sets_both_roots() {
     assert_eq!(root.get(PageNumber(3)), None);
 }
 
+// conformance: state-machine 9
 #[test]
 fn size_0_in_page_1_means_deleted_and_leaves_one_page() {
     let (store, database) = opened();
@@ -147,6 +149,7 @@ fn size_0_in_page_1_means_deleted_and_leaves_one_page() {
     assert!(store.get(b"test").is_none());
 }
 
+// conformance: state-machine 4
 #[test]
 fn a_page_1_of_another_page_size_is_refused() {
     let (_store, database) = opened();
@@ -172,6 +175,7 @@ fn one_connection_at_a_time_has_the_write_lock() {
     assert!(database.try_reserve(2));
 }
 
+// conformance: state-machine 14
 #[test]
 fn a_snapshot_replaces_the_set_of_databases_and_open_handles_see_it() {
     let (store, database) = opened();
@@ -205,9 +209,9 @@ fn pages_of_old_pins_are_counted_while_the_pins_live() {
     assert_eq!(database.pages_kept_by_old_pins(), 0);
 }
 
+// conformance: state-machine 5
 #[test]
 fn names_that_mean_something_else_to_sqlite_are_refused() {
-    // checklist state-machine 1.5: empty, :memory:, file:, -wal, -journal, longer than 504 bytes.
     let store = PageStore::new();
     let long = vec![b'a'; 505];
     for name in [b"".as_slice(), b"a\0b", &long] {
@@ -220,4 +224,29 @@ fn names_that_mean_something_else_to_sqlite_are_refused() {
         assert!(store.open(name, &page(1, 0)).is_ok(), "{name:?}");
     }
     assert!(crate::pages::check_name(&long[..504]).is_ok());
+}
+
+// conformance: state-machine 6
+#[test]
+fn a_page_that_was_cut_off_does_not_come_back_when_the_database_grows_again() {
+    let (_store, database) = opened();
+    let four = [(1, page(4, 1)), (2, page(0, 2)), (3, page(0, 3)), (4, page(0, 4))];
+    let numbered = |pages: &[(u32, PageRef)]| {
+        pages.iter().map(|(number, page)| (PageNumber(*number), page.clone())).collect::<Vec<_>>()
+    };
+    database.apply_pages(numbered(&four)).unwrap();
+
+    database.apply_pages(numbered(&[(1, page(2, 5))])).unwrap();
+    database.apply_pages(numbered(&[(1, page(4, 6)), (4, page(0, 7))])).unwrap();
+
+    let root = database.committed().root;
+    assert_eq!(root.page_count(), 4);
+    assert_eq!(root.get(PageNumber(2)), Some(&page(0, 2)));
+    assert_eq!(root.get(PageNumber(3)), None, "zeros");
+    assert_eq!(root.get(PageNumber(4)), Some(&page(0, 7)));
+
+    // Without page 1 the size stays; of two images of one page the later wins.
+    database.apply_pages(numbered(&[(2, page(0, 8)), (2, page(0, 9))])).unwrap();
+    let root = database.committed().root;
+    assert_eq!((root.page_count(), root.get(PageNumber(2))), (4, Some(&page(0, 9))));
 }

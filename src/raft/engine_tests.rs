@@ -82,6 +82,7 @@ async fn a_single_voter_serves_with_its_log_applied_when_start_returns() {
     assert_eq!(node.serving(), None);
 }
 
+// conformance: state-machine 23
 #[tokio::test(start_paused = true)]
 async fn pipelined_proposals_reach_log_and_state_in_order_without_a_gap() {
     let node = start(TestDisk::bootstrapped(), NO_SNAPSHOTS, 2).await;
@@ -159,6 +160,7 @@ async fn refuse_in_a_pipeline(before: bool, seed: u64) -> u64 {
     in_log
 }
 
+// conformance: state-machine 23
 #[tokio::test(start_paused = true)]
 async fn after_a_refusal_nothing_of_the_epoch_reaches_the_log() {
     let before = refuse_in_a_pipeline(true, 4).await;
@@ -301,6 +303,7 @@ async fn a_single_voter_of_a_later_term_is_elected_again() {
     again.engine.shutdown().await;
 }
 
+// conformance: state-machine 2
 #[tokio::test(start_paused = true)]
 async fn an_entry_that_cannot_be_applied_stops_the_node_and_not_the_process() {
     let node = start(TestDisk::bootstrapped(), NO_SNAPSHOTS, 7).await;

@@ -140,3 +140,89 @@ impl RestorableDatabases {
         Ok(RestorableDatabases { images: DatabaseImages::check(content::read(stream, space)?)? })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::config::PAGE_SIZE;
+    use crate::types::{EntryData, PageNumber, Term};
+
+    fn page_one(size: u32, mark: u8) -> PageRef {
+        let mut bytes = [mark; PAGE_SIZE];
+        bytes[..16].copy_from_slice(b"SQLite format 3\0");
+        bytes[16..20].copy_from_slice(&[0x10, 0, 2, 2]);
+        bytes[28..32].copy_from_slice(&size.to_be_bytes());
+        PageRef::new(&bytes)
+    }
+
+    fn databases() -> (Arc<PageStore>, Databases) {
+        let store = PageStore::new();
+        (Arc::clone(&store), Databases::new(store, page_one(1, 0)))
+    }
+
+    fn frames(name: &[u8], pages: &[(u32, PageRef)]) -> Entry {
+        let pages: Vec<_> = pages.iter().map(|(number, page)| (PageNumber(*number), page.clone())).collect();
+        let data = command::encode_frames(name, &pages);
+        Entry { term: Term(1), kind: EntryKind::Command, data, token: None }
+    }
+
+    // conformance: state-machine 7
+    #[test]
+    fn the_first_frames_make_their_database_from_the_empty_page() {
+        let (store, databases) = databases();
+        let second = PageRef::new(&[2; PAGE_SIZE]);
+        assert!(store.get(b"test").is_none());
+
+        databases.apply(LogIndex(2), &frames(b"test", &[(2, second.clone())])).unwrap();
+
+        // Page 1 does not come with them, so that the size is that of the empty page.
+        let root = store.get(b"test").unwrap().committed().root;
+        assert_eq!((root.page_count(), root.get(PageNumber(1))), (1, Some(&page_one(1, 0))));
+        databases.apply(LogIndex(3), &frames(b"test", &[(1, page_one(2, 7)), (2, second.clone())])).unwrap();
+        let root = store.get(b"test").unwrap().committed().root;
+        assert_eq!((root.page_count(), root.get(PageNumber(2))), (2, Some(&second)));
+    }
+
+    // conformance: state-machine 2
+    #[test]
+    fn the_old_commands_change_nothing_and_bad_ones_are_errors() {
+        let (store, databases) = databases();
+        let entry = |bytes: &'static [u8]| Entry {
+            term: Term(1),
+            kind: EntryKind::Command,
+            data: EntryData::from_bytes(bytes::Bytes::from_static(bytes)),
+            token: None,
+        };
+        for nothing in [
+            &b"\x01\x01\0\0\0\0\0\0test.db\0"[..],
+            b"\x01\x03\0\0\0\0\0\0\x05\0\0\0\0\0\0\0",
+            b"\x01\x04\0\0\0\0\0\0test.db\0",
+        ] {
+            databases.apply(LogIndex(2), &entry(nothing)).unwrap();
+        }
+        assert!(store.get(b"test.db").is_none());
+        for bad in [&b"\x02\x01\0\0\0\0\0\0test.db\0"[..], b"\x01\x05\0\0\0\0\0\0test.db\0", b"\x01"] {
+            assert!(databases.apply(LogIndex(3), &entry(bad)).is_err(), "{bad:?}");
+        }
+    }
+
+    // conformance: state-machine 12
+    #[test]
+    fn a_snapshot_is_the_state_of_its_moment_whatever_is_applied_while_it_is_written() {
+        let (_store, databases) = databases();
+        let write =
+            |mark: u8| frames(b"test", &[(1, page_one(2, mark)), (2, PageRef::new(&[mark; PAGE_SIZE]))]);
+        databases.apply(LogIndex(2), &write(1)).unwrap();
+        let mut before = Vec::new();
+        databases.pin().write_to(&mut before).unwrap();
+
+        let pinned = databases.pin();
+        databases.apply(LogIndex(3), &write(2)).unwrap();
+        databases.apply(LogIndex(4), &frames(b"more", &[(1, page_one(1, 3))])).unwrap();
+
+        let (mut during, mut after) = (Vec::new(), Vec::new());
+        pinned.write_to(&mut during).unwrap();
+        databases.pin().write_to(&mut after).unwrap();
+        assert!(during == before && after != before);
+    }
+}

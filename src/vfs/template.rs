@@ -49,9 +49,9 @@ mod tests {
 
     use super::*;
 
+    // conformance: state-machine 7
     #[test]
     fn the_empty_page_has_the_specified_bytes() {
-        // checklist state-machine 2.4: the empty page 1 of SQLite 3.40.1.
         let page = empty_page_bytes(3_040_001);
 
         assert_eq!(page[0x10..0x20], [0x10, 0, 2, 2, 0, 0x40, 0x20, 0x20, 0, 0, 0, 1, 0, 0, 0, 1]);
@@ -61,6 +61,7 @@ mod tests {
         assert_eq!(digest, "c281f9b16d324ca4f799ad1853c8df760f799ff8");
     }
 
+    // conformance: state-machine 9
     #[test]
     fn the_deletion_page_has_the_specified_bytes() {
         let mut old = empty_page_bytes(3_040_001);

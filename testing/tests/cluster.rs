@@ -252,6 +252,7 @@ fn has_entry(directory: &Path, index: u64) -> bool {
     })
 }
 
+// conformance: raft-wire 24
 #[test]
 fn a_node_that_was_down_too_long_for_the_log_gets_a_snapshot() {
     let bed = bed();
@@ -332,6 +333,7 @@ fn peak_bytes(cluster: &Cluster, id: u64) -> u64 {
     line.split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024
 }
 
+// conformance: state-machine 12
 #[test]
 fn a_large_snapshot_goes_to_a_new_node_in_bounded_memory_while_others_write() {
     const ROW_BYTES: u64 = 1 << 20;
@@ -373,6 +375,7 @@ fn a_large_snapshot_goes_to_a_new_node_in_bounded_memory_while_others_write() {
     assert!(!has_entry(cluster.directory(2).unwrap(), 5), "the log was sent, no snapshot");
 }
 
+// conformance: state-machine 24
 #[test]
 fn writes_fail_without_a_majority_and_go_on_with_one() {
     let bed = bed();

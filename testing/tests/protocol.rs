@@ -102,6 +102,7 @@ fn for_leaders() -> Vec<Request> {
 }
 
 // conformance: client-protocol N1, N2, N3, K22
+// conformance: state-machine 21
 #[test]
 fn a_follower_names_the_leader_and_does_what_needs_none() {
     let bed = bed();
@@ -229,6 +230,7 @@ fn a_transfer_to_a_node_that_does_not_answer_fails_after_one_election_timeout() 
 }
 
 // conformance: client-protocol K10, K11, K14
+// conformance: state-machine 21
 #[test]
 fn a_connection_outlives_the_leadership_of_its_node_and_its_database_does_not() {
     let bed = bed();
@@ -339,6 +341,7 @@ fn write_until_failure(client: &mut Client, mut row: i64) -> (i64, u64) {
 }
 
 // conformance: client-protocol K12
+// conformance: state-machine 21, 22, 24
 #[test]
 fn a_write_without_a_majority_is_10506_if_it_may_come_and_10250_if_it_cannot() {
     let bed = bed();

@@ -18,6 +18,7 @@ fn planned(text: &str, voters: i32, standbys: i32) -> String {
     shown(&plan(cluster, Targets::from_settings(voters, standbys)))
 }
 
+// conformance: state-machine 25
 #[test]
 fn each_rule_plans_what_the_specification_says() {
     for (rule, text, voters, standbys, changes) in [

@@ -34,6 +34,7 @@ async fn after(milliseconds: u64) {
 }
 
 // conformance: c-api 70
+// conformance: state-machine 25
 #[tokio::test(start_paused = true)]
 async fn five_nodes_have_their_roles_after_the_first_second() {
     let managed = manage("V S S S S", 3, 3);
