@@ -1,4 +1,4 @@
-# Targets: all demo check check-upstream bench failover fuzz install uninstall, and the parts of check: deps fmt-check lint licences doc test. See README.md.
+# Targets: all demo check check-upstream check-clients bench failover fuzz install uninstall, and the parts of check: deps fmt-check lint licences doc test. See README.md.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -69,6 +69,18 @@ check-upstream: deps
 	$(CARGO) build --lib --package dqlite
 	UPSTREAM=$(abspath $(UPSTREAM)) $(TIMEOUT) $(TEST_SECONDS) $(CARGO) test --package dqlite-testing --test upstream_directories \
 	    --test upstream_programs --test upstream_recovery --test servers -- --ignored --nocapture
+
+# Clients that others wrote, unchanged, on loopback alone: docs/clients.md. Needs Go, and Python 3.13. Takes about half an hour; check-clients-short about
+# three minutes: go-dqlite v3 in one mode and three packages, its programs, the clients from PyPI.
+.PHONY: check-clients check-clients-short
+CLIENTS_SHORT := --version v3.0.4 --mode unset --package client --package driver --package internal/bindings
+check-clients-short: GO_SUITES := $(CLIENTS_SHORT)
+check-clients check-clients-short: target/dqlite-node
+	tests/upstream/fetch.sh $(UPSTREAM) sid || tests/upstream/fetch.sh $(UPSTREAM) trixie
+	tests/clients/go_suites.py include $(FOLDER) $(GO_SUITES) --logs target/clients/logs \
+	    --upstream "$$(dirname "$$(ls $(UPSTREAM)/*/.complete | sort --version-sort | tail -n 1)")"
+	tests/clients/go_programs.sh v3.0.4 $(FOLDER) include
+	tests/clients/python_clients.sh target/dqlite-node $(FOLDER) target/clients/python
 
 # Needs cargo-fuzz and a nightly toolchain; FUZZ_SECONDS for each decoder.
 FUZZ_SECONDS ?= 600

@@ -85,17 +85,22 @@ static inline unsigned long long word_at(const unsigned char *body, size_t at)
     return word;
 }
 
-/* Says hello and opens "test.db" on a connected socket: 0, the code of the failure, or -1. */
-static inline int wire_open(int client)
+/* Says hello and opens a database on a connected socket: 0, the code of the failure, or -1. */
+static inline int wire_open_database(int client, const char *name)
 {
     static const unsigned char hello[8] = {1, 0, 0, 0, 0, 0, 0, 0};
     unsigned char body[ANSWER_MAX_BYTES];
     size_t size = 0;
-    if (send_all(client, hello, sizeof hello) != 0 || send_request(client, 3, 0, "test.db", 2) != 0) {
+    if (send_all(client, hello, sizeof hello) != 0 || send_request(client, 3, 0, name, 2) != 0) {
         return -1;
     }
     int type = receive_answer(client, body, &size);
     return type == WIRE_DB ? 0 : type == WIRE_FAILURE ? (int)word_at(body, 0) : -1;
+}
+
+static inline int wire_open(int client)
+{
+    return wire_open_database(client, "test.db");
 }
 
 /* Executes: 0, the code of the failure, or -1. */

@@ -12,7 +12,7 @@ use std::process::{Command, Output};
 use library::{compile, run};
 
 /// Programs of sections. `clock` replaces functions of the C library, which the shared object is to find.
-const PROGRAMS: [&str; 5] = ["abi", "recover", "connect", "host", "clock"];
+const PROGRAMS: [&str; 6] = ["abi", "recover", "connect", "host", "clock", "databases"];
 
 const C11: &[&str] = &["-std=c11", "-rdynamic"];
 
@@ -70,6 +70,11 @@ fn nodes_do_not_care_when_the_wall_clock_jumps_by_years() {
 }
 
 #[test]
+fn hundreds_of_databases_and_the_pragmas_of_hosts_behave_as_written_down() {
+    assert_program("databases");
+}
+
+#[test]
 fn every_program_is_c99_and_cpp17_too() {
     for dialect in [&["-std=c99"][..], &["-xc++", "-std=c++17"]] {
         for name in PROGRAMS {
@@ -96,7 +101,7 @@ fn complaints(command: &mut Command) -> String {
 
 #[test]
 fn no_memory_is_touched_or_kept_that_should_not_be() {
-    for name in ["abi", "recover", "connect", "host"] {
+    for name in ["abi", "recover", "connect", "host", "databases"] {
         let folder = tempfile::tempdir().unwrap();
         let program =
             compile(&format!("{name}.c"), folder.path(), &["-std=c11", "-g", "-fsanitize=address,undefined"]);
@@ -127,6 +132,7 @@ fn valgrind_finds_nothing() {
         ("abi", &["create", "copies", "bind_again", "in_use", "handover"][..]),
         ("recover", &["damage", "recover", "describe", "failed_recover"]),
         ("connect", &["first_words"]),
+        ("databases", &["pragmas"]),
         ("host", &["threads", "user_functions", "busy_timeout", "leaves_nothing"]),
     ] {
         let folder = tempfile::tempdir().unwrap();

@@ -12,7 +12,7 @@ use dqlite_testing::process::Library;
 
 mod support;
 
-const PROGRAMS: [&str; 5] = ["abi", "recover", "connect", "host", "clock"];
+const PROGRAMS: [&str; 6] = ["abi", "recover", "connect", "host", "clock", "databases"];
 /// The last one comes from Debian unstable and may be missing.
 const RELEASES: [&str; 3] = ["1.11.1", "1.18.1", "1.18.7"];
 
