@@ -125,11 +125,27 @@ uninstall:
 	rm -f $(DESTDIR)$(libdir)/libdqlite.a $(DESTDIR)$(includedir)/dqlite.h $(DESTDIR)$(libdir)/pkgconfig/dqlite.pc
 
 # Packages: docs/replace-libdqlite.md.
-.PHONY: deb check-musl
+.PHONY: deb sbom check-musl check-packages check-architectures
 
 # libdqlite0 and libdqlite-dev for Debian 12 and 13, into target/deb.
 deb: deps
 	scripts/deb target/deb
+
+# Debian's package replaced and put back in clean roots of Debian 13 and 12, and all that is promised of the packages. As root, with apt; takes about
+# an hour. PACKAGES keeps roots and downloads, STEPS picks some of the steps.
+PACKAGES ?= target/packages
+STEPS ?=
+check-packages: deps
+	UPSTREAM=$(UPSTREAM) scripts/check-packages $(PACKAGES) $(STEPS)
+
+# The library as arm64 and s390x (big-endian) under qemu, and clusters of such nodes and this machine's.
+check-architectures: all
+	scripts/check-architectures
+
+# What the library is compiled from, as CycloneDX.
+sbom:
+	scripts/sbom >target/sbom.cdx.json
+	@echo target/sbom.cdx.json
 
 # Static programs with musl: a node, and the demo.
 check-musl: deps
