@@ -334,13 +334,20 @@ static int client_of_leader(int *leader)
 /* conformance: c-api 55 (better: in upstream functions that block hold up the disk) */
 static void section_dead_peers(void)
 {
-    const char *addresses[LIVE + 2] = {own("@dead-peers-1"), own("@dead-peers-2"), own("@dead-peers-3"), "dead-4", "dead-5"};
+    /* Copies: the search for a leader may ask for more names than own() keeps. */
+    char names[LIVE][128];
+    const char *addresses[LIVE + 2] = {names[0], names[1], names[2], "dead-4", "dead-5"};
     dqlite_node *nodes[LIVE];
     dqlite_node_info infos[LIVE + 2];
     struct peer peer;
     int leader = 0;
     peer_init(&peer);
     peer.block_ms = 5000;
+    for (int i = 0; i < LIVE; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "@dead-peers-%d", i + 1);
+        snprintf(names[i], sizeof names[i], "%s", own(name));
+    }
     for (int i = 0; i < LIVE + 2; i++) {
         infos[i].id = (dqlite_node_id)i + 2;
         infos[i].address = addresses[i];
@@ -371,10 +378,12 @@ static void section_dead_peers(void)
             dqlite_node_destroy(nodes[leader]);
             char directory[16];
             snprintf(directory, sizeof directory, "live-%d", leader);
-            dqlite_node_create(infos[leader].id, addresses[leader], directory, &nodes[leader]);
-            dqlite_node_set_bind_address(nodes[leader], addresses[leader]);
-            dqlite_node_set_network_latency_ms(nodes[leader], 20);
-            dqlite_node_set_connect_func(nodes[leader], connect_within, &peer);
+            if (dqlite_node_create(infos[leader].id, addresses[leader], directory, &nodes[leader]) != 0 ||
+                dqlite_node_set_bind_address(nodes[leader], addresses[leader]) != 0 ||
+                dqlite_node_set_network_latency_ms(nodes[leader], 20) != 0 ||
+                dqlite_node_set_connect_func(nodes[leader], connect_within, &peer) != 0) {
+                printf("leader: %s\n", dqlite_node_errmsg(nodes[leader]));
+            }
             start(nodes[leader]);
             client = client_of_leader(&leader);
             printf("a leader again: %s\n", yes_or_no(client >= 0));
