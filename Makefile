@@ -70,6 +70,14 @@ check-upstream: deps
 	UPSTREAM=$(abspath $(UPSTREAM)) $(TIMEOUT) $(TEST_SECONDS) $(CARGO) test --package dqlite-testing --test upstream_directories \
 	    --test upstream_programs --test upstream_recovery --test servers -- --ignored --nocapture
 
+# A database of DISK_MIB in nodes of 512 MiB, page cache counted: as root, or where this user may make control groups. Takes half an hour.
+.PHONY: disk-mode
+DISK_MIB ?= 2048
+disk-mode:
+	$(CARGO) build --release --lib --package dqlite
+	DQLITE_LIBRARY=$(abspath target/release/libdqlite.so) DQLITE_TEST_DISK_MIB=$(DISK_MIB) DQLITE_TEST_LIMIT_MIB=512 \
+	    $(CARGO) test --package dqlite-testing --test disk_mode -- --nocapture
+
 # Clients that others wrote, unchanged, on loopback alone: docs/clients.md. Needs Go, and Python 3.13. Takes about half an hour; check-clients-short about
 # three minutes: go-dqlite v3 in one mode and three packages, its programs, the clients from PyPI.
 .PHONY: check-clients check-clients-short

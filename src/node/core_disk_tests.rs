@@ -41,7 +41,7 @@ async fn fill(client: &mut Client) {
     assert_eq!(client.exec(&rows).await, Ok((500, 500)));
 }
 
-// conformance: c-api 38 (better: upstream gave disk mode up)
+// conformance: c-api 38
 #[tokio::test(start_paused = true)]
 async fn pages_come_from_the_file_and_the_log_and_snapshots_hold_them_all() {
     let disk = TestDisk::bootstrapped();
