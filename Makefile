@@ -68,7 +68,9 @@ check-upstream: deps
 	tests/upstream/fetch.sh $(UPSTREAM) sid || echo "Debian unstable's libdqlite0 could not be had: its version is not tested."
 	$(CARGO) build --lib --package dqlite
 	UPSTREAM=$(abspath $(UPSTREAM)) $(TIMEOUT) $(TEST_SECONDS) $(CARGO) test --package dqlite-testing --test upstream_directories \
-	    --test upstream_programs --test upstream_recovery --test servers -- --ignored --nocapture
+	    --test upstream_programs --test upstream_recovery --test servers --test contention -- --ignored --nocapture
+	UPSTREAM=$(abspath $(UPSTREAM)) $(TIMEOUT) $(TEST_SECONDS) $(CARGO) test --package dqlite-testing --test upstream_clusters \
+	    -- --ignored --nocapture --test-threads 4
 
 # A database of DISK_MIB in nodes of 512 MiB, page cache counted: as root, or where this user may make control groups. Takes half an hour.
 .PHONY: disk-mode

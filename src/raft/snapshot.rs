@@ -293,6 +293,8 @@ impl SnapshotBuilder {
         let store = self.snapshots.store.clone();
         let position = self.next.position.clone();
         let content_bytes = content.content_size();
+        let closed = self.snapshots.log.complete(|done| LogRequest::CloseWritten { done }).await;
+        closed.map_err(|error| error.to_string())?;
         behind_on_pool(self.snapshots.pool.as_ref(), move || store.write(&position, content.as_ref()))
             .await
             .map_err(|error| error.to_string())??;

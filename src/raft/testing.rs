@@ -21,6 +21,8 @@ pub(crate) struct DiskState {
     pub(crate) first: LogIndex,
     pub(crate) entries: Vec<Entry>,
     pub(crate) snapshot: Option<(SnapshotPosition, Vec<u8>)>,
+    /// Last entry that is in a closed segment: the index of no other is known after a crash.
+    pub(crate) closed: LogIndex,
     /// Appends wait for `flush`.
     pub(crate) held: bool,
     pub(crate) pending: Vec<Done>,
@@ -108,6 +110,10 @@ impl TestDisk {
                 state.votes.push((term.0, voted_for.0));
                 Some(done)
             }
+            LogRequest::CloseWritten { done } | LogRequest::CloseSegments { done } => {
+                state.closed = state.first.plus(state.entries.len() as u64).previous();
+                Some(done)
+            }
             LogRequest::TruncateFrom { index, done } => {
                 let keep = index.0.saturating_sub(state.first.0) as usize;
                 state.entries.truncate(keep);
@@ -126,7 +132,6 @@ impl TestDisk {
                 state.first = next_index;
                 Some(done)
             }
-            LogRequest::CloseSegments { done } => Some(done),
         }
     }
 
@@ -146,7 +151,13 @@ impl SnapshotStore for TestDisk {
         let mut bytes = Vec::new();
         content.write_to(&mut bytes).map_err(|error| error.to_string())?;
         assert_eq!(bytes.len() as u64, content.content_size());
-        self.lock().snapshot = Some((position.clone(), bytes));
+        let mut state = self.lock();
+        assert!(
+            state.closed >= position.index,
+            "the entries of snapshot {} are in an open segment",
+            position.index
+        );
+        state.snapshot = Some((position.clone(), bytes));
         Ok(())
     }
 

@@ -69,6 +69,13 @@ pub enum LogRequest {
         /// Called when the removal is durable.
         done: Done,
     },
+    /// Closes the segment that holds entries; writing goes on in the next one. To be asked before a snapshot of this node
+    /// gets its name: entries of an open segment are counted on from the closed ones or, if there are none, from the
+    /// snapshot, so that after a crash those in it would be taken for others behind it. spec: disk-format 7.3.
+    CloseWritten {
+        /// Called when it is durable.
+        done: Done,
+    },
     /// Closes and removes all open segments; none is prepared before the next other request. To be asked before an
     /// installed snapshot gets its name: upstream refuses a newer snapshot beside open segments and older entries.
     CloseSegments {
@@ -247,11 +254,14 @@ impl LogWriter {
             Some(LogRequest::Trim { snapshot_index, trailing, done }) => {
                 return self.trim(snapshot_index, trailing, done);
             }
+            Some(LogRequest::CloseWritten { done }) => return self.close_written(done),
             Some(request) => request,
             None => return Ok(()),
         };
         let result = match &request {
-            LogRequest::Append { .. } | LogRequest::Trim { .. } => unreachable!("handled above"),
+            LogRequest::Append { .. } | LogRequest::Trim { .. } | LogRequest::CloseWritten { .. } => {
+                unreachable!("handled above")
+            }
             LogRequest::SetVote { term, voted_for, .. } => self.set_vote(*term, *voted_for),
             LogRequest::TruncateFrom { index, .. } => self.truncate_from(*index),
             LogRequest::Reset { next_index, .. } => self.reset(*next_index),
@@ -359,6 +369,15 @@ impl LogWriter {
         })
     }
 
+    fn close_written(&mut self, done: Done) -> Result<(), StorageError> {
+        self.may_prepare = true;
+        // No entry comes before this one.
+        self.segments.trim_later(LogIndex::NONE, done).map_err(|(done, error)| {
+            self.queue.push_front(LogRequest::CloseWritten { done });
+            error
+        })
+    }
+
     fn reset(&mut self, next_index: LogIndex) -> Result<(), StorageError> {
         self.close_segments()?;
         // From the newest down: what is left at any time ends before the snapshot or reaches it without a gap.
@@ -415,6 +434,7 @@ impl LogRequest {
             | LogRequest::TruncateFrom { done, .. }
             | LogRequest::Trim { done, .. }
             | LogRequest::Reset { done, .. }
+            | LogRequest::CloseWritten { done }
             | LogRequest::CloseSegments { done } => done,
         }
     }

@@ -296,6 +296,22 @@ fn reset_leaves_no_segment_and_goes_on_at_the_given_index() {
     assert_eq!(bench.names(), [Bench::closed(50, 50)]);
 }
 
+// Found with killed nodes: a snapshot that was named while its entries were in an open segment and none was closed made
+// them count as other entries behind it.
+#[test]
+fn the_entries_of_a_snapshot_can_be_closed_before_it_gets_its_name() {
+    let mut bench = Bench::new(65536);
+    let reset = LogRequest::Reset { next_index: LogIndex(50), done: bench.done(0) };
+    bench.writer.process(vec![reset, bench.append(50, 4, 8)]);
+    assert!(!bench.names().contains(&Bench::closed(50, 53)));
+
+    let close = LogRequest::CloseWritten { done: bench.done(1) };
+    bench.writer.process(vec![close, bench.append(54, 2, 8)]);
+
+    assert!(bench.names().contains(&Bench::closed(50, 53)), "{:?}", bench.names());
+    assert!(!bench.names().contains(&Bench::closed(54, 55)));
+}
+
 // conformance: disk-format 5, 8
 #[test]
 fn an_unclean_stop_keeps_acknowledged_entries_and_the_vote() {

@@ -7,6 +7,7 @@ pub mod membership;
 pub mod wait;
 
 use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ use crate::process::{Library, NodeOptions, NodeProcess};
 
 /// Longest connect and longest answer of a client that the cluster makes.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// The signal that ends a process whatever it does.
+const SIGKILL: i32 = 9;
 /// The node that starts a cluster has this id.
 pub const FIRST_ID: u64 = 1;
 
@@ -118,8 +121,18 @@ impl Cluster {
     /// # Errors
     /// It does not start.
     pub fn start(&mut self, id: u64) -> Result<()> {
+        self.start_with(id, &[])
+    }
+
+    /// `start` with more arguments of the program, for this run only; the last one of a name counts.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start_with(&mut self, id: u64, arguments: &[&str]) -> Result<()> {
         let seat = self.seats.get_mut(&id).ok_or(ClusterError::NoSuchNode(id))?;
-        seat.process = Some(NodeProcess::start(&seat.options)?);
+        let mut options = seat.options.clone();
+        options.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        seat.process = Some(NodeProcess::start(&options)?);
         Ok(())
     }
 
@@ -135,12 +148,15 @@ impl Cluster {
     /// Ends a node with SIGKILL.
     ///
     /// # Errors
-    /// It does not run.
+    /// It does not run, or has ended by itself.
     pub fn kill(&mut self, id: u64) -> Result<()> {
         let (seat, mut process) = self.take_running(id)?;
-        process.kill()?;
+        let status = process.kill()?;
         seat.last_words = process.error_text();
-        Ok(())
+        if status.signal() == Some(SIGKILL) {
+            return Ok(());
+        }
+        Err(ClusterError::BadEnd { id, status, stderr: seat.last_words.clone() })
     }
 
     /// Stops a node and waits for its end.

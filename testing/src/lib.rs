@@ -12,5 +12,6 @@ pub mod outage;
 pub mod process;
 pub mod record;
 pub mod sample;
+pub mod stored;
 pub mod targets;
 pub mod writers;

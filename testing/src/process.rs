@@ -243,6 +243,14 @@ impl NodeProcess {
         Ok(self.child.try_wait()?.is_none())
     }
 
+    /// Whether the process has ended, by itself or killed, and nobody has waited for it.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
+        // The name, in parentheses, may hold anything; the state follows.
+        !stat.is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or_default().trim_start().starts_with('Z'))
+    }
+
     /// What an ended process wrote to its standard error.
     pub fn error_text(&mut self) -> String {
         if let Some(reader) = self.stderr_reader.take() {

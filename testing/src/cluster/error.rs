@@ -23,7 +23,7 @@ pub enum ClusterError {
     /// The node's process was ended before.
     #[error("node {0} does not run")]
     NotRunning(u64),
-    /// A node says that its clean stop failed.
+    /// A node says that its clean stop failed, or ended by itself.
     #[error("node {id} ended with {status}: {stderr}")]
     BadEnd {
         /// Node.

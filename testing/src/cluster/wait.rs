@@ -51,6 +51,9 @@ impl Cluster {
         let mut text = String::new();
         for (id, seat) in &self.seats {
             let (state, stderr) = match &seat.process {
+                Some(process) if process.has_ended() => {
+                    ("has ended by itself", process.error_tail(STDERR_TAIL_BYTES))
+                }
                 Some(process) => ("runs", process.error_tail(STDERR_TAIL_BYTES)),
                 None => ("does not run", seat.last_words.clone()),
             };
