@@ -277,7 +277,6 @@ impl Session {
         self.open_mut()?;
         self.executor.engine.linearizable().await.map_err(|_| Failure::not_leader())?;
         self.drop_if_stale();
-        self.interrupt.clear();
         let open = self.open_mut()?;
         open.view.clear_seen();
         let database = Arc::clone(&open.database);

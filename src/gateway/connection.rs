@@ -17,9 +17,10 @@ use crate::executor::{Executor, Session};
 use crate::raft::engine::Engine;
 use crate::transport::client_stream::{ClientStream, Detached};
 use crate::types::NodeId;
+use crate::types::config::STATEMENT_WITHOUT_CLIENT_MAX;
 use crate::types::tasks::Tasks;
 
-use super::inbox::{Dialled, Event, Inbox};
+use super::inbox::{Dialled, End, Event, Inbox};
 use super::reader::FrameReader;
 
 /// Protocol version of a client. spec: client-protocol 2.
@@ -168,10 +169,17 @@ where
             inbox.interrupt();
             std::future::pending::<()>().await
         };
-        let reading = poll_fn(|context| -> Poll<()> {
-            inbox.poll_ahead_instead(context);
-            Poll::Pending
-        });
+        let reading = async {
+            let end = poll_fn(|context| {
+                inbox.poll_ahead_instead(context);
+                inbox.end().map_or(Poll::Pending, Poll::Ready)
+            });
+            if end.await == End::Closed {
+                tokio::time::sleep(STATEMENT_WITHOUT_CLIENT_MAX).await;
+            }
+            inbox.interrupt();
+            std::future::pending::<()>().await
+        };
         tokio::select! {
             biased;
             _ = runs_long.wait_for(Option::is_none) => {}

@@ -38,6 +38,15 @@ impl<R> std::fmt::Debug for Dialled<R> {
     }
 }
 
+/// How a stream ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The client sends no more, but may wait for its answers.
+    Closed,
+    /// It is gone.
+    Failed,
+}
+
 /// The inbox of one connection.
 pub(super) struct Inbox<R> {
     state: Mutex<State<R>>,
@@ -47,6 +56,8 @@ pub(super) struct Inbox<R> {
 struct State<R> {
     /// None once the stream has ended or has become a raft connection.
     reader: Option<FrameReader<R>>,
+    /// How the stream has ended, if it has.
+    end: Option<End>,
     events: VecDeque<Event<R>>,
     /// Wakes the connection's own task when the other one has read in its place.
     waker: Option<Waker>,
@@ -61,6 +72,7 @@ impl<R: AsyncRead + Send + Unpin + 'static> Inbox<R> {
     pub(super) fn new(reader: FrameReader<R>, interrupt: InterruptHandle) -> Inbox<R> {
         let state = State {
             reader: Some(reader),
+            end: None,
             events: VecDeque::new(),
             waker: None,
             working: false,
@@ -82,6 +94,12 @@ impl<R: AsyncRead + Send + Unpin + 'static> Inbox<R> {
         match state.events.pop_front() {
             Some(event) => {
                 state.working = true;
+                // What was interrupted is over. Cleared here and nowhere later: an INTERRUPT may come at any time from here on.
+                self.interrupt.clear();
+                if is_query(&event) && state.events.front().is_some_and(is_interrupt) {
+                    state.interrupted = true;
+                    self.interrupt.interrupt();
+                }
                 Poll::Ready(Some(event))
             }
             None if state.reader.is_none() => Poll::Ready(None),
@@ -123,6 +141,11 @@ impl<R: AsyncRead + Send + Unpin + 'static> Inbox<R> {
         self.lock().interrupted
     }
 
+    /// How the stream has ended, if it has.
+    pub(super) fn end(&self) -> Option<End> {
+        self.lock().end
+    }
+
     /// Stops the statement that runs.
     pub(super) fn interrupt(&self) {
         self.interrupt.interrupt();
@@ -149,11 +172,13 @@ impl<R: AsyncRead + Send + Unpin + 'static> State<R> {
             Poll::Ready(Ok(Some(frame))) => frame,
             Poll::Ready(Ok(None)) => {
                 self.reader = None;
+                self.end = Some(End::Closed);
                 return false;
             }
             Poll::Ready(Err(error)) => {
                 debug!(%error, "client connection closed");
                 self.reader = None;
+                self.end = Some(End::Failed);
                 return false;
             }
         };
@@ -172,4 +197,13 @@ impl<R: AsyncRead + Send + Unpin + 'static> State<R> {
         self.events.push_back(Event::Request(frame));
         true
     }
+}
+
+fn is_query<R>(event: &Event<R>) -> bool {
+    let kinds = [Kind::Query as u8, Kind::QuerySql as u8];
+    matches!(event, Event::Request(frame) if kinds.contains(&frame.header.kind))
+}
+
+fn is_interrupt<R>(event: &Event<R>) -> bool {
+    matches!(event, Event::Request(frame) if frame.header.kind == Kind::Interrupt as u8)
 }

@@ -22,6 +22,8 @@ mod core_tests;
 #[cfg(test)]
 mod damage_tests;
 #[cfg(test)]
+mod long_statement_tests;
+#[cfg(test)]
 mod protocol_tests;
 #[cfg(test)]
 mod query_tests;

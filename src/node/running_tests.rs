@@ -50,7 +50,7 @@ pub(super) fn dial(address: &str) -> TcpStream {
     stream
 }
 
-fn connect(address: &str) -> TcpStream {
+pub(super) fn connect(address: &str) -> TcpStream {
     connect_to(address, "test.db")
 }
 

@@ -95,6 +95,9 @@ pub const SQL_SHORT: Duration = Duration::from_micros(300);
 /// Time after which such a statement leaves the worker to others.
 pub const SQL_ON_WORKER_MAX: Duration = Duration::from_millis(1);
 
+/// Longest time after which it offers the worker again, since nobody may have come for it.
+pub const SQL_WORKER_OFFERED_EVERY: Duration = Duration::from_millis(100);
+
 /// Longest text whose compilation is taken for short.
 pub const SQL_SHORT_TEXT_BYTES: usize = 16 * 1024;
 
@@ -112,6 +115,9 @@ pub const ROWS_FURTHER_FRAME_BYTES: usize = 64 * 1024;
 
 /// Rows of RETURNING collected before the first is sent; beyond it they are sent as they come.
 pub const RETURNING_COLLECTED_MAX_BYTES: usize = 16 * 1024 * 1024;
+
+/// Longest time that a statement goes on when its client has closed its sending side: it may still wait for the answer.
+pub const STATEMENT_WITHOUT_CLIENT_MAX: Duration = Duration::from_secs(10);
 
 /// Requests of a connection read ahead of the one that is worked on.
 pub const REQUESTS_AHEAD: usize = 4;

@@ -62,7 +62,7 @@ impl BlockingPool for LaterPool {
     }
 }
 
-/// Time in which a thread of the pool takes over a worker.
+/// Time in which a thread of the pool takes over a worker, if the machine is not busy.
 const WORKER_HANDOVER: std::time::Duration = std::time::Duration::from_micros(100);
 
 /// How SQL runs inside a task.
@@ -94,10 +94,10 @@ impl SqlSection {
     }
 
     /// Called by work that runs on a worker and takes longer than was expected: other tasks go on elsewhere from here.
-    pub fn let_others_run(self) {
+    pub fn let_others_run(self, patience: std::time::Duration) {
         if self == SqlSection::BlockInPlace {
             // The worker goes to another thread when that wakes up in time; then this thread keeps its task alone.
-            tokio::task::block_in_place(|| std::thread::sleep(WORKER_HANDOVER));
+            tokio::task::block_in_place(|| std::thread::sleep(patience.max(WORKER_HANDOVER)));
         }
     }
 }

@@ -294,6 +294,32 @@ fn the_first_read_of_a_leader_sees_what_the_last_one_has_acknowledged() {
     write_and_count(&cluster);
 }
 
+/// One that does not end and yields nothing.
+const ENDLESS_COUNT: &str =
+    "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT count(*) FROM c";
+
+// conformance: client-protocol Q6 (better: a statement without rows is stopped at once)
+#[test]
+fn an_interrupt_right_behind_a_query_stops_it() {
+    let bed = bed();
+    let cluster = bed.cluster(3, SHORT);
+    let mut client = cluster.database(DATABASE).unwrap();
+    client.set_timeout(CHANGE_WAIT).unwrap();
+    for _ in 0..20 {
+        // The node proves that it leads before it runs the query; the interrupt comes meanwhile.
+        client.send(&query_sql(ENDLESS_COUNT)).unwrap();
+        assert_eq!(answer(&mut client, &Request::Interrupt { db: 0 }), Kind::Empty as u8);
+        assert_eq!(client.number("SELECT 5").unwrap(), 5);
+    }
+    for _ in 0..20 {
+        client.send(&Request::Client { id: 1 }).unwrap();
+        client.send(&query_sql(ENDLESS_COUNT)).unwrap();
+        client.send(&Request::Interrupt { db: 0 }).unwrap();
+        assert_eq!(client.receive().unwrap().0, Kind::Welcome as u8);
+        assert_eq!(client.receive().unwrap().0, Kind::Empty as u8);
+    }
+}
+
 /// A query that does not end.
 const ENDLESS: &str = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT n FROM c";
 
@@ -307,10 +333,15 @@ fn rows_that_are_cut_off_by_a_lost_leadership_end_with_10506() {
     reader.send(&query_sql(ENDLESS)).unwrap();
     assert_eq!(reader.receive().unwrap().0, Kind::Rows as u8);
 
+    let mut counter = cluster.database(DATABASE).unwrap();
+    counter.send(&query_sql(ENDLESS_COUNT)).unwrap();
+
     for id in others(&cluster, leader) {
         signal(&cluster, id, "STOP");
     }
     cluster.wait_no_leader(leader).unwrap();
+    // It runs, or has not begun to.
+    assert!(counter.receive().is_err_and(|error| [10250, 10506].map(Some).contains(&error.code())));
     let ended = loop {
         match reader.receive() {
             Ok((kind, _)) => assert_eq!(kind, Kind::Rows as u8),

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use libsqlite3_sys as sqlite;
 use tokio::sync::watch;
@@ -13,12 +13,15 @@ use tokio::sync::watch;
 use super::statement::Statement;
 use super::threading::{serial_guard, sqlite_is_serial};
 use crate::pages::{NameError, check_name};
-use crate::types::config::SQL_ON_WORKER_MAX;
+use crate::types::config::{SQL_ON_WORKER_MAX, SQL_WORKER_OFFERED_EVERY};
 use crate::types::tasks::{Expected, SqlSection};
 use crate::vfs::{Vfs, View};
 
 /// Virtual machine instructions between two looks at the interrupt flag.
 const PROGRESS_INSTRUCTIONS: c_int = 1000;
+
+/// Share of the time between two offers of a worker in which somebody may come for it.
+const WORKER_OFFER_SHARE: u32 = 50;
 
 /// What SQLite answered: extended code and message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -72,8 +75,18 @@ struct Watched {
 #[derive(Clone, Copy, Debug)]
 struct OnWorker {
     since: Instant,
+    /// When it offers its worker to others, and how long after that again: nobody may have come in time.
+    offers_after: Duration,
+    again_after: Duration,
     section: SqlSection,
     epoch: u64,
+}
+
+impl OnWorker {
+    fn begin(section: SqlSection, epoch: u64) -> OnWorker {
+        let (offers_after, again_after) = (SQL_ON_WORKER_MAX, SQL_ON_WORKER_MAX);
+        OnWorker { since: Instant::now(), offers_after, again_after, section, epoch }
+    }
 }
 
 impl Watched {
@@ -81,12 +94,21 @@ impl Watched {
         self.on_worker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A statement that was expected to be short and is not leaves its worker to others.
+    /// A statement that was expected to be short and is not leaves its worker to others. It is not told whether one has
+    /// come, so that it offers the worker again and again.
     fn look(&self) {
-        let late = self.lock().take_if(|run| run.since.elapsed() >= SQL_ON_WORKER_MAX);
-        let Some(OnWorker { section, epoch, .. }) = late else { return };
-        self.runs_long.send_replace(Some(epoch));
-        section.let_others_run();
+        let mut on_worker = self.lock();
+        let Some(run) = on_worker.as_mut() else { return };
+        let elapsed = run.since.elapsed();
+        if elapsed < run.offers_after {
+            return;
+        }
+        let (section, epoch, patience) = (run.section, run.epoch, run.again_after / WORKER_OFFER_SHARE);
+        run.offers_after = elapsed + run.again_after;
+        run.again_after = (run.again_after * 2).min(SQL_WORKER_OFFERED_EVERY);
+        drop(on_worker);
+        self.runs_long.send_if_modified(|long| long.replace(epoch).is_none());
+        section.let_others_run(patience);
     }
 }
 
@@ -104,9 +126,7 @@ impl InterruptHandle {
     /// Runs `work`, which uses the connection in this epoch, in the calling task.
     pub fn run<T>(&self, section: SqlSection, expected: Expected, epoch: u64, work: impl FnOnce() -> T) -> T {
         match expected {
-            Expected::Short => {
-                *self.watched.lock() = Some(OnWorker { since: Instant::now(), section, epoch })
-            }
+            Expected::Short => *self.watched.lock() = Some(OnWorker::begin(section, epoch)),
             Expected::Unknown => drop(self.watched.runs_long.send_replace(Some(epoch))),
         }
         let result = section.run(expected, work);
