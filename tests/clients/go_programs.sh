@@ -8,7 +8,7 @@ version=$1 library=$(realpath "$2") include=$(realpath "$3") roles=${4:-}
 module=github.com/canonical/go-dqlite/${version%%.*}
 
 if [ "${GO_PROGRAMS_INSIDE:-}" != yes ]; then
-    for tool in go curl sqlite3 ip unshare; do
+    for tool in go curl python3 ip unshare; do
         command -v "$tool" >/dev/null || { echo "go_programs.sh: $tool is missing." >&2; exit 1; }
     done
     # What needs the module proxy comes first, then a network namespace with nothing but loopback.
@@ -112,7 +112,8 @@ shell ".describe $target" >/dev/null
 shell ".weight $target 5" >/dev/null
 shell ".describe $target" | grep -q 5 || fail "the weight of $target: $(shell ".describe $target")"
 (cd "$work/tmp" && shell ".dump $target demo" >/dev/null)
-[ "$(sqlite3 "$work/tmp/demo" 'SELECT count(*) FROM model')" = 3 ] || fail "the dump holds $(sqlite3 "$work/tmp/demo" 'SELECT count(*) FROM model') rows"
+rows=$(python3 -c 'import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute("SELECT count(*) FROM model").fetchone()[0])' "$work/tmp/demo")
+[ "$rows" = 3 ] || fail "the dump holds $rows rows"
 pass "the dqlite shell: SELECT, INSERT, an error, .cluster, .leader, .weight, .describe, .dump"
 for node in 1 2 3; do kill "${pids[node]}"; done
 for node in 1 2 3; do wait "${pids[node]}" || fail "node $node of dqlite-demo ends with $?"; done

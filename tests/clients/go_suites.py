@@ -254,7 +254,7 @@ def main():
                     worse += [f"{version} {name} {test} (GO_DQLITE_MULTITHREAD {mode})" for test in found]
                     print(
                         f"go-dqlite {version}, GO_DQLITE_MULTITHREAD {mode}, {name}: {counts[0]} passed, {counts[1]} skipped, "
-                        f"{counts[2]} failed" + (f", {len(found)} of them here alone" if counts[2] else ""),
+                        f"{counts[2]} failed" + (f", {len(found)} of them held against this library" if counts[2] else ""),
                         flush=True,
                     )
     print(f"go-dqlite, all suites: {totals[0]} passed, {totals[1]} skipped, {totals[2]} failed; never run: {', '.join(NEVER)}")
