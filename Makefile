@@ -141,8 +141,8 @@ uninstall:
 deb: deps
 	scripts/deb target/deb
 
-# Debian's package replaced and put back in clean roots of Debian 13 and 12, and all that is promised of the packages. As root, with apt; takes about
-# an hour. PACKAGES keeps roots and downloads, STEPS picks some of the steps.
+# Debian's package replaced and put back in clean roots of Debian 13 and 12, and all that is promised of the packages: docs/packages.md. As root, with
+# apt; it makes four release builds. PACKAGES keeps roots and downloads, STEPS picks some of the steps.
 PACKAGES ?= target/packages
 STEPS ?=
 check-packages: deps
