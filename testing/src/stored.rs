@@ -51,7 +51,7 @@ fn read_copy(directory: &Path, copy: &Path) -> io::Result<Stored> {
     let directory = Directory::open(Arc::new(FileDisk), copy).map_err(io::Error::other)?;
     let lock = directory.lock().map_err(io::Error::other)?;
     directory.clean_up(&lock).map_err(io::Error::other)?;
-    let options = LoadOptions { auto_recovery: true, wall_clock: Arc::new(SystemWallClock) };
+    let options = LoadOptions { auto_recovery: true, wall_clock: Arc::new(SystemWallClock), payloads: None };
     let loaded = load(&directory, &lock, &options).map_err(io::Error::other)?;
     Ok(Stored {
         snapshot: loaded.snapshot.as_ref().map_or(0, |snapshot| snapshot.meta.index.0),
