@@ -1,6 +1,13 @@
 //! The life of a handle in every order of calls.
 
+use std::io::{Read, Write};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixStream};
+
+use bytes::Bytes;
+
 use super::*;
+use crate::protocol::request::{Parameters, Request};
 
 fn handle(directory: &std::path::Path) -> NodeHandle {
     let (handle, created) = NodeHandle::create(NodeId(1), b"1".to_vec(), directory.to_owned());
@@ -106,4 +113,55 @@ fn a_panic_inside_a_call_stops_the_node_and_becomes_its_text() {
     assert_eq!(handle.error_text().to_text(), "internal error: broken invariant");
     assert_eq!(handle.stop(), Err(CallError::Misuse));
     assert_eq!(handle.describe_last_entry(), Ok((LogIndex(1), Term(1))));
+}
+
+/// Files without a name in `directory` that this process has open.
+fn unnamed(directory: &std::path::Path) -> usize {
+    let open = std::fs::read_dir("/proc/self/fd").unwrap();
+    let links = open.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+    links.filter(|link| link.starts_with(directory) && link.to_string_lossy().ends_with("(deleted)")).count()
+}
+
+// conformance: c-api 38
+#[test]
+fn in_disk_mode_pages_are_in_a_file_without_a_name_that_goes_with_the_node() {
+    let directory = tempfile::tempdir().unwrap();
+    let handle = handle(directory.path());
+    let name = format!("dqlite-handle-disk-{}", std::process::id());
+    handle.set_bind_address(&format!("@{name}")).unwrap();
+    let enable = |options: &mut Options| {
+        options.disk_mode = true;
+        Ok(())
+    };
+    handle.change(enable).unwrap();
+    handle.start().unwrap();
+    assert_eq!(handle.change(enable), Err(CallError::Misuse));
+    assert_eq!(unnamed(directory.path()), 1);
+
+    let address = SocketAddr::from_abstract_name(&name).unwrap();
+    let mut client = UnixStream::connect_addr(&address).unwrap();
+    client.set_read_timeout(Some(std::time::Duration::from_secs(60))).unwrap();
+    client.write_all(&1u64.to_le_bytes()).unwrap();
+    let rows = "INSERT INTO t WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i + 1 FROM n LIMIT 2000) \
+                SELECT i, randomblob(3000) FROM n";
+    let exec = |sql: &'static str| Request::ExecSql {
+        db: 0,
+        sql: Bytes::from_static(sql.as_bytes()),
+        parameters: Parameters::default(),
+    };
+    let open = Request::Open { name: Bytes::from_static(b"test.db"), flags: 0, vfs: Bytes::new() };
+    for (request, answer) in [(open, 4), (exec("CREATE TABLE t(i, b)"), 6), (exec(rows), 6)] {
+        client.write_all(&request.encode().unwrap()).unwrap();
+        let mut header = [0; 8];
+        client.read_exact(&mut header).unwrap();
+        let mut body = vec![0; 8 * header[0] as usize];
+        client.read_exact(&mut body).unwrap();
+        assert_eq!(header[4], answer, "{}", String::from_utf8_lossy(&body));
+    }
+    assert_eq!(unnamed(directory.path()), 1);
+
+    // The client is still there.
+    assert_eq!(handle.stop(), Ok(()));
+    assert_eq!(unnamed(directory.path()), 0);
+    assert_eq!(handle.describe_last_entry(), Ok((LogIndex(3), Term(1))));
 }
