@@ -382,6 +382,7 @@ fn every_assignment_of_this_library_and_1_11_1_to_three_nodes_works() {
 }
 
 // conformance: raft-wire 28
+// conformance: state-machine 8
 #[test]
 #[ignore = "needs upstream's libraries: make check-upstream"]
 fn every_assignment_of_this_library_and_1_18_1_to_three_nodes_works() {

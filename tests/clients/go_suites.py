@@ -189,6 +189,8 @@ def passes_alone(program, folder, multithread, ours, test, log):
     return True
 
 
+# conformance: client-protocol K23, K24
+# conformance: c-api 14
 def check_package(suite, name, program, mode, ours, arguments, logs):
     """Counts of one package in one mode, and the tests that fail here and pass with upstream."""
     folder = suite.folder if name == "." else suite.folder / name
