@@ -272,6 +272,42 @@ fn a_node_that_was_down_too_long_for_the_log_gets_a_snapshot() {
     assert!(!has_entry(cluster.directory(follower).unwrap(), 200), "the log was sent, no snapshot");
 }
 
+// A follower that is gone for days must not make the others keep everything.
+#[test]
+fn logs_are_trimmed_on_disk_and_in_memory_while_a_follower_is_down() {
+    const VALUE_BYTES: u64 = 256 << 10;
+    const UPDATES: u64 = 2400;
+    let bed = bed();
+    let mut cluster = bed.cluster(3, &["--snapshot-threshold=20", "--snapshot-trailing=30"]);
+    let mut client = cluster.database(DATABASE).unwrap();
+    client.exec("CREATE TABLE value(b)", &[]).unwrap();
+    client.exec(&format!("INSERT INTO value VALUES(zeroblob({VALUE_BYTES}))"), &[]).unwrap();
+    let leader = cluster.leader().unwrap();
+    let down = follower(&cluster);
+    cluster.kill(down).unwrap();
+    let update = format!("UPDATE value SET b = randomblob({VALUE_BYTES})");
+    for _ in 0..UPDATES / 4 {
+        client.exec(&update, &[]).unwrap();
+    }
+    let before = peak_bytes(&cluster, leader);
+
+    for _ in 0..UPDATES {
+        client.exec(&update, &[]).unwrap();
+    }
+
+    let grown = peak_bytes(&cluster, leader) - before;
+    println!(
+        "{} MiB were logged: the leader's peak grew from {before} by {grown} bytes",
+        (UPDATES * VALUE_BYTES) >> 20
+    );
+    assert!(grown < UPDATES * VALUE_BYTES * 3 / 4, "the leader keeps what it logged: {grown} bytes more");
+    for id in (FIRST_ID..FIRST_ID + 3).filter(|id| *id != down) {
+        assert!(!has_entry(cluster.directory(id).unwrap(), 100), "node {id} keeps old segments");
+    }
+    cluster.start(down).unwrap();
+    cluster.wait_equal(&[FIRST_ID, FIRST_ID + 1, FIRST_ID + 2], DATABASE).unwrap();
+}
+
 #[test]
 fn a_node_that_joins_late_gets_a_snapshot() {
     let bed = bed();
