@@ -192,6 +192,7 @@ async def sqlalchemy_asynchronous(address):
     await engine.dispose()
 
 
+# conformance: client-protocol K25
 def main():
     program, library = sys.argv[1:]
     with tempfile.TemporaryDirectory() as folder:
