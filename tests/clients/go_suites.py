@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 MODULE = "github.com/canonical/go-dqlite"
-VERSIONS = ["v1.11.9", "v2.0.1", "v3.0.4"]
+VERSIONS = ["v1.11.9", "v1.22.0", "v2.0.1", "v3.0.4"]
 # These two dial a public address. They use no library, and are never run.
 NEVER = ["TestConnector_DialTimeout", "TestConnector_ContextCanceled"]
 # Value of GO_DQLITE_MULTITHREAD, and how the table calls it.
@@ -189,8 +189,8 @@ def passes_alone(program, folder, multithread, ours, test, log):
     return True
 
 
-# conformance: client-protocol K23, K24
 # conformance: c-api 14
+# conformance: client-protocol K23, K24
 def check_package(suite, name, program, mode, ours, arguments, logs):
     """Counts of one package in one mode, and the tests that fail here and pass with upstream."""
     folder = suite.folder if name == "." else suite.folder / name
