@@ -62,6 +62,12 @@ sim:
 	RUSTFLAGS="--cfg tokio_unstable" $(CARGO) build --quiet --release --package dqlite-sim --bin histories --target-dir target/sim
 	target/sim/release/histories $(SEED) $(HISTORIES)
 
+# The same with models of upstream's nodes in every cluster.
+.PHONY: sim-mixed
+sim-mixed:
+	RUSTFLAGS="--cfg tokio_unstable" $(CARGO) build --quiet --release --package dqlite-sim --bin histories --target-dir target/sim
+	DQLITE_SIM_MIXED=1 target/sim/release/histories $(SEED) $(HISTORIES)
+
 # Against upstream's real libraries, which are fetched from Debian's archive.
 check-upstream: deps
 	tests/upstream/fetch.sh $(UPSTREAM) bookworm trixie

@@ -1,16 +1,23 @@
-//! A cluster of whole nodes in one process: each on a disk of its own, over one simulated network.
+//! A cluster of whole nodes in one process: each on a disk of its own, over one simulated network. Some of them may be
+//! models of upstream's nodes.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 use dqlite::node::core::Core;
+use dqlite::pages::PageStore;
+use dqlite::peers::Sender;
 use dqlite::raft::{ChangeError, SnapshotPolicy};
 use dqlite::types::{NodeId, PageNumber, Role};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::c_node::log::Stored;
+use crate::c_node::observed::Observed;
+use crate::c_node::task::Running;
+use crate::c_node::{CNode, Event, Fault, Options};
 use crate::disk::SimDisk;
 use crate::network::Network;
 use crate::node::{DIRECTORY, Member, NodeSettings, StartError, Tamper, start_member};
@@ -21,6 +28,13 @@ struct Life {
     dead: CancellationToken,
 }
 
+/// What a modelled C node has on its disk, and the node while it runs.
+#[derive(Default)]
+struct Modelled {
+    disk: Stored,
+    life: Option<Running>,
+}
+
 /// One place for a node.
 struct Place {
     id: u64,
@@ -28,6 +42,18 @@ struct Place {
     disk: SimDisk,
     life: Option<Life>,
     starts: u64,
+    /// Instead of a node of this library.
+    modelled: Option<Modelled>,
+}
+
+impl Place {
+    fn model(&self) -> Option<&Running> {
+        self.modelled.as_ref()?.life.as_ref()
+    }
+
+    fn runs(&self) -> bool {
+        self.life.is_some() || self.model().is_some()
+    }
 }
 
 /// The cluster.
@@ -41,6 +67,9 @@ pub struct Cluster {
     pub tamper: Option<Tamper>,
     /// Fault planted in the state of node 2.
     pub skips: Option<u64>,
+    /// Fault planted in modelled C nodes.
+    pub c_fault: Option<Fault>,
+    observed: Arc<Mutex<Observed>>,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -65,10 +94,81 @@ impl Cluster {
         let places = (1..=nodes)
             .map(|id| {
                 let disk = SimDisk::new(Path::new(DIRECTORY));
-                (id, Place { id, address: address(id), disk, life: None, starts: 0 })
+                (id, Place { id, address: address(id), disk, life: None, starts: 0, modelled: None })
             })
             .collect();
-        Cluster { network: Network::new(seed), seed, policy, places, tamper: None, skips: None }
+        let observed = Arc::default();
+        let network = Network::new(seed);
+        Cluster { network, seed, policy, places, tamper: None, skips: None, c_fault: None, observed }
+    }
+
+    /// These places are for models of upstream's nodes. Node 1, which bootstraps, is none.
+    pub fn model(&mut self, ids: &[u64]) {
+        for place in self.places.values_mut() {
+            place.modelled = ids.contains(&place.id).then(Modelled::default);
+        }
+    }
+
+    /// What the modelled nodes have seen.
+    pub fn observed(&self) -> MutexGuard<'_, Observed> {
+        self.observed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a place is for a modelled node.
+    #[must_use]
+    pub fn is_modelled(&self, id: u64) -> bool {
+        self.places.get(&id).is_some_and(|place| place.modelled.is_some())
+    }
+
+    /// Whether any place is.
+    #[must_use]
+    pub fn is_mixed(&self) -> bool {
+        self.places.values().any(|place| place.modelled.is_some())
+    }
+
+    /// Whether a node runs.
+    #[must_use]
+    pub fn runs(&self, id: u64) -> bool {
+        self.places.get(&id).is_some_and(Place::runs)
+    }
+
+    /// Addresses of this library's nodes.
+    #[must_use]
+    pub fn own_addresses(&self) -> Vec<Vec<u8>> {
+        let own = self.places.values().filter(|place| place.modelled.is_none());
+        own.map(|place| place.address.clone()).collect()
+    }
+
+    /// The modelled node that leads, if one does.
+    #[must_use]
+    pub fn c_leader(&self) -> Option<u64> {
+        let leads = |place: &&Place| place.model().is_some_and(|running| running.node().leads());
+        self.places.values().find(leads).map(|place| place.id)
+    }
+
+    /// A client asks the modelled node that leads for a change of a role.
+    pub fn assign_by_c(&self, id: u64, role: Role) {
+        let leader = self.c_leader().and_then(|leader| self.places.get(&leader)?.model());
+        if let Some(running) = leader {
+            // It runs, so it listens.
+            let _ = running.events.send(Event::Assign(NodeId(id), role));
+        }
+    }
+
+    fn start_model(&mut self, id: u64) {
+        let heirs = self.places.values().filter(|place| place.modelled.is_none());
+        let heirs = heirs.map(|place| NodeId(place.id)).collect();
+        let Some(place) = self.places.get_mut(&id) else { return };
+        let Some(modelled) = &mut place.modelled else { return };
+        let me = Sender { id: NodeId(id), address: place.address.clone().into() };
+        let options = Options {
+            seed: self.seed.wrapping_mul(1000) % 1_000_000_007 + id * 100 + place.starts,
+            policy: self.policy,
+            heirs,
+            fault: self.c_fault,
+        };
+        let node = CNode::load(me, options, Arc::clone(&self.observed), modelled.disk.clone());
+        modelled.life = Some(Running::start(node, &self.network));
     }
 
     /// Disks forget what they sync from now on: a planted fault.
@@ -85,7 +185,7 @@ impl Cluster {
     /// Nodes that run.
     #[must_use]
     pub fn live(&self) -> Vec<u64> {
-        self.places.values().filter(|place| place.life.is_some()).map(|place| place.id).collect()
+        self.places.values().filter(|place| place.runs()).map(|place| place.id).collect()
     }
 
     /// All nodes.
@@ -102,10 +202,14 @@ impl Cluster {
         let (network, seed, policy, tamper) =
             (self.network.clone(), self.seed, self.policy, self.tamper.clone());
         let skips = self.skips.filter(|_| id == 2);
-        let Some(place) = self.places.get_mut(&id).filter(|place| place.life.is_none()) else {
+        let Some(place) = self.places.get_mut(&id).filter(|place| !place.runs()) else {
             return Ok(());
         };
         place.starts += 1;
+        if place.modelled.is_some() {
+            self.start_model(id);
+            return Ok(());
+        }
         let settings = NodeSettings {
             seed: seed.wrapping_mul(1000) % 1_000_000_007 + id * 100 + place.starts,
             policy,
@@ -132,6 +236,14 @@ impl Cluster {
     pub fn crash(&mut self, id: u64) {
         let seed = self.seed;
         let Some(place) = self.places.get_mut(&id) else { return };
+        if let Some(modelled) = &mut place.modelled
+            && let Some(running) = modelled.life.take()
+        {
+            modelled.disk = running.node().power_cut();
+            self.network.crash(&place.address);
+            running.dead.cancel();
+            return;
+        }
         let Some(life) = place.life.take() else { return };
         place.disk = place.disk.after_power_cut(seed ^ id << 32 ^ place.starts);
         self.network.crash(&place.address);
@@ -140,8 +252,11 @@ impl Cluster {
         tokio::spawn(life.core.stop());
     }
 
-    /// A node ends cleanly.
+    /// A node ends cleanly; a modelled one as if its power were cut.
     pub async fn stop(&mut self, id: u64) {
+        if self.is_modelled(id) {
+            return self.crash(id);
+        }
         let Some(place) = self.places.get_mut(&id) else { return };
         let Some(life) = place.life.take() else { return };
         let _ = timeout(Duration::from_secs(60), life.core.stop()).await;
@@ -212,12 +327,26 @@ impl Cluster {
             let failed = self.core(*id)?.engine().status().borrow().failed.clone()?;
             Some(format!("node {id} failed: {failed}"))
         };
-        self.live().iter().filter_map(failed).collect()
+        let modelled = self.places.values().filter_map(|place| {
+            let failed = place.model()?.node().failed().cloned()?;
+            Some(format!("C node {} ended: {failed}", place.id))
+        });
+        let violation = self.observed().violation().cloned();
+        self.live().iter().filter_map(failed).chain(modelled).chain(violation).collect()
     }
 
     fn image(&self, id: u64) -> Option<Image> {
+        if let Some(running) = self.places.get(&id).and_then(Place::model) {
+            let node = running.node();
+            let (applied, store) = node.databases();
+            return Some(Cluster::image_of(applied, store));
+        }
         let core = self.core(id)?;
-        let databases = core.executor().store().pin_committed();
+        Some(Cluster::image_of(core.engine().last_applied().0, core.executor().store()))
+    }
+
+    fn image_of(applied: u64, store: &PageStore) -> Image {
+        let databases = store.pin_committed();
         let digest = |bytes: &[u8]| {
             bytes.iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
                 (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
@@ -233,7 +362,7 @@ impl Cluster {
                 .collect();
             (name, pages)
         });
-        Some((core.engine().last_applied().0, pages.collect()))
+        (applied, pages.collect())
     }
 
     /// Waits until all running nodes have applied the same, and compares their pages.

@@ -13,10 +13,13 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::c_node;
 use crate::client::ClusterClient;
-use crate::cluster::{Cluster, address};
+use crate::cluster::Cluster;
 use crate::history::{List, Operation, Outcome, Register, check_list, check_register, check_set};
-use crate::network::{CALM, Weather};
+use crate::mixed::{self, Mixed};
+use crate::nemesis::disturb;
+use crate::network::CALM;
 use crate::node::Tamper;
 
 /// Clients that read and write everything.
@@ -31,6 +34,8 @@ const KINDS: u32 = 6;
 const KEYS: u64 = 4;
 /// How long they work.
 const WORK: Duration = Duration::from_secs(12);
+/// How long on a mixed cluster, where leadership is to go to and fro.
+const MIXED_WORK: Duration = Duration::from_secs(30);
 /// Longest time from healing to the first acknowledged write; a bound that is never waited out.
 const HEAL_MAX: Duration = Duration::from_secs(60);
 /// Longest time for all nodes to catch up after that.
@@ -51,17 +56,23 @@ pub enum Plant {
     EarlyReply,
     /// A commit without pages leaves its version's number to the next writer.
     VersionTwice,
+    /// Modelled C nodes forget their vote when they restart.
+    ForgottenVoteOfC,
+    /// Modelled C nodes acknowledge entries before they are on their disks.
+    EarlyAcknowledgementOfC,
 }
 
 impl Plant {
     /// All faults.
-    pub const ALL: [Plant; 6] = [
+    pub const ALL: [Plant; 8] = [
         Plant::LostWrite,
         Plant::StaleRead,
         Plant::ForgottenVote,
         Plant::Gap,
         Plant::EarlyReply,
         Plant::VersionTwice,
+        Plant::ForgottenVoteOfC,
+        Plant::EarlyAcknowledgementOfC,
     ];
 
     /// The fault of this name.
@@ -92,6 +103,8 @@ pub struct Report {
     pub healed_in: Duration,
     /// Digest of everything that passed over the network.
     pub digest: u64,
+    /// What only a mixed cluster shows.
+    pub mixed: Mixed,
 }
 
 impl Report {
@@ -139,7 +152,7 @@ async fn work(
     mut client: ClusterClient,
     number: u64,
     seed: u64,
-    begin: Instant,
+    (begin, time): (Instant, Duration),
     histories: Shared,
     plant: Option<Plant>,
 ) {
@@ -147,7 +160,7 @@ async fn work(
     let mut count = 0;
     // What this client read last.
     let mut seen = BTreeMap::new();
-    while begin.elapsed() < WORK {
+    while begin.elapsed() < time {
         sleep(Duration::from_millis(random.random_range(0..150))).await;
         count += 1;
         let value = number * 1_000_000 + count;
@@ -228,105 +241,6 @@ async fn work(
     }
 }
 
-/// Disturbs the cluster until `WORK` is over.
-async fn disturb(
-    cluster: &mut Cluster,
-    random: &mut SmallRng,
-    begin: Instant,
-    report: &mut Report,
-) -> Result<(), String> {
-    let pick = |random: &mut SmallRng, ids: &[u64]| ids[random.random_range(0..ids.len())];
-    while begin.elapsed() < WORK {
-        sleep(Duration::from_millis(random.random_range(50..1500))).await;
-        let ids = cluster.ids();
-        match random.random_range(0..13) {
-            12 => {
-                // The whole room goes dark.
-                for id in cluster.live() {
-                    report.kills += 1;
-                    report.leader_kills += usize::from(cluster.leader() == Some(id));
-                    cluster.crash(id);
-                }
-            }
-            0..=2 => {
-                let leader = cluster.leader();
-                let live = cluster.live();
-                // Most of the time the leader; always so that a majority can come back.
-                let victim = match leader {
-                    Some(leader) if random.random_range(0..4) > 0 => Some(leader),
-                    _ if live.is_empty() => None,
-                    _ => Some(pick(random, &live)),
-                };
-                if let Some(victim) = victim {
-                    report.kills += 1;
-                    report.leader_kills += usize::from(leader == Some(victim));
-                    cluster.crash(victim);
-                }
-            }
-            3..=5 => {
-                for id in ids {
-                    if cluster.core(id).is_none() && random.random_range(0..4) > 0 {
-                        cluster
-                            .start(id)
-                            .await
-                            .map_err(|error| format!("node {id} does not start: {error:?}"))?;
-                    }
-                }
-            }
-            6 => {
-                report.partitions += 1;
-                let alone = cluster.leader().unwrap_or_else(|| pick(random, &ids));
-                let one_way = random.random_range(0..3);
-                for other in ids.into_iter().filter(|id| *id != alone) {
-                    if one_way != 1 {
-                        cluster.network.block(&address(alone), &address(other));
-                    }
-                    if one_way != 2 {
-                        cluster.network.block(&address(other), &address(alone));
-                    }
-                }
-            }
-            7 => {
-                report.partitions += 1;
-                let (one, other) = (pick(random, &ids), pick(random, &ids));
-                cluster.network.block(&address(one), &address(other));
-                if random.random() {
-                    cluster.network.block(&address(other), &address(one));
-                }
-            }
-            8 => cluster.network.heal(),
-            9 => cluster.network.pause(&address(pick(random, &ids))),
-            10 => {
-                let weather = Weather {
-                    delay_max: Duration::from_micros(random.random_range(100..30_000)),
-                    slow_per_10000: random.random_range(0..500),
-                    break_per_10000: random.random_range(0..100),
-                    ..CALM
-                };
-                cluster.network.set_weather(weather);
-            }
-            _ => {
-                let id = pick(random, &ids);
-                let leader = cluster.leader().and_then(|leader| cluster.core(leader));
-                let Some(engine) = leader.map(|core| core.engine().clone()) else { continue };
-                report.changes += 1;
-                let role = if random.random() { Role::StandBy } else { Role::Spare };
-                let change = async {
-                    if random.random_range(0..3) == 0 {
-                        // It may be the leader itself, or gone.
-                        let _ = engine.transfer(None).await;
-                    } else {
-                        let _ = cluster.assign(id, role).await;
-                        let _ = cluster.assign(id, Role::Voter).await;
-                    }
-                };
-                let _ = timeout(Duration::from_secs(3), change).await;
-            }
-        }
-    }
-    Ok(())
-}
-
 /// Reads everything when nothing is under way any more.
 async fn final_state(client: &mut ClusterClient) -> Option<(BTreeMap<u64, Vec<u64>>, Vec<u64>)> {
     let mut lists = BTreeMap::new();
@@ -341,22 +255,35 @@ async fn final_state(client: &mut ClusterClient) -> Option<(BTreeMap<u64, Vec<u6
     Some((lists, list(&rows)))
 }
 
-async fn run(seed: u64, plant: Option<Plant>) -> Result<Report, String> {
+async fn run(seed: u64, plant: Option<Plant>, is_mixed: bool) -> Result<Report, String> {
     let mut random = SmallRng::seed_from_u64(seed);
     let nodes = if random.random_range(0..4) == 0 { 5 } else { 3 };
-    let policy = SnapshotPolicy {
+    let mut policy = SnapshotPolicy {
         threshold_entries: random.random_range(8..120),
         trailing_entries: random.random_range(4..60),
         pace: SnapshotPace::Entries,
     };
+    if is_mixed {
+        // Whoever was away needs a snapshot.
+        policy.threshold_entries = policy.threshold_entries / 3 + 2;
+        policy.trailing_entries /= 4;
+    }
     let mut cluster = Cluster::new(seed, nodes, policy);
     cluster.tamper = (plant == Some(Plant::ForgottenVote)).then(forgets_votes);
     cluster.skips = (plant == Some(Plant::Gap)).then_some(61);
+    if is_mixed {
+        cluster.model(&mixed::places(seed, nodes));
+        cluster.c_fault = match plant {
+            Some(Plant::ForgottenVoteOfC) => Some(c_node::Fault::ForgetsVote),
+            Some(Plant::EarlyAcknowledgementOfC) => Some(c_node::Fault::AcknowledgesEarly),
+            _ => None,
+        };
+    }
     cluster.form().await?;
     if plant == Some(Plant::LostWrite) {
         cluster.forget();
     }
-    let addresses = cluster.addresses();
+    let addresses = cluster.own_addresses();
     let mut client = ClusterClient::new(&cluster.network, 0, &addresses);
     let mut tables = vec![
         "CREATE TABLE register(k INTEGER PRIMARY KEY, v)".to_owned(),
@@ -371,15 +298,15 @@ async fn run(seed: u64, plant: Option<Plant>) -> Result<Report, String> {
         client.insist(&sql, HEAL_MAX).await.ok_or_else(|| format!("not done in calm weather: {sql}"))?;
     }
     let histories = Shared::default();
-    let begin = Instant::now();
+    let (begin, time) = (Instant::now(), if is_mixed { MIXED_WORK } else { WORK });
     let mut workers = Vec::new();
     let clients = if random.random_range(0..CROWDED) == 0 { CROWD } else { CLIENTS };
     for number in 1..=clients {
         let client = ClusterClient::new(&cluster.network, number, &addresses);
-        workers.push(tokio::spawn(work(client, number, seed, begin, histories.clone(), plant)));
+        workers.push(tokio::spawn(work(client, number, seed, (begin, time), histories.clone(), plant)));
     }
     let mut report = Report { clients, ..Report::default() };
-    disturb(&mut cluster, &mut random, begin, &mut report).await?;
+    disturb(&mut cluster, &mut random, begin + time, &mut report).await?;
 
     cluster.network.heal();
     cluster.network.set_weather(CALM);
@@ -392,6 +319,7 @@ async fn run(seed: u64, plant: Option<Plant>) -> Result<Report, String> {
             .map_err(|_| "a client never ended".to_owned())?
             .map_err(|error| error.to_string())?;
     }
+    cluster.observed().quiet = true;
     let healed = Instant::now();
     let written = client.insist("UPDATE list SET v = v WHERE k = 0", HEAL_MAX).await;
     let failures = cluster.failures();
@@ -424,7 +352,12 @@ async fn run(seed: u64, plant: Option<Plant>) -> Result<Report, String> {
                 .map_err(|_| format!("node {id} does not become a voter again"))?;
         }
     }
-    cluster.compare(CATCH_UP_MAX).await?;
+    let compared = cluster.compare(CATCH_UP_MAX).await;
+    let failures = cluster.failures();
+    if !failures.is_empty() {
+        return Err(failures.join("; "));
+    }
+    compared?;
     let reading = async {
         loop {
             if let Some(state) = final_state(&mut client).await {
@@ -452,6 +385,7 @@ async fn run(seed: u64, plant: Option<Plant>) -> Result<Report, String> {
     report.acknowledged = outcomes.iter().filter(|done| **done).count();
     report.unknown = outcomes.len() - report.acknowledged;
     report.digest = cluster.network.digest();
+    report.mixed = mixed::seen(&cluster);
     for id in cluster.ids() {
         cluster.stop(id).await;
     }
@@ -474,6 +408,18 @@ fn forgets_votes() -> Tamper {
 /// # Errors
 /// What was violated.
 pub fn history(seed: u64, plant: Option<Plant>) -> Result<Report, String> {
+    replay(seed, plant, false)
+}
+
+/// Runs the history of a seed on a cluster with models of upstream's nodes.
+///
+/// # Errors
+/// What was violated.
+pub fn mixed_history(seed: u64, plant: Option<Plant>) -> Result<Report, String> {
+    replay(seed, plant, true)
+}
+
+fn replay(seed: u64, plant: Option<Plant>, is_mixed: bool) -> Result<Report, String> {
     fault::plant(match plant {
         Some(Plant::EarlyReply) => Some(Fault::ReplyBeforeApply),
         Some(Plant::VersionTwice) => Some(Fault::VersionTwice),
@@ -484,7 +430,7 @@ pub fn history(seed: u64, plant: Option<Plant>) -> Result<Report, String> {
     #[cfg(tokio_unstable)]
     builder.rng_seed(tokio::runtime::RngSeed::from_bytes(&seed.to_le_bytes()));
     let runtime = builder.build().map_err(|error| error.to_string())?;
-    let report = runtime.block_on(run(seed, plant));
+    let report = runtime.block_on(run(seed, plant, is_mixed));
     drop(runtime);
     report.map_err(|error| format!("seed {seed}: {error}"))
 }

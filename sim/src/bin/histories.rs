@@ -1,12 +1,15 @@
 //! `histories FIRST COUNT [FAULT]`: runs simulated histories and says what they showed; exit status 1 after a violation.
+//! With DQLITE_SIM_MIXED=1 some nodes of each cluster are models of upstream's.
 
 use std::io::{Write, stderr};
+use std::ops::Add;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use dqlite_sim::scenario::{Plant, Report, history};
+use dqlite_sim::mixed::Mixed;
+use dqlite_sim::scenario::{Plant, Report, history, mixed_history};
 
 fn main() -> ExitCode {
     let numbers: Vec<u64> = std::env::args().skip(1).filter_map(|text| text.parse().ok()).collect();
@@ -26,6 +29,8 @@ fn main() -> ExitCode {
             .with_writer(stderr)
             .init();
     }
+    let mixed = std::env::var_os("DQLITE_SIM_MIXED").is_some_and(|value| value == "1");
+    let history = if mixed { mixed_history } else { history };
     let next = AtomicU64::new(first);
     let results: Mutex<Vec<Result<Report, String>>> = Mutex::default();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -70,6 +75,9 @@ fn main() -> ExitCode {
         sum(|report| report.partitions),
         sum(|report| report.changes),
     );
+    if mixed {
+        println!("{}", reports.iter().map(|report| report.mixed).fold(Mixed::default(), Mixed::add));
+    }
     // What cannot be replayed cannot be mended: the first one again.
     let replayed = match history(first, fault) {
         Ok(report) => {

@@ -1,0 +1,82 @@
+//! Simulated histories of clusters in which some nodes are models of upstream's. DQLITE_SIM_MIXED_HISTORIES and
+//! DQLITE_SIM_SEED choose them; `make sim-mixed` runs many.
+
+#![allow(clippy::unwrap_used)]
+
+use std::ops::Add;
+
+use dqlite_sim::mixed::Mixed;
+use dqlite_sim::scenario::{Plant, Report, mixed_history};
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap())
+}
+
+/// Runs histories on all processors.
+fn all(seeds: std::ops::Range<u64>, plant: Option<Plant>) -> Vec<Result<Report, String>> {
+    let next = std::sync::atomic::AtomicU64::new(seeds.start);
+    let results = std::sync::Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    if seed >= seeds.end {
+                        return;
+                    }
+                    let result = std::panic::catch_unwind(|| mixed_history(seed, plant));
+                    let result = result.unwrap_or_else(|_| Err(format!("seed {seed}: panic")));
+                    results.lock().unwrap().push(result);
+                }
+            });
+        }
+    });
+    results.into_inner().unwrap()
+}
+
+#[test]
+fn no_history_of_a_mixed_cluster_violates_anything() {
+    let (first, count) = (setting("DQLITE_SIM_SEED", 1), setting("DQLITE_SIM_MIXED_HISTORIES", 24));
+    let results = all(first..first + count, None);
+    let failed: Vec<&String> = results.iter().filter_map(|result| result.as_ref().err()).collect();
+    let reports: Vec<&Report> = results.iter().filter_map(|result| result.as_ref().ok()).collect();
+    let sum = |of: fn(&Report) -> usize| reports.iter().map(|report| of(report)).sum::<usize>();
+    let seen = reports.iter().map(|report| report.mixed).fold(Mixed::default(), Mixed::add);
+    let acknowledged = sum(|report| report.acknowledged);
+    println!(
+        "{} histories, {acknowledged} acknowledged operations, {} power cuts, {} of leaders, {} partitions; {seen}",
+        results.len(),
+        sum(|report| report.kills),
+        sum(|report| report.leader_kills),
+        sum(|report| report.partitions),
+    );
+    assert!(failed.is_empty(), "{failed:#?}");
+    // What makes the histories worth something.
+    let count = count as usize;
+    assert!(acknowledged > count * 60, "few operations");
+    assert!(seen.elections_of_c > count && seen.returns > count / 2, "{seen}");
+    assert!(seen.transfers_by_c > count / 4 && seen.changes_by_c > 0, "{seen}");
+    assert!(seen.snapshots_to_c + seen.snapshots_to_ours > 1, "{seen}");
+    assert!(seen.entries_to_c > count * 50 && seen.entries_to_ours > count * 50, "{seen}");
+}
+
+#[test]
+fn faults_planted_in_c_nodes_are_found() {
+    for (plant, most) in [(Plant::EarlyAcknowledgementOfC, 200), (Plant::ForgottenVoteOfC, 1500)] {
+        let mut first = 1;
+        let found = loop {
+            let results = all(first..first + 10, Some(plant));
+            let found = results.iter().find_map(|result| result.as_ref().err()).cloned();
+            first += 10;
+            if found.is_some() || first > most {
+                break found;
+            }
+        };
+        println!(
+            "{plant:?}, after at most {} histories: {:.300}",
+            first - 1,
+            found.clone().unwrap_or_default()
+        );
+        assert!(found.is_some(), "{plant:?} was not found in {most} histories");
+    }
+}
