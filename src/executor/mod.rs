@@ -8,6 +8,7 @@ pub mod sqlite;
 pub mod turn;
 
 mod cursor;
+mod deletion;
 mod kept;
 mod run;
 
@@ -23,7 +24,7 @@ use crate::raft::engine::Engine;
 use crate::raft::status::{Serving, Status};
 use crate::types::config;
 use crate::types::tasks::{Expected, SqlSection};
-use crate::vfs::Vfs;
+use crate::vfs::{Deletions, Vfs};
 
 pub use cursor::{Batch, Cursor};
 pub use failure::Failure;
@@ -42,6 +43,7 @@ pub struct Executor {
     turns: Mutex<HashMap<Vec<u8>, Arc<turn::Turn>>>,
     busy_timeout_ms: Arc<AtomicU32>,
     sql: SqlSection,
+    deletions: Arc<dyn Deletions>,
 }
 
 /// What an executor is made of.
@@ -70,6 +72,7 @@ impl Executor {
             store: parts.store,
             vfs: parts.vfs,
             status: parts.engine.status(),
+            deletions: Arc::new(deletion::OfEngine(parts.engine.clone())),
             engine: parts.engine,
             permits: limits::SqlPermits::new(if serial { 1 } else { parts.sql_threads }),
             serial,

@@ -269,6 +269,7 @@ impl Session {
             let _ =
                 executor.engine.propose(request.epoch, data, |token| database.assign(commit.version, token));
         }
+        open.view.drop_deletion_permit();
         if let Some(seen) = open.view.saw()
             && seen.on_head
             && request.version.is_none()

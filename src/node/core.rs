@@ -2,7 +2,7 @@
 //! in. The same code runs in production (`running`) and on one thread in a simulation.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +33,8 @@ pub struct LiveSettings {
     pub target_standbys: Arc<AtomicI32>,
     /// Whether the library manages roles.
     pub role_management: Arc<AtomicBool>,
+    /// Whether databases may be deleted whoever is a member; read when the node starts.
+    pub deletions_always: AtomicBool,
 }
 
 impl Default for LiveSettings {
@@ -45,6 +47,7 @@ impl Default for LiveSettings {
             target_voters: Arc::new(AtomicI32::new(config::TARGET_VOTERS)),
             target_standbys: Arc::default(),
             role_management: Arc::default(),
+            deletions_always: AtomicBool::default(),
         }
     }
 }
@@ -121,6 +124,7 @@ impl Core {
     pub async fn start(parts: CoreParts) -> Result<Core, CoreError> {
         let vfs = Vfs::register(Arc::clone(&parts.store), VfsOptions::default(), parts.on_panic)?;
         let engine = Engine::start(parts.engine).await?;
+        engine.set_deletions_always(parts.live.deletions_always.load(Ordering::Relaxed));
         let executor = Executor::new(ExecutorParts {
             store: parts.store,
             vfs,

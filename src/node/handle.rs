@@ -4,9 +4,11 @@
 use std::ffi::CString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::core::LiveSettings;
+use super::environment;
 use super::error_text::{ErrorText, cut};
 use super::options::{DQLITE_ERROR, DQLITE_MISUSE, OptionError, Options};
 use super::run_parts::RunParts;
@@ -217,6 +219,7 @@ impl NodeHandle {
             return Err(CallError::Misuse);
         }
         trace::follow_environment();
+        self.live.deletions_always.store(environment::deletions_always(), Ordering::Relaxed);
         let listener = self.take_listener(&mut inner)?;
         let parts = RunParts {
             id: self.id,

@@ -2,6 +2,7 @@
 
 pub mod background;
 pub mod core;
+pub mod environment;
 pub mod error_text;
 pub mod failure;
 pub mod handle;
@@ -21,6 +22,8 @@ mod core_testing;
 mod core_tests;
 #[cfg(test)]
 mod damage_tests;
+#[cfg(test)]
+mod deletion_tests;
 #[cfg(test)]
 mod long_statement_tests;
 #[cfg(test)]

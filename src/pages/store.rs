@@ -245,6 +245,14 @@ impl PageStore {
         PAGE_SIZE
     }
 
+    /// Removes a database whose deletion is applied, if no connection uses it; else it goes with the last of them.
+    pub fn remove_deleted(&self, name: &[u8]) {
+        let mut named = self.lock();
+        if named.get(name).is_some_and(|found| found.attached == 0 && found.database.remove_if_deleted()) {
+            named.remove(name);
+        }
+    }
+
     fn detach(&self, database: &Arc<Database>) {
         let mut named = self.lock();
         let Some(found) = named.get_mut(database.name()) else {

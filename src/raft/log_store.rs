@@ -18,6 +18,7 @@ use super::log_sender::LogSender;
 use super::snapshot::SnapshotPosition;
 use super::types::{Entry, EntryError, RaftLogId, TypeConfig, log_id, log_index, position};
 use crate::peers::replicator::LeaderLog;
+use crate::state_machine::command;
 use crate::storage::load::Loaded;
 use crate::storage::log::LogRequest;
 use crate::storage::metadata::Metadata;
@@ -190,6 +191,13 @@ impl LogView {
             return None;
         }
         state.entries.get(state.place(index)).cloned()
+    }
+
+    /// The last entry in memory that deletes a database.
+    pub(super) fn last_deletion(&self) -> Option<LogIndex> {
+        let state = self.lock();
+        let is_deletion = |entry: &&Entry| command::deleted_database(entry.stored()).is_some();
+        state.entries.iter().rev().find(is_deletion).map(Entry::log_index)
     }
 
     /// A received snapshot that ends here is about to replace the log: what a truncation would remove from the disk

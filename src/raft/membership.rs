@@ -21,7 +21,7 @@ use crate::types::config::{CATCH_UP_ROUND_MAX, CATCH_UP_ROUNDS_MAX};
 use crate::types::{Configuration, LogIndex, NodeId, Role, Server, Term};
 
 /// How often a node that is brought up to date is looked at.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Why a change was not made, or not surely.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -132,6 +132,9 @@ impl Engine {
         let old = configuration.get(id).ok_or(ChangeError::NotFound(id))?.role;
         if old == role {
             return Err(ChangeError::NotAllowed(format!("node {id} has this role already")));
+        }
+        if old == Role::Spare {
+            self.leave_deletions_behind().await?;
         }
         if role != Role::Voter {
             self.change(with_role(id, role)).await?;

@@ -1,6 +1,7 @@
 //! openraft: types, engine, its storage and state machine traits.
 
 mod append_session;
+pub mod deletion;
 mod elections;
 pub mod engine;
 mod failover;
@@ -23,6 +24,7 @@ pub mod status;
 pub(crate) mod testing;
 pub mod types;
 
+pub use deletion::{DeletionPermit, DeletionRefused};
 pub use engine::{CurrentConfiguration, Engine, EngineError, EngineOptions, NotLeader};
 pub use log_sender::LogSender;
 pub use machine::{Machine, SnapshotContent};

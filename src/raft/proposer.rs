@@ -105,6 +105,12 @@ impl ProposalQueue {
         Ok(token)
     }
 
+    /// Place of the last proposal that was queued in the open epoch, if any was.
+    pub(super) fn last_given_out(&self) -> Option<ProposalToken> {
+        let open = self.lock().open?;
+        (open.next > 1).then_some(ProposalToken { epoch: open.epoch, sequence: open.next - 1 })
+    }
+
     /// Holds proposals back, or lets them go again; they are taken all the same.
     pub(super) fn pause(&self, paused: bool) {
         self.lock().paused = paused;

@@ -3,8 +3,8 @@
 use bytes::{Bytes, BytesMut};
 
 use crate::pages::PageRef;
-use crate::types::config::PAGE_SIZE;
-use crate::types::{Chunk, EntryData, PageNumber};
+use crate::types::config::{DATABASE_NAME_MAX_BYTES, PAGE_SIZE};
+use crate::types::{Chunk, Entry, EntryData, EntryKind, PageNumber};
 
 const FORMAT: u8 = 1;
 const OPEN: u8 = 1;
@@ -108,6 +108,20 @@ pub fn frames_name(data: &EntryData) -> Option<Bytes> {
     let mut fields = Fields::new(&prefix);
     fields.take("header", 8).ok()?;
     fields.text("filename").ok()
+}
+
+/// The database that an entry deletes: it is page 1 alone, which tells a size of 0. spec: state-machine 2.2.
+#[must_use]
+pub fn deleted_database(entry: &Entry) -> Option<Bytes> {
+    let longest = frames_prefix_bytes(&[0; DATABASE_NAME_MAX_BYTES], 1) + PAGE_SIZE;
+    if entry.kind != EntryKind::Command || entry.data.len() > longest {
+        return None;
+    }
+    let Ok(Command::Frames(Frames { name, pages })) = Command::decode(&entry.data) else { return None };
+    let [(PageNumber(1), page)] = &pages[..] else { return None };
+    // What cannot be read may be one.
+    let deletes = page.read().map_or(true, |page| page.get(28..32) == Some(&[0; 4]));
+    deletes.then_some(name)
 }
 
 /// Reads a payload from its begin on, however it is cut.
@@ -279,6 +293,7 @@ fn decode_frames(fields: &mut Fields<'_>) -> Result<Frames, CommandError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Term;
 
     fn page(byte: u8) -> PageRef {
         PageRef::new(&[byte; PAGE_SIZE])
@@ -363,6 +378,27 @@ mod tests {
     }
 
     // conformance: raft-wire 29
+    #[test]
+    fn an_entry_deletes_a_database_if_it_is_page_1_alone_with_size_0() {
+        let page_one = |size: u8| {
+            let mut bytes = [7; PAGE_SIZE];
+            bytes[28..32].copy_from_slice(&[0, 0, 0, size]);
+            PageRef::new(&bytes)
+        };
+        let deleted = |name: &[u8], pages: &[(PageNumber, PageRef)]| {
+            let data = encode_frames(name, pages);
+            deleted_database(&Entry { data, kind: EntryKind::Command, ..Entry::barrier(Term(1)) })
+        };
+
+        for name in [&b"a"[..], &[b'a'; DATABASE_NAME_MAX_BYTES]] {
+            assert_eq!(deleted(name, &[(PageNumber(1), page_one(0))]).as_deref(), Some(name));
+        }
+        assert_eq!(deleted(b"a", &[(PageNumber(1), page_one(1))]), None);
+        assert_eq!(deleted(b"a", &[(PageNumber(2), page_one(0))]), None);
+        assert_eq!(deleted(b"a", &[(PageNumber(1), page_one(0)), (PageNumber(2), page(0))]), None);
+        assert_eq!(deleted_database(&Entry::barrier(Term(1))), None);
+    }
+
     #[test]
     fn every_command_fills_whole_words() {
         for length in 1..=504 {

@@ -76,6 +76,14 @@ impl Databases {
         if entry.kind != EntryKind::Command {
             return Ok(());
         }
+        self.apply_command(entry)?;
+        if let Some(name) = command::deleted_database(entry) {
+            self.store.remove_deleted(&name);
+        }
+        Ok(())
+    }
+
+    fn apply_command(&self, entry: &Entry) -> Result<(), ApplyError> {
         if let Some(token) = entry.token
             && let Some(name) = command::frames_name(&entry.data)
             && self.store.get(&name).is_some_and(|database| database.apply_own(token))

@@ -248,6 +248,9 @@ pub const RESULTS_MAX: usize = 1024;
 /// Longest time of one round in which a node is brought up to date. spec: raft-wire 8.2.
 pub const CATCH_UP_ROUND_MAX: Duration = Duration::from_secs(50);
 
+/// Longest wait for a snapshot that takes the place of entries that delete a database, before a node gets its first role.
+pub const DELETIONS_BEHIND_MAX: Duration = Duration::from_secs(50);
+
 /// Most such rounds. spec: raft-wire 8.2.
 pub const CATCH_UP_ROUNDS_MAX: u32 = 100;
 

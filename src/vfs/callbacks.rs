@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use libsqlite3_sys as sqlite;
 
-use super::file::{Deletion, File};
+use super::file::File;
 use super::journal_callbacks;
 use super::register::Shared;
 use super::view::View;
@@ -298,11 +298,11 @@ unsafe fn pragma(file: *mut sqlite::sqlite3_file, texts: *mut *mut c_char) -> c_
         return sqlite::SQLITE_NOTFOUND;
     }
     let delete = |file: &mut File| match file.delete_database() {
-        Deletion::Accepted => sqlite::SQLITE_OK,
-        Deletion::Refused(text) => {
+        Ok(()) => sqlite::SQLITE_OK,
+        Err(refused) => {
             // SAFETY: the first place is to be set.
-            unsafe { answer(texts, text) };
-            sqlite::SQLITE_ERROR
+            unsafe { answer(texts, refused.text) };
+            refused.code
         }
     };
     // SAFETY: a file that `open` made, by this function's contract.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use libsqlite3_sys as sqlite;
 
 use super::template::deletion_page;
-use super::view::{Seen, View};
+use super::view::{DeletionPermit, DeletionRefused, Seen, View};
 use crate::pages::{Attached, CommitError, Database, Overlay, PageSpace, Pin, Root};
 use crate::types::PageNumber;
 use crate::types::config::PAGE_SIZE;
@@ -24,14 +24,6 @@ const ENTRY_BYTES_ONCE: u64 = 1024;
 const VERSION_SHOWN: u8 = 1;
 const VERSION_STORED: u8 = 2;
 
-/// What `PRAGMA delete_database` answers.
-pub(super) enum Deletion {
-    /// Will happen at COMMIT.
-    Accepted,
-    /// Refused with this text.
-    Refused(&'static CStr),
-}
-
 pub(super) struct File {
     attached: Attached,
     view: Arc<View>,
@@ -41,7 +33,8 @@ pub(super) struct File {
     lock: i32,
     pin: Option<Pin>,
     overlay: Option<Overlay>,
-    deletion: bool,
+    /// There from `PRAGMA delete_database` to the end of the transaction.
+    deletion: Option<DeletionPermit>,
 }
 
 impl File {
@@ -60,7 +53,7 @@ impl File {
             lock: sqlite::SQLITE_LOCK_NONE,
             pin: None,
             overlay: None,
-            deletion: false,
+            deletion: None,
         }
     }
 
@@ -248,7 +241,7 @@ impl File {
     pub(super) fn unlock(&mut self, level: i32) -> i32 {
         if level < sqlite::SQLITE_LOCK_RESERVED && self.lock >= sqlite::SQLITE_LOCK_RESERVED {
             self.overlay = None;
-            self.deletion = false;
+            self.deletion = None;
             self.database().unreserve(self.connection_id);
         }
         if level == sqlite::SQLITE_LOCK_NONE {
@@ -268,7 +261,7 @@ impl File {
         let Some(pin) = self.pin.clone() else {
             return sqlite::SQLITE_OK;
         };
-        if self.overlay.is_none() && self.deletion && self.lock >= sqlite::SQLITE_LOCK_RESERVED {
+        if self.overlay.is_none() && self.deletion.is_some() && self.lock >= sqlite::SQLITE_LOCK_RESERVED {
             // Other changes in the transaction make the deletion void. spec: state-machine 4.9.
             if let Some(page) = pin.root.get(PageNumber(1)) {
                 let mut overlay = Overlay::new(pin.root.clone());
@@ -279,7 +272,7 @@ impl File {
                 self.overlay = Some(overlay);
             }
         }
-        self.deletion = false;
+        let deletion_permit = self.deletion.take();
         let Some(overlay) = self.overlay.take() else {
             return sqlite::SQLITE_OK;
         };
@@ -289,7 +282,7 @@ impl File {
         match self.database().commit(&pin, overlay) {
             Ok(commit) => {
                 let pin = Pin { root: commit.root.clone(), epoch: commit.epoch };
-                self.view.committed(commit);
+                self.view.committed(commit, deletion_permit);
                 self.set_pin(pin, true);
                 sqlite::SQLITE_OK
             }
@@ -304,20 +297,23 @@ impl File {
         }
     }
 
-    /// spec: state-machine 4.9.
-    pub(super) fn delete_database(&mut self) -> Deletion {
+    /// What `PRAGMA delete_database` does; the rest happens at COMMIT. spec: state-machine 4.9.
+    pub(super) fn delete_database(&mut self) -> Result<(), DeletionRefused> {
+        let refused = |text: &'static CStr| DeletionRefused { code: sqlite::SQLITE_ERROR, text };
         if self.lock < sqlite::SQLITE_LOCK_RESERVED {
-            return Deletion::Refused(
+            return Err(refused(
                 c"PRAGMA delete_database must be run in a write transaction. Use BEGIN IMMEDIATE to start one.",
-            );
+            ));
         }
         if self.overlay.is_some() {
-            return Deletion::Refused(
+            return Err(refused(
                 c"PRAGMA delete_database must be the only statement run in the transaction.",
-            );
+            ));
         }
-        self.deletion = true;
-        Deletion::Accepted
+        if self.deletion.is_none() {
+            self.deletion = Some(self.view.permit_deletion()?);
+        }
+        Ok(())
     }
 }
 

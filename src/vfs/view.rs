@@ -1,6 +1,9 @@
 //! What the owner of a connection and the connection's open file tell each other.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::any::Any;
+use std::ffi::CStr;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::pages::Commit;
 
@@ -24,6 +27,27 @@ impl Seen {
     }
 }
 
+/// Held from `PRAGMA delete_database` until the owner has proposed the deletion, or the transaction is over.
+pub type DeletionPermit = Box<dyn Any + Send + Sync>;
+
+/// Why `PRAGMA delete_database` fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeletionRefused {
+    /// SQLite's code.
+    pub code: i32,
+    /// What the client reads.
+    pub text: &'static CStr,
+}
+
+/// Decides whether a database may be deleted.
+pub trait Deletions: fmt::Debug + Send + Sync {
+    /// Asked by each `PRAGMA delete_database` that SQLite could run.
+    ///
+    /// # Errors
+    /// It may not.
+    fn permit(&self) -> Result<DeletionPermit, DeletionRefused>;
+}
+
 #[derive(Debug, Default)]
 struct State {
     use_head: bool,
@@ -33,6 +57,8 @@ struct State {
     pinned: Option<Seen>,
     seen: Option<Seen>,
     commits: Vec<Commit>,
+    deletions: Option<Arc<dyn Deletions>>,
+    deletion_permit: Option<DeletionPermit>,
 }
 
 /// Shared by the owner of a connection and its open main database.
@@ -69,6 +95,17 @@ impl View {
     /// What was committed since this was last asked, oldest first.
     pub fn take_commits(&self) -> Vec<Commit> {
         std::mem::take(&mut self.lock().commits)
+    }
+
+    /// Who decides whether this connection may delete its database; without one it may.
+    pub fn set_deletions(&self, deletions: Arc<dyn Deletions>) {
+        self.lock().deletions = Some(deletions);
+    }
+
+    /// What was committed has been proposed: a permit to delete has done its service.
+    pub fn drop_deletion_permit(&self) {
+        let permit = self.lock().deletion_permit.take();
+        drop(permit);
     }
 
     /// The newest version pinned or committed since `clear_seen`.
@@ -115,7 +152,14 @@ impl View {
         self.lock().pinned = None;
     }
 
-    pub(super) fn committed(&self, commit: Commit) {
-        self.lock().commits.push(commit);
+    pub(super) fn permit_deletion(&self) -> Result<DeletionPermit, DeletionRefused> {
+        let deletions = self.lock().deletions.clone();
+        deletions.map_or_else(|| Ok(Box::new(()) as DeletionPermit), |deletions| deletions.permit())
+    }
+
+    pub(super) fn committed(&self, commit: Commit, deletion_permit: Option<DeletionPermit>) {
+        let mut state = self.lock();
+        state.commits.push(commit);
+        state.deletion_permit = deletion_permit;
     }
 }

@@ -28,13 +28,15 @@ pub struct Library {
     pub folders: Vec<PathBuf>,
     /// The dynamic linker to start programs with, if the library needs another C library than this machine's.
     pub loader: Option<PathBuf>,
+    /// Variables of the environment that the programs get.
+    pub variables: Vec<(String, String)>,
 }
 
 impl Library {
     /// A library that this machine's C library suits.
     #[must_use]
     pub fn new(folder: &Path) -> Library {
-        Library { folders: vec![folder.to_owned()], loader: None }
+        Library { folders: vec![folder.to_owned()], loader: None, variables: Vec::new() }
     }
 
     /// An unpacked root of Debian packages, as `tests/upstream/fetch.sh` makes it.
@@ -46,7 +48,7 @@ impl Library {
         let names = ["ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"];
         let loader =
             folders.iter().flat_map(|folder| names.map(|name| folder.join(name))).find(|path| path.exists());
-        Library { folders, loader }
+        Library { folders, loader, variables: Vec::new() }
     }
 
     /// The library of `place`: an unpacked root if it holds `usr`, else a folder that this machine's C library suits.
@@ -66,10 +68,17 @@ impl Library {
         path
     }
 
+    /// The same library for programs that get this variable of the environment.
+    #[must_use]
+    pub fn with_variable(mut self, name: &str, value: &str) -> Library {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// A command that runs `program` on this library.
     #[must_use]
     pub fn command(&self, program: &Path) -> Command {
-        match &self.loader {
+        let mut command = match &self.loader {
             Some(loader) => {
                 let mut command = Command::new(loader);
                 command.arg("--library-path").arg(self.path()).arg(program);
@@ -80,7 +89,9 @@ impl Library {
                 command.env("LD_LIBRARY_PATH", self.path());
                 command
             }
-        }
+        };
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command
     }
 }
 

@@ -1,0 +1,30 @@
+//! What a client reads whose `PRAGMA delete_database` is refused. spec: client-protocol 11.3.
+
+use crate::raft;
+use crate::raft::engine::Engine;
+use crate::vfs::{DeletionPermit, DeletionRefused, Deletions};
+
+use super::failure;
+
+/// Not SQLITE_BUSY: who retries that would do so for ever.
+const OTHER_MEMBERS: DeletionRefused = DeletionRefused {
+    code: failure::ERROR as i32,
+    text: c"PRAGMA delete_database is refused while the cluster has other members, whose versions are not known: set LIBDQLITE_DELETE_DATABASE=always for every server once all are 1.18.3 or later",
+};
+/// The text of a configuration change that meets another.
+const IN_PROGRESS: DeletionRefused =
+    DeletionRefused { code: failure::BUSY as i32, text: c"a configuration change is already in progress" };
+
+/// Asks consensus, which knows the members.
+#[derive(Debug)]
+pub(super) struct OfEngine(pub(super) Engine);
+
+impl Deletions for OfEngine {
+    fn permit(&self) -> Result<DeletionPermit, DeletionRefused> {
+        match self.0.permit_deletion() {
+            Ok(permit) => Ok(Box::new(permit)),
+            Err(raft::DeletionRefused::OtherMembers) => Err(OTHER_MEMBERS),
+            Err(raft::DeletionRefused::InProgress) => Err(IN_PROGRESS),
+        }
+    }
+}

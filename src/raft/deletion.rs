@@ -1,0 +1,118 @@
+//! Whether a database may be deleted here, and how a node that joins later is kept from the entry that did it.
+//!
+//! Upstream before 1.18.3 misreads that entry: it keeps the old pages and can take no snapshot. No message tells a node's
+//! version, so the entry must reach no node that might be one of those, unless the host vouches for all of them:
+//! - It is only made while this node is the only member. The permit holds the turn of configuration changes, so nobody is
+//!   added between the statement and the proposal of its transaction.
+//! - A member that is added is a spare, which gets no entries. Before it gets a role that does, every proposal given out is
+//!   in the log, and whatever deletes a database is behind a snapshot and out of the log: the node gets the snapshot.
+//!
+//! spec: state-machine 4.9.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::OwnedMutexGuard;
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+use super::engine::Engine;
+use super::membership::{ChangeError, LOOK_AGAIN};
+use super::types::raft_index;
+use crate::types::LogIndex;
+use crate::types::config::DELETIONS_BEHIND_MAX;
+
+/// Why no database may be deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DeletionRefused {
+    /// A member may be too old, and nobody can tell.
+    #[error("the cluster has other members")]
+    OtherMembers,
+    /// A member may be about to be added, or another deletion is under way.
+    #[error("a configuration change or another deletion is in progress")]
+    InProgress,
+}
+
+/// While it is held, this node stays the only member; nothing is held if the host vouches for all members.
+#[derive(Debug)]
+pub struct DeletionPermit {
+    _turn: Option<OwnedMutexGuard<()>>,
+}
+
+impl Engine {
+    /// Whether the host vouches that every node that is or becomes a member understands deletions.
+    pub fn set_deletions_always(&self, always: bool) {
+        self.deletions_always.store(always, Ordering::Relaxed);
+    }
+
+    /// Permits to propose the deletion of a database. To be held until it is proposed or given up.
+    ///
+    /// # Errors
+    /// `DeletionRefused`.
+    pub fn permit_deletion(&self) -> Result<DeletionPermit, DeletionRefused> {
+        if self.deletions_always.load(Ordering::Relaxed) {
+            return Ok(DeletionPermit { _turn: None });
+        }
+        let alone = || self.log.configuration().0.servers().iter().all(|server| server.id == self.id);
+        if !alone() {
+            return Err(DeletionRefused::OtherMembers);
+        }
+        let turn = Arc::clone(&self.changing).try_lock_owned().map_err(|_| DeletionRefused::InProgress)?;
+        // Somebody may have been added before the turn was taken.
+        if !alone() {
+            return Err(DeletionRefused::OtherMembers);
+        }
+        Ok(DeletionPermit { _turn: Some(turn) })
+    }
+
+    /// Returns when no entry that deletes a database can reach a member that gets its first entries. To be called with the
+    /// turn of configuration changes and before the change.
+    ///
+    /// # Errors
+    /// Leadership is lost, or no snapshot takes the place of those entries in time.
+    pub(super) async fn leave_deletions_behind(&self) -> Result<(), ChangeError> {
+        if self.deletions_always.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        match timeout(DELETIONS_BEHIND_MAX, self.until_deletions_are_behind()).await {
+            Ok(behind) => behind,
+            Err(_) => {
+                warn!("entries that delete a database cannot be left behind: the node gets no role yet");
+                Err(ChangeError::NotAllowed("entries that delete a database are still in the log".to_owned()))
+            }
+        }
+    }
+
+    /// The last entry of the log in memory that deletes a database.
+    #[cfg(test)]
+    pub(crate) fn last_deletion_in_log(&self) -> Option<LogIndex> {
+        self.log.last_deletion()
+    }
+
+    async fn until_deletions_are_behind(&self) -> Result<(), ChangeError> {
+        let Some(serving) = self.serving() else { return Err(ChangeError::LeadershipLost) };
+        let given_out = self.queue.last_given_out();
+        let mut asked_at = LogIndex::NONE;
+        loop {
+            if self.serving() != Some(serving) {
+                return Err(ChangeError::LeadershipLost);
+            }
+            if *self.log.appended().borrow() >= given_out {
+                let Some(at) = self.log.last_deletion() else { return Ok(()) };
+                let covered = self.snapshots.current().map_or(LogIndex::NONE, |now| now.position.index);
+                let stopped = |_| ChangeError::Stopped("consensus has stopped".to_owned());
+                if covered >= at {
+                    if let Some(upto) = raft_index(at) {
+                        self.raft.trigger().purge_log(upto).await.map_err(stopped)?;
+                    }
+                } else if self.last_applied() >= at && asked_at < at {
+                    // One that fails is asked for again by the next who wants the role.
+                    asked_at = at;
+                    info!(index = at.0, "a snapshot takes the place of a deletion");
+                    self.raft.trigger().snapshot().await.map_err(stopped)?;
+                }
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+}
