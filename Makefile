@@ -75,7 +75,7 @@ check-upstream: deps
 	$(CARGO) build --lib --package dqlite
 	UPSTREAM=$(abspath $(UPSTREAM)) $(TIMEOUT) $(TEST_SECONDS) $(CARGO) test --package dqlite-testing --test upstream_directories \
 	    --test upstream_programs --test upstream_recovery --test servers --test contention --test deletion -- --ignored --nocapture
-	UPSTREAM=$(abspath $(UPSTREAM)) $(TIMEOUT) $(TEST_SECONDS) $(CARGO) test --package dqlite-testing --test upstream_clusters \
+	UPSTREAM=$(abspath $(UPSTREAM)) $(TIMEOUT) $(TEST_SECONDS) $(CARGO) test --package dqlite-testing --test upstream_clusters --test upstream_roles \
 	    -- --ignored --nocapture --test-threads 4
 
 # A database of DISK_MIB in nodes of 512 MiB, page cache counted: as root, or where this user may make control groups. Takes half an hour.

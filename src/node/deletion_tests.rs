@@ -41,6 +41,7 @@ async fn with_table(core: &Core) -> Client {
     client
 }
 
+// conformance: client-protocol K21 (better: refused while a member may be too old to follow)
 #[tokio::test(start_paused = true)]
 async fn no_database_is_deleted_while_a_member_may_be_too_old() {
     let core = start(&TestDisk::bootstrapped(), 1).await;

@@ -377,7 +377,6 @@ mod tests {
         }
     }
 
-    // conformance: raft-wire 29
     #[test]
     fn an_entry_deletes_a_database_if_it_is_page_1_alone_with_size_0() {
         let page_one = |size: u8| {
@@ -399,6 +398,7 @@ mod tests {
         assert_eq!(deleted_database(&Entry::barrier(Term(1))), None);
     }
 
+    // conformance: raft-wire 29
     #[test]
     fn every_command_fills_whole_words() {
         for length in 1..=504 {

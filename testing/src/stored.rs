@@ -19,6 +19,8 @@ pub struct Stored {
     pub first: u64,
     /// Index of the last entry or of the snapshot, whichever is later.
     pub last: u64,
+    /// Whether an entry has a lower term than the one before it.
+    pub terms_fall: bool,
 }
 
 impl Stored {
@@ -57,5 +59,6 @@ fn read_copy(directory: &Path, copy: &Path) -> io::Result<Stored> {
         snapshot: loaded.snapshot.as_ref().map_or(0, |snapshot| snapshot.meta.index.0),
         first: loaded.first_index.0,
         last: loaded.last_index().0,
+        terms_fall: loaded.entries.windows(2).any(|pair| pair[1].term < pair[0].term),
     })
 }

@@ -10,11 +10,20 @@ use std::time::{Duration, Instant};
 
 use dqlite::types::Role;
 use dqlite_testing::client::Client;
+use dqlite_testing::cluster::Cluster;
+use dqlite_testing::image::Image;
 use dqlite_testing::process::{Library, NodeOptions, NodeProcess, compile, free_address};
+use dqlite_testing::stored::Stored;
 
 mod support;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
+const TRANSFER_ATTEMPTS: usize = 10;
+const DATABASE: &str = "test.db";
+/// Elections start after 750 ms.
+const LATENCY: &str = "--latency-ms=50";
+/// The log is sent, no snapshot.
+const FEW_SNAPSHOTS: &str = "--snapshot-threshold=1000";
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// The unpacked roots of these versions; the last one comes from Debian unstable and may be missing.
@@ -41,6 +50,10 @@ fn open(node: &NodeProcess) -> Client {
         }
         std::thread::sleep(LOOK_AGAIN);
     }
+}
+
+fn image(client: &mut Client) -> Image {
+    Image::of_files(&client.dump("test.db").unwrap()).unwrap()
 }
 
 // conformance: c-api 43
@@ -105,6 +118,7 @@ fn a_directory_that_one_library_recovered_starts_with_the_other() {
             for _ in 0..70 {
                 client.exec("INSERT INTO t VALUES(1)", &[]).unwrap();
             }
+            let left = image(&mut client);
             drop(client);
             assert!(node.stop().unwrap().success());
 
@@ -115,15 +129,139 @@ fn a_directory_that_one_library_recovered_starts_with_the_other() {
 
             let mut node = NodeProcess::start(&at(starter, 7, address.clone())).unwrap();
             let mut client = open(&node);
+            assert_eq!(left.different_pages(&image(&mut client)), [0; 0]);
             assert_eq!(client.number("SELECT count(*) FROM t").unwrap(), 70);
             client.exec("INSERT INTO t VALUES(2)", &[]).unwrap();
+            let left = image(&mut client);
             let members = client.cluster().unwrap();
             assert_eq!(members.len(), 1);
             assert_eq!((members[0].id.0, members[0].role), (7, Some(Role::Voter)));
             assert_eq!(members[0].address, address.as_bytes());
+            drop(client);
+            node.stop().unwrap();
+
+            // Another than the starter opens it, and finds the same.
+            let other = if std::ptr::eq(starter, &raw const theirs) { &ours.library } else { &theirs };
+            let mut node = NodeProcess::start(&at(other, 7, address)).unwrap();
+            assert_eq!(left.different_pages(&image(&mut open(&node))), [0; 0]);
             node.stop().unwrap();
         }
         println!("{}: recovered, four ways", root.display());
+    }
+}
+
+/// The entry of a recovery has term 1, whatever the terms before it.
+fn recover_alone(recoverer: &Library, program: &Path, cluster: &Cluster, id: u64) {
+    let mut command = recoverer.command(program);
+    command.arg(cluster.directory(id).unwrap()).args([&id.to_string(), cluster.address(id).unwrap()]);
+    let recovered = command.output().unwrap();
+    assert!(recovered.status.success(), "{}", String::from_utf8_lossy(&recovered.stderr));
+}
+
+/// A transfer may be given up after an election timeout, when the machine is busy.
+fn transfer(cluster: &Cluster, id: u64) {
+    let moved = (0..TRANSFER_ATTEMPTS).map(|_| cluster.transfer(id)).find(Result::is_ok);
+    moved.unwrap_or_else(|| panic!("node {id} does not lead: {}", cluster.describe())).unwrap();
+}
+
+fn write_rows(cluster: &Cluster, rows: i64) {
+    let mut client = cluster.database(DATABASE).unwrap();
+    for number in 0..rows {
+        client.exec(&format!("INSERT INTO t VALUES({number})"), &[]).unwrap();
+    }
+}
+
+/// A cluster of three whose leaders change loses all but one node, which is recovered alone: the terms of its log fall. The
+/// other library gets that log from it as a member, leads, opens its directory and takes a snapshot behind it.
+fn terms_fall(
+    bed: &RecoveryBed<'_>,
+    writer: &Library,
+    recoverer: &Library,
+    starter: &Library,
+    other: &Library,
+) {
+    let folder = bed.folder.join("nodes");
+    let libraries = vec![writer.clone(); 3];
+    let mut cluster =
+        Cluster::of_voters(bed.program, &folder, &[LATENCY, FEW_SNAPSHOTS], &libraries).unwrap();
+    cluster.database(DATABASE).unwrap().exec("CREATE TABLE t(n)", &[]).unwrap();
+    for leader in [2, 3, 1] {
+        transfer(&cluster, leader);
+        write_rows(&cluster, 10);
+    }
+    let left = cluster.wait_equal(&[2, 3], DATABASE).unwrap();
+    for id in [3, 2, 1] {
+        cluster.stop(id).unwrap();
+    }
+    recover_alone(recoverer, bed.recover, &cluster, 1);
+    let stored = |cluster: &Cluster, id| {
+        Stored::read(cluster.directory(id).unwrap(), &bed.folder.join("copy")).unwrap()
+    };
+    assert!(stored(&cluster, 1).terms_fall, "{:?}", stored(&cluster, 1));
+    cluster.forget(2).unwrap();
+    cluster.forget(3).unwrap();
+
+    cluster.set_library(1, starter).unwrap();
+    cluster.start(1).unwrap();
+    cluster.wait_leader_is(1).unwrap();
+    assert_eq!(left.different_pages(&cluster.image(1, DATABASE).unwrap()), [0; 0]);
+    write_rows(&cluster, 10);
+    cluster.join(4, other, Role::Voter).unwrap();
+    cluster.wait_rows(DATABASE, "t", 40).unwrap();
+    transfer(&cluster, 4);
+    write_rows(&cluster, 10);
+    cluster.wait_rows(DATABASE, "t", 50).unwrap();
+
+    // Both, since one of two that goes takes the leadership of the other along.
+    for id in [1, 4] {
+        cluster.stop(id).unwrap();
+    }
+    cluster.set_library(1, other).unwrap();
+    cluster.start_with(1, &["--snapshot-threshold=20", "--snapshot-trailing=30"]).unwrap();
+    cluster.start(4).unwrap();
+    cluster.wait_follow(&[1, 4]).unwrap();
+    write_rows(&cluster, 50);
+    let left = cluster.wait_rows(DATABASE, "t", 100).unwrap();
+    cluster.stop(4).unwrap();
+    assert!(stored(&cluster, 4).terms_fall, "node 4 got a snapshot: {:?}", stored(&cluster, 4));
+    cluster.stop(1).unwrap();
+    assert!(stored(&cluster, 1).snapshot > 0, "{:?}", stored(&cluster, 1));
+    for id in [1, 4] {
+        cluster.set_library(id, starter).unwrap();
+        cluster.start(id).unwrap();
+    }
+    let found = cluster.wait_rows(DATABASE, "t", 100).unwrap();
+    assert_eq!(left.different_pages(&found), [0; 0]);
+}
+
+struct RecoveryBed<'a> {
+    folder: &'a Path,
+    program: &'a Path,
+    recover: &'a Path,
+}
+
+// conformance: disk-format 16
+#[test]
+#[ignore = "needs upstream's libraries: make check-upstream"]
+fn a_recovered_log_whose_terms_fall_goes_from_one_library_to_the_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = support::options(folder.path());
+    let ours = options.library;
+    let recover = folder.path().join("recover-directory");
+    compile(&source("recover-directory.c"), &ours.folders[0], &recover).unwrap();
+    for root in roots(&["1.11.1", "1.18.1", "1.18.7"]) {
+        let theirs = Library::of_root(&root);
+        for [writer, recoverer, starter, other] in [
+            [&ours, &ours, &theirs, &ours],
+            [&theirs, &theirs, &ours, &theirs],
+            [&theirs, &ours, &theirs, &ours],
+            [&ours, &theirs, &ours, &theirs],
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let bed = RecoveryBed { folder: folder.path(), program: &options.program, recover: &recover };
+            terms_fall(&bed, writer, recoverer, starter, other);
+        }
+        println!("{}: terms that fall, four ways", root.display());
     }
 }
 
