@@ -1,4 +1,4 @@
-# Targets: all demo check check-upstream check-clients bench failover fuzz install uninstall, and the parts of check: deps fmt-check lint licences doc test. See README.md.
+# Targets: all demo check check-upstream check-clients bench failover rolls fuzz install uninstall, and the parts of check: deps fmt-check lint licences doc test. See README.md.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -17,7 +17,7 @@ FEATURES := $(shell pkg-config --exists sqlite3 2>/dev/null || echo --features b
 BUILT := target/release
 FOLDER := target/lib
 
-.PHONY: all demo check check-upstream bench failover sim fuzz install uninstall deps fmt-check lint licences doc test
+.PHONY: all demo check check-upstream bench failover rolls sim fuzz install uninstall deps fmt-check lint licences doc test
 
 all: deps
 	$(CARGO) build --release --lib --package dqlite $(FEATURES)
@@ -55,6 +55,16 @@ failover: target/dqlite-node
 	$(CARGO) run --quiet --release --package dqlite-testing --bin failover -- target/dqlite-node this=$(FOLDER) \
 	    $$(for root in $(UPSTREAM)/*/.complete; do root=$$(dirname $$root); echo $$(basename $$root)=$$root; done) --kills $(KILLS)
 
+# Clusters of each of upstream's versions, replaced node by node by this library and back under writers, ROLLS times, beside the same roll to upstream itself:
+# the longest time without writes, and rows lost (there must be none). Four minutes or more for each; ROLLS_OPTIONS='--latency-ms N' for other timers.
+ROLLS ?= 20
+ROLLS_OPTIONS ?=
+rolls: target/dqlite-node
+	tests/upstream/fetch.sh $(UPSTREAM) bookworm trixie
+	tests/upstream/fetch.sh $(UPSTREAM) sid || echo "Debian unstable's libdqlite0 could not be had: its version is not rolled."
+	$(CARGO) run --quiet --release --package dqlite-testing --bin rolls -- target/dqlite-node $(FOLDER) \
+	    $$(for root in $(UPSTREAM)/*/.complete; do root=$$(dirname $$root); echo $$(basename $$root)=$$root; done) --rolls $(ROLLS) $(ROLLS_OPTIONS)
+
 # Simulated histories of whole clusters, from SEED on. A seed replays exactly: target/sim/release/histories SEED 1, with RUST_LOG.
 SEED ?= 1
 HISTORIES ?= 10000
@@ -75,7 +85,7 @@ check-upstream: deps
 	$(CARGO) build --lib --package dqlite
 	UPSTREAM=$(abspath $(UPSTREAM)) $(TIMEOUT) $(TEST_SECONDS) $(CARGO) test --package dqlite-testing --test upstream_directories \
 	    --test upstream_programs --test upstream_recovery --test servers --test contention --test deletion -- --ignored --nocapture
-	UPSTREAM=$(abspath $(UPSTREAM)) $(TIMEOUT) $(TEST_SECONDS) $(CARGO) test --package dqlite-testing --test upstream_clusters --test upstream_roles \
+	UPSTREAM=$(abspath $(UPSTREAM)) $(TIMEOUT) $(TEST_SECONDS) $(CARGO) test --package dqlite-testing --test upstream_clusters --test upstream_roles --test upstream_rolls \
 	    -- --ignored --nocapture --test-threads 4
 
 # A database of DISK_MIB in nodes of 512 MiB, page cache counted: as root, or where this user may make control groups. Takes half an hour.

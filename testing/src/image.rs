@@ -12,6 +12,11 @@ const WAL_HEADER_BYTES: usize = 32;
 /// Bytes of a frame's header.
 const FRAME_HEADER_BYTES: usize = 24;
 
+/// Bytes of the database's header, in front of the first page's own.
+const DATABASE_HEADER_BYTES: usize = 100;
+/// The first byte of a page that is a leaf of a table.
+const TABLE_LEAF: u8 = 13;
+
 /// Why the files of a DUMP are no database.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ImageError {
@@ -59,6 +64,17 @@ impl Image {
     #[must_use]
     pub fn page_count(&self) -> usize {
         self.bytes.len() / PAGE_BYTES
+    }
+
+    /// Rows of all tables, the schema's own among them. Counts right where no page is free and no row needs more than its page:
+    /// in a database from which nothing is removed.
+    #[must_use]
+    pub fn row_count(&self) -> usize {
+        let pages = self.bytes.chunks_exact(PAGE_BYTES).enumerate();
+        let headers =
+            pages.map(|(number, page)| if number == 0 { &page[DATABASE_HEADER_BYTES..] } else { page });
+        let leaves = headers.filter(|header| header[0] == TABLE_LEAF);
+        leaves.map(|header| usize::from(u16::from_be_bytes([header[3], header[4]]))).sum()
     }
 
     /// Numbers of the pages that differ, from 1 as SQLite counts; a page that only one has differs.
@@ -136,6 +152,21 @@ mod tests {
 
         let expected = [[2; PAGE_BYTES], [4; PAGE_BYTES], [0; PAGE_BYTES]].concat();
         assert_eq!(image, Image::of_files(&files(expected, Vec::new())).unwrap());
+    }
+
+    #[test]
+    fn rows_are_counted_on_the_leaves_of_tables() {
+        let mut bytes = vec![0; 4 * PAGE_BYTES];
+        let mut page = |number: usize, at: usize, kind: u8, cells: u16| {
+            bytes[number * PAGE_BYTES + at] = kind;
+            bytes[number * PAGE_BYTES + at + 3..][..2].copy_from_slice(&cells.to_be_bytes());
+        };
+        page(0, DATABASE_HEADER_BYTES, TABLE_LEAF, 1);
+        page(1, 0, 5, 2);
+        page(2, 0, TABLE_LEAF, 300);
+        page(3, 0, TABLE_LEAF, 4);
+
+        assert_eq!(Image::of_files(&files(bytes, Vec::new())).unwrap().row_count(), 305);
     }
 
     #[test]

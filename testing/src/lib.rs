@@ -11,6 +11,7 @@ pub mod loopback;
 pub mod outage;
 pub mod process;
 pub mod record;
+pub mod roll;
 pub mod sample;
 pub mod stored;
 pub mod targets;

@@ -90,3 +90,12 @@ pub fn finish(cluster: &Cluster, writers: Writers) -> Result<(Record, Verdict)> 
     cluster.wait_equal(&cluster.live(), DATABASE)?;
     Ok((record, verdict))
 }
+
+/// The smallest value that this share of the values does not exceed.
+#[must_use]
+pub fn percentile(values: &[Duration], percent: usize) -> Duration {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable();
+    let rank = (sorted.len() * percent).div_ceil(100).max(1);
+    sorted.get(rank - 1).copied().unwrap_or_default()
+}

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dqlite::protocol::request::Value;
 
@@ -35,6 +35,18 @@ pub struct Record {
     pub unknown: Vec<u64>,
     /// Every failed write by its text, with how many there were.
     pub failures: BTreeMap<String, u64>,
+}
+
+impl Record {
+    /// The longest time between `begin` and `end` without an acknowledged row.
+    #[must_use]
+    pub fn longest_silence(&self, begin: Instant, end: Instant) -> Duration {
+        let mut times: Vec<Instant> = self.acknowledged.iter().map(|row| row.at).collect();
+        times.retain(|at| (begin..=end).contains(at));
+        times.extend([begin, end]);
+        times.sort_unstable();
+        times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+    }
 }
 
 /// A record beside a database.
@@ -131,6 +143,22 @@ pub fn verify(client: &mut Client, record: &Record) -> Result<Verdict, ClientErr
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn silence_is_measured_from_the_begin_to_the_end_and_not_outside() {
+        let begin = Instant::now();
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        let silence = |from, to, seconds: &[u64]| {
+            let row = |second: &u64| Acknowledged { key: 1, at: at(*second), address: "a".into() };
+            let acknowledged = seconds.iter().map(row).collect();
+            Record { acknowledged, ..Record::default() }.longest_silence(at(from), at(to)).as_secs()
+        };
+
+        assert_eq!(silence(10, 20, &[1, 12, 16, 15, 19, 40]), 3);
+        assert_eq!(silence(10, 20, &[1, 14, 16, 18]), 4);
+        assert_eq!(silence(10, 20, &[11, 15]), 5);
+        assert_eq!(silence(10, 20, &[]), 10);
+    }
 
     #[test]
     fn missing_double_and_foreign_keys_are_told_apart() {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use dqlite_testing::cluster::Cluster;
-use dqlite_testing::outage::{bring_back, finish, kill_leader, start_writers};
+use dqlite_testing::outage::{bring_back, finish, kill_leader, percentile, start_writers};
 use dqlite_testing::process::Library;
 use dqlite_testing::writers::WRITERS_DEFAULT;
 
@@ -129,14 +129,6 @@ fn measure(
     contender.duplicates += verdict.duplicates.len();
     contender.foreign += verdict.foreign.len();
     Ok(())
-}
-
-/// The smallest value that this share of the values does not exceed.
-fn percentile(values: &[Duration], percent: usize) -> Duration {
-    let mut sorted = values.to_vec();
-    sorted.sort_unstable();
-    let rank = (sorted.len() * percent).div_ceil(100).max(1);
-    sorted.get(rank - 1).copied().unwrap_or_default()
 }
 
 fn print(contenders: &[Contender]) {
