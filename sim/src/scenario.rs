@@ -56,10 +56,10 @@ pub enum Plant {
     EarlyReply,
     /// A commit without pages leaves its version's number to the next writer.
     VersionTwice,
-    /// Modelled C nodes forget their vote when they restart.
+    /// Modelled C nodes forget whom they voted for.
     ForgottenVoteOfC,
-    /// Modelled C nodes acknowledge entries before they are on their disks.
-    EarlyAcknowledgementOfC,
+    /// Some entries never reach the databases of modelled C nodes.
+    GapOfC,
 }
 
 impl Plant {
@@ -72,7 +72,7 @@ impl Plant {
         Plant::EarlyReply,
         Plant::VersionTwice,
         Plant::ForgottenVoteOfC,
-        Plant::EarlyAcknowledgementOfC,
+        Plant::GapOfC,
     ];
 
     /// The fault of this name.
@@ -275,7 +275,7 @@ async fn run(seed: u64, plant: Option<Plant>, is_mixed: bool) -> Result<Report, 
         cluster.model(&mixed::places(seed, nodes));
         cluster.c_fault = match plant {
             Some(Plant::ForgottenVoteOfC) => Some(c_node::Fault::ForgetsVote),
-            Some(Plant::EarlyAcknowledgementOfC) => Some(c_node::Fault::AcknowledgesEarly),
+            Some(Plant::GapOfC) => Some(c_node::Fault::SkipsEntries),
             _ => None,
         };
     }

@@ -5,7 +5,7 @@ use dqlite::peers::message::{Message, RequestVote, RequestVoteResult};
 use dqlite::types::{LogIndex, NodeId, Role, Term};
 use tokio::time::Instant;
 
-use super::{CNode, State};
+use super::{CNode, Fault, State};
 
 impl CNode {
     /// Looks at the timers.
@@ -92,8 +92,11 @@ impl CNode {
         if !request.is_pre_vote && request.term > self.term() {
             self.raise_term(request.term);
         }
-        let voted_other =
-            !request.is_pre_vote && self.disk.voted_for != 0 && self.disk.voted_for != request.candidate.0;
+        let remembers = self.options.fault != Some(Fault::ForgetsVote);
+        let voted_other = remembers
+            && !request.is_pre_vote
+            && self.disk.voted_for != 0
+            && self.disk.voted_for != request.candidate.0;
         if self.installing || request.term < self.term() || !self.is_voter() || voted_other {
             return false;
         }

@@ -10,7 +10,7 @@ use dqlite::types::{Entry, EntryData, EntryKind, LogIndex, NodeId, Term};
 use tokio::time::Instant;
 
 use super::log::{Log, Request, Snapshot, Write};
-use super::{CNode, Fault, State};
+use super::{CNode, State};
 
 impl CNode {
     fn answer(&mut self, to: &Sender, rejected: u64, last: u64) {
@@ -80,9 +80,6 @@ impl CNode {
             self.truncate(first);
         }
         fresh.iter().for_each(|entry| self.log.push(entry.clone()));
-        if self.options.fault == Some(Fault::AcknowledgesEarly) {
-            self.answer(&from, 0, self.log.last());
-        }
         let request = Some(Request { from, term: append.term, commit: append.commit.0 });
         self.queue(Write::Append { first, entries: fresh, request });
     }

@@ -44,11 +44,14 @@ const ELECTION: Duration = Duration::from_millis(3000);
 /// A fault of the model that the checks must find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// A restart forgets the vote.
+    /// It does not remember whom it voted for.
     ForgetsVote,
-    /// Entries are acknowledged before they are on the disk.
-    AcknowledgesEarly,
+    /// Every so many entries do not reach its databases.
+    SkipsEntries,
 }
+
+/// One entry of so many is skipped then.
+const SKIPPED: u64 = 13;
 
 /// How a modelled node differs from others.
 #[derive(Clone, Debug)]
@@ -131,12 +134,9 @@ impl std::fmt::Debug for CNode {
 impl CNode {
     /// A node with what its disk holds. spec: raft-wire 4.2, 8.3.
     #[must_use]
-    pub fn load(me: Sender, options: Options, observed: Arc<Mutex<Observed>>, mut disk: Stored) -> CNode {
+    pub fn load(me: Sender, options: Options, observed: Arc<Mutex<Observed>>, disk: Stored) -> CNode {
         let store = PageStore::new();
         let mut random = SmallRng::seed_from_u64(options.seed);
-        if options.fault == Some(Fault::ForgetsVote) {
-            disk.voted_for = 0;
-        }
         let now = Instant::now();
         let mut node = CNode {
             dialect: Dialect::of(me.id),
@@ -368,7 +368,9 @@ impl CNode {
                 self.fail(format!("entry {index} is committed and not there"));
                 return;
             };
-            if let Err(error) = self.machine.apply(LogIndex(index), &entry) {
+            let skips = self.options.fault == Some(Fault::SkipsEntries) && index.is_multiple_of(SKIPPED);
+            let applied = if skips { Ok(()) } else { self.machine.apply(LogIndex(index), &entry) };
+            if let Err(error) = applied {
                 self.fail(format!("entry {index}: {error}"));
                 return;
             }
