@@ -97,7 +97,8 @@ impl Engine {
         info!(leader = suspicion.leader.0, term = suspicion.term.0, "the leader is gone");
         // Two that see it at once must not split the votes.
         sleep(self.random_between(Duration::ZERO, FAILOVER_SPREAD)).await;
-        let end = Instant::now() + self.election_timeout;
+        // Upstream's nodes refuse until their own timers end, up to twice the timeout after the last heartbeat.
+        let end = Instant::now() + self.election_timeout * 2 + FAILOVER_RETRY_MAX;
         while Instant::now() < end && self.board.is_gone() && self.leading_term().is_none() {
             if self.would_win().await
                 && self.board.is_gone()

@@ -712,6 +712,18 @@ async fn a_leader_that_is_gone_is_replaced_without_waiting_for_the_timer() {
         }
     };
     assert!(granted, "who sees that the leader is gone votes for another");
+
+    // One of upstream's that last heard of the leader a moment ago refuses for up to two of its timeouts.
+    let mut asked_late = 0;
+    while began.elapsed() < Duration::from_millis(5800) {
+        let (_, received) = messages.recv().await.unwrap();
+        if let Message::RequestVote(RequestVote { is_pre_vote: true, .. }) = received.message {
+            asked_late += u32::from(began.elapsed() > Duration::from_millis(3500));
+            let refused = RequestVoteResult { term: Term(1), granted: false, is_pre_vote: Some(true) };
+            send(&mut candidate, &Message::RequestVoteResult(refused), &[]).await;
+        }
+    }
+    assert!(asked_late >= 5, "it asked {asked_late} times after one timeout");
 }
 
 // conformance: raft-wire 19 (better: it votes, since its promotion may be in the log of the candidate alone)
