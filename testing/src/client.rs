@@ -15,7 +15,7 @@ use dqlite::protocol::rows::Marker;
 /// Version word of the protocol.
 const PROTOCOL: u64 = 1;
 /// Longest answer that is read, in bytes.
-const BODY_MAX_BYTES: usize = 4 << 30;
+const BODY_MAX_BYTES: usize = 3 << 30;
 /// Bytes read at once: memory follows what arrives.
 const CHUNK_BYTES: usize = 1 << 20;
 /// Longest answer of a node that is asked who leads.
