@@ -1,6 +1,7 @@
 //! Whole nodes on a simulated disk and clock: a seed replays exactly.
 
 pub mod c_node;
+pub mod campaign;
 pub mod client;
 pub mod cluster;
 pub mod disk;

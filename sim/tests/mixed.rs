@@ -5,33 +5,12 @@
 
 use std::ops::Add;
 
+use dqlite_sim::campaign::{self, setting};
 use dqlite_sim::mixed::Mixed;
 use dqlite_sim::scenario::{Plant, Report, mixed_history};
 
-fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().unwrap())
-}
-
-/// Runs histories on all processors.
 fn all(seeds: std::ops::Range<u64>, plant: Option<Plant>) -> Vec<Result<Report, String>> {
-    let next = std::sync::atomic::AtomicU64::new(seeds.start);
-    let results = std::sync::Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                    if seed >= seeds.end {
-                        return;
-                    }
-                    let result = std::panic::catch_unwind(|| mixed_history(seed, plant));
-                    let result = result.unwrap_or_else(|_| Err(format!("seed {seed}: panic")));
-                    results.lock().unwrap().push(result);
-                }
-            });
-        }
-    });
-    results.into_inner().unwrap()
+    campaign::run(seeds, plant, mixed_history, |_, _| ())
 }
 
 #[test]

@@ -4,10 +4,9 @@
 use std::io::{Write, stderr};
 use std::ops::Add;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use dqlite_sim::campaign;
 use dqlite_sim::mixed::Mixed;
 use dqlite_sim::scenario::{Plant, Report, history, mixed_history};
 
@@ -31,32 +30,14 @@ fn main() -> ExitCode {
     }
     let mixed = std::env::var_os("DQLITE_SIM_MIXED").is_some_and(|value| value == "1");
     let history = if mixed { mixed_history } else { history };
-    let next = AtomicU64::new(first);
-    let results: Mutex<Vec<Result<Report, String>>> = Mutex::default();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= first + count {
-                        return;
-                    }
-                    let result = std::panic::catch_unwind(|| history(seed, fault))
-                        .unwrap_or_else(|_| Err(format!("seed {seed}: panic")));
-                    let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
-                    if let Err(error) = &result {
-                        println!("\n{error}");
-                    }
-                    results.push(result);
-                    if results.len().is_multiple_of(50) {
-                        let _ = write!(stderr(), "\r{} of {count} histories", results.len());
-                    }
-                }
-            });
+    let results = campaign::run(first..first + count, fault, history, |result, done| {
+        if let Err(error) = result {
+            println!("\n{error}");
+        }
+        if done.is_multiple_of(50) {
+            let _ = write!(stderr(), "\r{done} of {count} histories");
         }
     });
-    let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
     let reports: Vec<&Report> = results.iter().filter_map(|result| result.as_ref().ok()).collect();
     let sum = |of: fn(&Report) -> usize| reports.iter().map(|report| of(report)).sum::<usize>();
     let mut healed: Vec<Duration> = reports.iter().map(|report| report.healed_in).collect();
