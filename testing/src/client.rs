@@ -95,6 +95,22 @@ impl Client {
         Ok(Client { stream, address: address.to_owned() })
     }
 
+    /// Opens a database on a node that is the only voter, until it leads or `timeout` is over.
+    ///
+    /// # Errors
+    /// Nobody listens, or OPEN still fails.
+    pub fn of_sole_voter(address: &str, database: &str, timeout: Duration) -> Result<Client, ClientError> {
+        let end = Instant::now() + timeout;
+        loop {
+            let mut client = Client::connect(address, timeout)?;
+            match client.open(database) {
+                Ok(()) => return Ok(client),
+                Err(error) if Instant::now() >= end => return Err(error),
+                Err(_) => std::thread::sleep(LOOK_AGAIN),
+            }
+        }
+    }
+
     /// Connects to the node that leads, asking all of `addresses` until one does or `timeout` is over.
     ///
     /// # Errors

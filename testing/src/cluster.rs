@@ -9,6 +9,7 @@ pub mod wait;
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use dqlite::types::Role;
@@ -171,6 +172,19 @@ impl Cluster {
             return Ok(());
         }
         Err(ClusterError::BadEnd { id, status, stderr: seat.last_words.clone() })
+    }
+
+    /// Sends a signal, such as STOP, to the process of a node.
+    ///
+    /// # Errors
+    /// It does not run, or `kill` fails.
+    pub fn signal(&self, id: u64, name: &str) -> Result<()> {
+        let process = self.process(id).ok_or(ClusterError::NotRunning(id))?.id();
+        let status = Command::new("sh").args(["-c", &format!("kill -{name} {process}")]).status()?;
+        if status.success() {
+            return Ok(());
+        }
+        Err(ClusterError::BadEnd { id, status, stderr: format!("kill -{name}") })
     }
 
     /// Forgets a node: its process is killed and its directory removed. It stays a member if it was not removed.

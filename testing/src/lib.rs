@@ -1,6 +1,7 @@
 //! What tests, the demo and the benchmarks share: a blocking client of the client protocol, and nodes in processes of
 //! their own that run `tests-c/dqlite-node.c` over a libdqlite.
 
+pub mod bed;
 pub mod bench;
 pub mod client;
 pub mod cluster;
@@ -15,4 +16,5 @@ pub mod roll;
 pub mod sample;
 pub mod stored;
 pub mod targets;
+pub mod upstream;
 pub mod writers;

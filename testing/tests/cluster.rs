@@ -9,13 +9,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dqlite::types::{NodeId, Role};
+use dqlite_testing::bed;
 use dqlite_testing::cluster::{Cluster, FIRST_ID};
 use dqlite_testing::outage::{DATABASE, bring_back, finish, kill_leader, start_writers};
 use dqlite_testing::process::Library;
 use dqlite_testing::writers::{WRITERS_DEFAULT, Writers};
 use tempfile::TempDir;
-
-mod support;
 
 /// Kills of the leader, if the environment says nothing.
 const KILLS_DEFAULT: usize = 10;
@@ -37,7 +36,7 @@ struct Bed {
 
 fn bed() -> Bed {
     let folder = tempfile::tempdir().unwrap();
-    let options = support::options(folder.path());
+    let options = bed::options(folder.path());
     let libraries = match std::env::var_os("DQLITE_TEST_ROOT") {
         Some(places) => std::env::split_paths(&places).map(|place| Library::at(&place)).collect(),
         None => vec![options.library],

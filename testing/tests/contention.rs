@@ -5,17 +5,17 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use dqlite::protocol::request::Value;
+use dqlite_testing::bed;
 use dqlite_testing::client::{Client, ClientError};
 use dqlite_testing::cluster::Cluster;
 use dqlite_testing::process::Library;
+use dqlite_testing::upstream;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-
-mod support;
 
 const DATABASE: &str = "test.db";
 /// Clients of each kind.
@@ -135,23 +135,17 @@ fn contend(program: &Path, folder: &Path, library: &Library, label: &str) {
 #[test]
 fn no_transaction_is_lost_in_contention_and_lxd_makes_every_one() {
     let folder = tempfile::tempdir().unwrap();
-    let options = support::options(folder.path());
+    let options = bed::options(folder.path());
     contend(&options.program, &folder.path().join("nodes"), &options.library, "this library");
 }
 
 #[test]
 #[ignore = "needs upstream's libraries: make check-upstream"]
 fn the_same_clients_on_upstream() {
-    let upstream = std::env::var("UPSTREAM").expect("UPSTREAM is the folder of tests/upstream/fetch.sh");
-    let mut roots: Vec<PathBuf> =
-        std::fs::read_dir(upstream).unwrap().map(|entry| entry.unwrap().path()).collect();
-    roots.retain(|root| root.join(".complete").exists());
-    roots.sort();
-    assert!(roots.len() >= 2, "{roots:?}");
     let folder = tempfile::tempdir().unwrap();
-    let options = support::options(folder.path());
-    for root in roots {
-        let label = root.file_name().unwrap().to_string_lossy().into_owned();
+    let options = bed::options(folder.path());
+    for root in upstream::roots() {
+        let label = upstream::version_of(&root);
         contend(&options.program, &folder.path().join(&label), &Library::of_root(&root), &label);
     }
 }

@@ -7,13 +7,12 @@ use std::path::Path;
 
 use dqlite::protocol::request::Value;
 use dqlite::types::Role;
+use dqlite_testing::bed::Bed;
 use dqlite_testing::client::{Client, ClientError};
 use dqlite_testing::cluster::Cluster;
 use dqlite_testing::process::Library;
 use dqlite_testing::stored::Stored;
-use tempfile::TempDir;
-
-mod support;
+use dqlite_testing::upstream;
 
 const DATABASE: &str = "test.db";
 const OTHER: &str = "other.db";
@@ -24,27 +23,18 @@ const LARGE_BYTES: i64 = 400_000;
 const TRANSFER_ATTEMPTS: usize = 10;
 const ALWAYS: (&str, &str) = ("LIBDQLITE_DELETE_DATABASE", "always");
 
-struct Bed {
-    folder: TempDir,
-    program: std::path::PathBuf,
-    ours: Library,
+fn stored(bed: &Bed, directory: &Path) -> Stored {
+    Stored::read(directory, &bed.folder.path().join("copy")).unwrap()
 }
 
-fn bed() -> Bed {
-    let folder = tempfile::tempdir().unwrap();
-    let options = support::options(folder.path());
-    Bed { folder, program: options.program, ours: options.library }
-}
-
-impl Bed {
-    fn cluster(&self, libraries: &[Library]) -> Cluster {
-        let folder = self.folder.path().join("nodes");
-        Cluster::of_voters(&self.program, &folder, &ARGUMENTS, libraries).unwrap()
-    }
-
-    fn stored(&self, directory: &Path) -> Stored {
-        Stored::read(directory, &self.folder.path().join("copy")).unwrap()
-    }
+/// A node alone, in whose log a database was deleted and made anew.
+fn alone_behind_a_deletion(bed: &Bed) -> Cluster {
+    let cluster = bed.cluster(&ARGUMENTS, std::slice::from_ref(&bed.library));
+    let mut client = cluster.database(DATABASE).unwrap();
+    make(&mut client);
+    delete(&mut client).unwrap();
+    client.exec("CREATE TABLE t(n)", &[]).unwrap();
+    cluster
 }
 
 fn make(client: &mut Client) {
@@ -66,8 +56,8 @@ fn transfer(cluster: &Cluster, id: u64) {
 
 #[test]
 fn a_cluster_deletes_no_database_unless_every_node_is_vouched_for() {
-    let bed = bed();
-    let mut cluster = bed.cluster(&vec![bed.ours.clone(); 3]);
+    let bed = Bed::new();
+    let mut cluster = bed.cluster(&ARGUMENTS, &vec![bed.library.clone(); 3]);
     let mut client = cluster.database(DATABASE).unwrap();
     make(&mut client);
 
@@ -77,7 +67,7 @@ fn a_cluster_deletes_no_database_unless_every_node_is_vouched_for() {
     drop(client);
     assert!(cluster.wait_equal(&[1, 2, 3], DATABASE).unwrap().page_count() > 90);
 
-    let vouched = bed.ours.clone().with_variable(ALWAYS.0, ALWAYS.1);
+    let vouched = bed.library.clone().with_variable(ALWAYS.0, ALWAYS.1);
     for id in 1..=3 {
         cluster.stop(id).unwrap();
         cluster.set_library(id, &vouched).unwrap();
@@ -98,19 +88,14 @@ fn a_cluster_deletes_no_database_unless_every_node_is_vouched_for() {
 
 #[test]
 fn a_node_that_joins_behind_a_deletion_gets_a_snapshot_in_its_place() {
-    let bed = bed();
-    let mut cluster = bed.cluster(std::slice::from_ref(&bed.ours));
-    let mut client = cluster.database(DATABASE).unwrap();
-    make(&mut client);
-    delete(&mut client).unwrap();
-    client.exec("CREATE TABLE t(n)", &[]).unwrap();
-    drop(client);
+    let bed = Bed::new();
+    let mut cluster = alone_behind_a_deletion(&bed);
 
-    cluster.join(2, &bed.ours, Role::Voter).unwrap();
+    cluster.join(2, &bed.library, Role::Voter).unwrap();
     cluster.wait_equal(&[2], DATABASE).unwrap();
     cluster.stop(2).unwrap();
 
-    let joined = bed.stored(cluster.directory(2).unwrap());
+    let joined = stored(&bed, cluster.directory(2).unwrap());
     assert!(joined.snapshot > 0 && joined.first > joined.snapshot, "{joined:?}");
 }
 
@@ -118,21 +103,10 @@ fn a_node_that_joins_behind_a_deletion_gets_a_snapshot_in_its_place() {
 #[test]
 #[ignore = "needs upstream's libraries: make check-upstream"]
 fn upstreams_nodes_that_join_behind_a_deletion_are_sound() {
-    let upstream = std::env::var("UPSTREAM").expect("UPSTREAM is the folder of tests/upstream/fetch.sh");
-    let mut versions = 0;
-    for version in ["1.11.1", "1.18.1", "1.18.7"] {
-        let root = Path::new(&upstream).join(version);
-        if !root.join(".complete").exists() {
-            continue;
-        }
-        versions += 1;
-        let bed = bed();
-        let mut cluster = bed.cluster(std::slice::from_ref(&bed.ours));
-        let mut client = cluster.database(DATABASE).unwrap();
-        make(&mut client);
-        delete(&mut client).unwrap();
-        client.exec("CREATE TABLE t(n)", &[]).unwrap();
-        drop(client);
+    for root in upstream::roots() {
+        let version = upstream::version_of(&root);
+        let bed = Bed::new();
+        let mut cluster = alone_behind_a_deletion(&bed);
         let theirs = Library::of_root(&root);
         for id in [2, 3] {
             cluster.join(id, &theirs, Role::Voter).unwrap();
@@ -149,31 +123,28 @@ fn upstreams_nodes_that_join_behind_a_deletion_are_sound() {
             client.exec("INSERT INTO t VALUES(1)", &[]).unwrap();
         }
         drop(client);
-        cluster.join(4, &bed.ours, Role::Voter).unwrap();
+        cluster.join(4, &bed.library, Role::Voter).unwrap();
         cluster.wait_rows(DATABASE, "t", 100).unwrap();
         for id in [2, 4] {
             cluster.stop(id).unwrap();
-            let stored = bed.stored(cluster.directory(id).unwrap());
+            let stored = stored(&bed, cluster.directory(id).unwrap());
             assert!(stored.snapshot > 20, "{version}: node {id}: {stored:?}");
         }
         println!("{version}: joined behind a deletion, led, and took snapshots");
     }
-    assert!(versions >= 2, "{upstream} holds {versions} versions");
 }
 
 #[test]
 #[ignore = "needs upstream's libraries: make check-upstream"]
 fn upstreams_newest_nodes_follow_a_deletion() {
-    let upstream = std::env::var("UPSTREAM").expect("UPSTREAM is the folder of tests/upstream/fetch.sh");
-    let root = Path::new(&upstream).join("1.18.7");
-    if !root.join(".complete").exists() {
-        return println!("1.18.7: not there, not tried");
-    }
-    let bed = bed();
+    let Some(root) = upstream::newest() else {
+        return println!("no newer version than {:?} could be had", upstream::NAMED);
+    };
+    let bed = Bed::new();
     let theirs = Library::of_root(&root);
-    let vouched = bed.ours.clone().with_variable(ALWAYS.0, ALWAYS.1);
+    let vouched = bed.library.clone().with_variable(ALWAYS.0, ALWAYS.1);
     for ours_leads in [true, false] {
-        let mut cluster = bed.cluster(&[vouched.clone(), theirs.clone(), vouched.clone()]);
+        let mut cluster = bed.cluster(&ARGUMENTS, &[vouched.clone(), theirs.clone(), vouched.clone()]);
         transfer(&cluster, if ours_leads { 1 } else { 2 });
         let mut client = cluster.database(DATABASE).unwrap();
         make(&mut client);

@@ -8,11 +8,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use dqlite::types::Role;
+use dqlite_testing::bed;
 use dqlite_testing::client::Client;
 use dqlite_testing::cluster::{Cluster, FIRST_ID};
 use dqlite_testing::limit::MemoryLimit;
-
-mod support;
 
 const DATABASE: &str = "large";
 /// Size of the database and bound, if the environment says nothing.
@@ -137,7 +136,7 @@ fn a_database_larger_than_memory_is_used_in_every_way() {
     let limit_mib = setting("DQLITE_TEST_LIMIT_MIB", LIMIT_MIB);
     assert!(limit_mib >= FLOOR_MIB, "a node needs {FLOOR_MIB} MiB for itself");
     let folder = tempfile::tempdir().unwrap();
-    let options = support::options(folder.path());
+    let options = bed::options(folder.path());
     let limit = MemoryLimit::new(limit_mib << 20);
     let program = match &limit {
         Ok(limit) => limit.wrap(&options.program, folder.path()).unwrap(),

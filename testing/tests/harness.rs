@@ -4,19 +4,18 @@
 
 use std::time::Duration;
 
+use dqlite_testing::bed;
 use dqlite_testing::cluster::Cluster;
 use dqlite_testing::outage::{DATABASE, start_writers};
 use dqlite_testing::record::verify;
 use tempfile::TempDir;
-
-mod support;
 
 const ROWS_WAIT: Duration = Duration::from_secs(30);
 
 /// One node that leads, and the folder to keep as long.
 fn one_node() -> (TempDir, Cluster) {
     let folder = tempfile::tempdir().unwrap();
-    let options = support::options(folder.path());
+    let options = bed::options(folder.path());
     let libraries = [options.library];
     let cluster =
         Cluster::of_voters(&options.program, &folder.path().join("nodes"), &[], &libraries).unwrap();
@@ -97,7 +96,7 @@ fn a_wait_that_fails_says_for_what_and_shows_the_nodes() {
 #[test]
 fn a_node_that_does_not_start_shows_its_standard_error() {
     let folder = tempfile::tempdir().unwrap();
-    let options = support::options(folder.path());
+    let options = bed::options(folder.path());
     let nodes = folder.path().join("nodes");
 
     let error = Cluster::of_voters(&options.program, &nodes, &["--no-such-option"], &[options.library]);

@@ -7,10 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use dqlite::protocol::request::Value;
+use dqlite_testing::bed;
 use dqlite_testing::client::Client;
 use dqlite_testing::process::NodeProcess;
-
-mod support;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Writers at once.
@@ -40,7 +39,7 @@ fn write(address: &str, writer: u64, from: u64, stop: &AtomicBool, acknowledged:
 #[test]
 fn every_acknowledged_row_survives_twenty_kills() {
     let folder = tempfile::tempdir().unwrap();
-    let options = support::options(folder.path());
+    let options = bed::options(folder.path());
     let acknowledged = Arc::new(AtomicU64::new(0));
     let mut last = vec![0u64; WRITERS as usize];
 

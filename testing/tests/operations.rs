@@ -5,20 +5,18 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dqlite::types::Role;
+use dqlite_testing::bed;
 use dqlite_testing::client::Client;
 use dqlite_testing::cluster::Cluster;
 use dqlite_testing::process::{Library, NodeOptions, NodeProcess, compile, free_address};
-
-mod support;
 
 const DATABASE: &str = "test.db";
 /// Elections start after 750 ms.
 const LATENCY: &str = "--latency-ms=50";
 const TIMEOUT: Duration = Duration::from_secs(60);
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Writes a program of the document to `folder`.
 fn program_of_document(name: &str, folder: &Path) -> PathBuf {
@@ -77,7 +75,7 @@ fn insert(client: &mut Client, count: usize) {
 #[test]
 fn a_lost_majority_is_replaced_as_the_document_says() {
     let folder = tempfile::tempdir().unwrap();
-    let options = support::options(folder.path());
+    let options = bed::options(folder.path());
     let library = options.library;
     let program = recover_program(folder.path(), &library);
     let libraries = vec![library.clone(); 3];
@@ -130,7 +128,7 @@ fn a_lost_majority_is_replaced_as_the_document_says() {
 #[test]
 fn members_are_refused_where_the_document_says() {
     let folder = tempfile::tempdir().unwrap();
-    let options = support::options(folder.path());
+    let options = bed::options(folder.path());
     let program = recover_program(folder.path(), &options.library);
     let node = NodeProcess::start(&options).unwrap();
     let run = |arguments: &[&str]| -> Output {
@@ -155,15 +153,7 @@ fn members_are_refused_where_the_document_says() {
 
 /// A client of a node that is the only voter.
 fn open(node: &NodeProcess) -> Client {
-    let end = Instant::now() + TIMEOUT;
-    loop {
-        let mut client = Client::connect(&node.address, TIMEOUT).unwrap();
-        match client.open(DATABASE) {
-            Ok(()) => return client,
-            Err(error) => assert!(Instant::now() < end, "{error}"),
-        }
-        std::thread::sleep(LOOK_AGAIN);
-    }
+    Client::of_sole_voter(&node.address, DATABASE, TIMEOUT).unwrap()
 }
 
 fn python(program: &Path, arguments: &[&str], input: &str) -> Output {
@@ -182,7 +172,7 @@ fn python(program: &Path, arguments: &[&str], input: &str) -> Output {
 #[test]
 fn backups_are_made_and_restored_as_the_document_says() {
     let folder = tempfile::tempdir().unwrap();
-    let options = support::options(folder.path());
+    let options = bed::options(folder.path());
     let script = program_of_document("dqlite-database.py", folder.path());
     let mut node = NodeProcess::start(&options).unwrap();
     let mut client = open(&node);

@@ -3,20 +3,16 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::path::PathBuf;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dqlite::protocol::request::{Parameters, Request};
 use dqlite::protocol::response::Kind;
 use dqlite::types::Role;
+use dqlite_testing::bed::Bed;
 use dqlite_testing::client::{Client, ClientError};
 use dqlite_testing::cluster::Cluster;
-use dqlite_testing::process::{Library, free_address};
-use tempfile::TempDir;
-
-mod support;
+use dqlite_testing::process::free_address;
 
 const DATABASE: &str = "test.db";
 /// Elections start after 750 ms.
@@ -26,31 +22,6 @@ const LONG: &str = "--latency-ms=200";
 /// Longest wait for a node to change its mind.
 const CHANGE_WAIT: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
-
-struct Bed {
-    folder: TempDir,
-    program: PathBuf,
-    library: Library,
-}
-
-fn bed() -> Bed {
-    let folder = tempfile::tempdir().unwrap();
-    let options = support::options(folder.path());
-    Bed { folder, program: options.program, library: options.library }
-}
-
-impl Bed {
-    fn cluster(&self, nodes: usize, latency: &str) -> Cluster {
-        let libraries = vec![self.library.clone(); nodes];
-        Cluster::of_voters(&self.program, &self.folder.path().join("nodes"), &[latency], &libraries).unwrap()
-    }
-}
-
-fn signal(cluster: &Cluster, id: u64, name: &str) {
-    let process = cluster.process(id).unwrap().id();
-    let sent = Command::new("sh").args(["-c", &format!("kill -{name} {process}")]).status().unwrap();
-    assert!(sent.success(), "{name} to node {id}");
-}
 
 fn others(cluster: &Cluster, leader: u64) -> Vec<u64> {
     cluster.live().into_iter().filter(|id| *id != leader).collect()
@@ -105,8 +76,8 @@ fn for_leaders() -> Vec<Request> {
 // conformance: state-machine 21
 #[test]
 fn a_follower_names_the_leader_and_does_what_needs_none() {
-    let bed = bed();
-    let cluster = bed.cluster(3, SHORT);
+    let bed = Bed::new();
+    let cluster = bed.own_cluster(3, &[SHORT]);
     let leader = cluster.leader().unwrap();
     let mut writer = cluster.database(DATABASE).unwrap();
     writer.exec("CREATE TABLE t(n); INSERT INTO t VALUES(1)", &[]).unwrap();
@@ -134,8 +105,8 @@ fn a_follower_names_the_leader_and_does_what_needs_none() {
 // conformance: client-protocol K3, K4, K7
 #[test]
 fn a_member_has_each_role_in_turn_and_only_a_voter_names_the_leader() {
-    let bed = bed();
-    let mut cluster = bed.cluster(1, SHORT);
+    let bed = Bed::new();
+    let mut cluster = bed.own_cluster(1, &[SHORT]);
     cluster.join(2, &bed.library, Role::Spare).unwrap();
     assert_eq!(cluster.role(2).unwrap(), Some(Role::Spare));
     let mut admin = cluster.leader_client().unwrap();
@@ -165,8 +136,8 @@ fn a_member_has_each_role_in_turn_and_only_a_voter_names_the_leader() {
 // conformance: client-protocol K5
 #[test]
 fn one_change_of_the_cluster_at_a_time() {
-    let bed = bed();
-    let cluster = bed.cluster(1, SHORT);
+    let bed = Bed::new();
+    let cluster = bed.own_cluster(1, &[SHORT]);
     let mut first = cluster.leader_client().unwrap();
     let mut second = cluster.leader_client().unwrap();
     // Nobody is there, so that its promotion does not end.
@@ -192,15 +163,15 @@ fn one_change_of_the_cluster_at_a_time() {
 // conformance: client-protocol K6 (better: writes wait for the end of the transfer, and the node says that it leads while it does)
 #[test]
 fn a_transfer_to_a_node_that_does_not_answer_fails_after_one_election_timeout() {
-    let bed = bed();
-    let cluster = bed.cluster(3, LONG);
+    let bed = Bed::new();
+    let cluster = bed.own_cluster(3, &[LONG]);
     let leader = cluster.leader().unwrap();
     let mut writer = cluster.database(DATABASE).unwrap();
     writer.exec("CREATE TABLE t(n)", &[]).unwrap();
     let target = others(&cluster, leader)[0];
     cluster.wait_equal(&cluster.live(), DATABASE).unwrap();
     let mut admin = cluster.leader_client().unwrap();
-    signal(&cluster, target, "STOP");
+    cluster.signal(target, "STOP").unwrap();
 
     let mut second = cluster.client(leader).unwrap();
     let pending = (10250, "server is not the leader".to_owned());
@@ -233,8 +204,8 @@ fn a_transfer_to_a_node_that_does_not_answer_fails_after_one_election_timeout() 
 // conformance: state-machine 21
 #[test]
 fn a_connection_outlives_the_leadership_of_its_node_and_its_database_does_not() {
-    let bed = bed();
-    let cluster = bed.cluster(3, SHORT);
+    let bed = Bed::new();
+    let cluster = bed.own_cluster(3, &[SHORT]);
     let first = cluster.leader().unwrap();
     let mut client = cluster.database(DATABASE).unwrap();
     client.exec("CREATE TABLE t(n)", &[]).unwrap();
@@ -271,8 +242,8 @@ fn a_connection_outlives_the_leadership_of_its_node_and_its_database_does_not() 
 // conformance: client-protocol K15
 #[test]
 fn the_first_read_of_a_leader_sees_what_the_last_one_has_acknowledged() {
-    let bed = bed();
-    let mut cluster = bed.cluster(3, SHORT);
+    let bed = Bed::new();
+    let mut cluster = bed.own_cluster(3, &[SHORT]);
     cluster.database(DATABASE).unwrap().exec("CREATE TABLE t(n)", &[]).unwrap();
     let mut rows = 0;
     let mut write_and_count = |cluster: &Cluster| {
@@ -301,8 +272,8 @@ const ENDLESS_COUNT: &str =
 // conformance: client-protocol Q6 (better: a statement without rows is stopped at once)
 #[test]
 fn an_interrupt_right_behind_a_query_stops_it() {
-    let bed = bed();
-    let cluster = bed.cluster(3, SHORT);
+    let bed = Bed::new();
+    let cluster = bed.own_cluster(3, &[SHORT]);
     let mut client = cluster.database(DATABASE).unwrap();
     client.set_timeout(CHANGE_WAIT).unwrap();
     for _ in 0..20 {
@@ -326,8 +297,8 @@ const ENDLESS: &str = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 F
 // conformance: client-protocol K13 (better: upstream aborts, is silent, or answers 9 behind rows)
 #[test]
 fn rows_that_are_cut_off_by_a_lost_leadership_end_with_10506() {
-    let bed = bed();
-    let cluster = bed.cluster(3, SHORT);
+    let bed = Bed::new();
+    let cluster = bed.own_cluster(3, &[SHORT]);
     let leader = cluster.leader().unwrap();
     let mut reader = cluster.database(DATABASE).unwrap();
     reader.send(&query_sql(ENDLESS)).unwrap();
@@ -337,7 +308,7 @@ fn rows_that_are_cut_off_by_a_lost_leadership_end_with_10506() {
     counter.send(&query_sql(ENDLESS_COUNT)).unwrap();
 
     for id in others(&cluster, leader) {
-        signal(&cluster, id, "STOP");
+        cluster.signal(id, "STOP").unwrap();
     }
     cluster.wait_no_leader(leader).unwrap();
     // It runs, or has not begun to.
@@ -375,8 +346,8 @@ fn write_until_failure(client: &mut Client, mut row: i64) -> (i64, u64) {
 // conformance: state-machine 21, 22, 24
 #[test]
 fn a_write_without_a_majority_is_10506_if_it_may_come_and_10250_if_it_cannot() {
-    let bed = bed();
-    let cluster = bed.cluster(3, SHORT);
+    let bed = Bed::new();
+    let cluster = bed.own_cluster(3, &[SHORT]);
     cluster.database(DATABASE).unwrap().exec("CREATE TABLE t(n)", &[]).unwrap();
     let mut unknown = 0;
     for round in 0..ROUNDS {
@@ -389,12 +360,12 @@ fn a_write_without_a_majority_is_10506_if_it_may_come_and_10250_if_it_cannot() {
                 .map(|(writer, client)| scope.spawn(move || write_until_failure(client, first(writer))))
                 .collect();
             for id in others(&cluster, leader) {
-                signal(&cluster, id, "STOP");
+                cluster.signal(id, "STOP").unwrap();
             }
             writing.into_iter().map(|writer| writer.join().unwrap()).collect()
         });
         for id in others(&cluster, leader) {
-            signal(&cluster, id, "CONT");
+            cluster.signal(id, "CONT").unwrap();
         }
 
         let mut reader = cluster.database(DATABASE).unwrap();

@@ -11,12 +11,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dqlite::protocol::request::{Parameters, Request, Value};
+use dqlite_testing::bed;
 use dqlite_testing::client::Client;
 use dqlite_testing::process::NodeProcess;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-
-mod support;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Connections at once.
@@ -148,7 +147,7 @@ fn converse(address: &str, random: &mut SmallRng, counts: &Counts) {
 fn a_node_survives_whatever_clients_send() {
     let seconds = std::env::var("RANDOM_BYTES_SECONDS").map_or(60, |text| text.parse().unwrap());
     let folder = tempfile::tempdir().unwrap();
-    let options = support::options(folder.path());
+    let options = bed::options(folder.path());
     let mut node = NodeProcess::start(&options).unwrap();
     let counts = Counts::default();
     let end = Instant::now() + Duration::from_secs(seconds);

@@ -9,10 +9,9 @@ use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
+use dqlite_testing::bed;
 use dqlite_testing::loopback::lasting_address;
 use dqlite_testing::process::{Library, compile};
-
-mod support;
 
 /// Ports of one run of the program: four for each section.
 const PORTS_OF_A_RUN: u16 = 100;
@@ -58,7 +57,7 @@ fn assert_same(seen: &str, expected: &str, what: &str) {
 #[test]
 fn every_server_function_in_and_out_of_order_does_what_is_written_down() {
     let folder = tempfile::tempdir().unwrap();
-    let ours = support::options(folder.path()).library;
+    let ours = bed::options(folder.path()).library;
     let program = folder.path().join("server");
     compile(&source("server.c"), &ours.folders[0], &program).unwrap();
 
@@ -76,7 +75,7 @@ fn every_server_function_in_and_out_of_order_does_what_is_written_down() {
 fn upstream_prints_the_same_but_for_the_roles_of_servers_that_join() {
     let upstream = std::env::var("UPSTREAM").expect("UPSTREAM is the folder of tests/upstream/fetch.sh");
     let folder = tempfile::tempdir().unwrap();
-    let ours = support::options(folder.path()).library;
+    let ours = bed::options(folder.path()).library;
     let program = folder.path().join("server");
     compile(&source("server.c"), &ours.folders[0], &program).unwrap();
     let expected = seen(&ours, &program, &SAME);
@@ -136,7 +135,7 @@ fn roles(work: &Path, server: &str) -> Vec<String> {
 fn servers_of_both_libraries_make_one_cluster_whoever_founds_it() {
     let upstream = std::env::var("UPSTREAM").expect("UPSTREAM is the folder of tests/upstream/fetch.sh");
     let folder = tempfile::tempdir().unwrap();
-    let ours = support::options(folder.path()).library;
+    let ours = bed::options(folder.path()).library;
     let program = folder.path().join("server");
     compile(&source("server.c"), &ours.folders[0], &program).unwrap();
     for version in VERSIONS {

@@ -3,18 +3,13 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::path::PathBuf;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use dqlite::types::Role;
+use dqlite_testing::bed::Bed;
 use dqlite_testing::cluster::Cluster;
 use dqlite_testing::outage::{DATABASE, finish, start_writers};
-use dqlite_testing::process::Library;
 use dqlite_testing::writers::Writers;
-use tempfile::TempDir;
-
-mod support;
 
 /// Elections start after 750 ms.
 const LATENCY: &str = "--latency-ms=50";
@@ -26,31 +21,6 @@ const ROWS_WAIT: Duration = Duration::from_secs(90);
 const CHANGE_WAIT: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 const WRITERS: u64 = 4;
-
-struct Bed {
-    folder: TempDir,
-    program: PathBuf,
-    library: Library,
-}
-
-fn bed() -> Bed {
-    let folder = tempfile::tempdir().unwrap();
-    let options = support::options(folder.path());
-    Bed { folder, program: options.program, library: options.library }
-}
-
-impl Bed {
-    fn cluster(&self, nodes: usize, latency: &str) -> Cluster {
-        let libraries = vec![self.library.clone(); nodes];
-        Cluster::of_voters(&self.program, &self.folder.path().join("nodes"), &[latency], &libraries).unwrap()
-    }
-}
-
-fn signal(cluster: &Cluster, id: u64, name: &str) {
-    let process = cluster.process(id).unwrap().id();
-    let sent = Command::new("sh").args(["-c", &format!("kill -{name} {process}")]).status().unwrap();
-    assert!(sent.success(), "{name} to node {id}");
-}
 
 fn write_more(writers: &Writers, count: usize) {
     writers.wait_acknowledged(writers.acknowledged() + count, ROWS_WAIT).unwrap();
@@ -70,19 +40,19 @@ fn assert_good_member(cluster: &Cluster, writers: Writers, id: u64) {
 
 #[test]
 fn a_follower_that_was_suspended_comes_back_as_a_good_member() {
-    let bed = bed();
-    let cluster = bed.cluster(3, LATENCY);
+    let bed = Bed::new();
+    let cluster = bed.own_cluster(3, &[LATENCY]);
     let writers = start_writers(&cluster, WRITERS).unwrap();
     write_more(&writers, 20);
     let leader = cluster.leader().unwrap();
     let follower = cluster.live().into_iter().find(|id| *id != leader).unwrap();
 
-    signal(&cluster, follower, "STOP");
+    cluster.signal(follower, "STOP").unwrap();
     let begin = Instant::now();
     while begin.elapsed() < SUSPENDED {
         write_more(&writers, 10);
     }
-    signal(&cluster, follower, "CONT");
+    cluster.signal(follower, "CONT").unwrap();
     write_more(&writers, 20);
 
     assert_eq!(cluster.leader().unwrap(), leader, "who was suspended has disturbed the others");
@@ -91,14 +61,14 @@ fn a_follower_that_was_suspended_comes_back_as_a_good_member() {
 
 #[test]
 fn a_leader_that_was_suspended_follows_the_next_one() {
-    let bed = bed();
-    let cluster = bed.cluster(3, LATENCY);
+    let bed = Bed::new();
+    let cluster = bed.own_cluster(3, &[LATENCY]);
     let writers = start_writers(&cluster, WRITERS).unwrap();
     write_more(&writers, 20);
     let old = cluster.leader().unwrap();
     let others: Vec<u64> = cluster.live().into_iter().filter(|id| *id != old).collect();
 
-    signal(&cluster, old, "STOP");
+    cluster.signal(old, "STOP").unwrap();
     let begin = Instant::now();
     let next = cluster.wait("another leader", CHANGE_WAIT, LOOK_AGAIN, |cluster| {
         let leads = |id: &&u64| matches!(cluster.asked_for_leader(**id), Ok((leader, _)) if leader == **id);
@@ -114,7 +84,7 @@ fn a_leader_that_was_suspended_follows_the_next_one() {
         client.exec("INSERT INTO beside VALUES(1)", &[]).unwrap();
         rows += 1;
     }
-    signal(&cluster, old, "CONT");
+    cluster.signal(old, "CONT").unwrap();
 
     let follows = cluster.wait("the old leader to follow", CHANGE_WAIT, LOOK_AGAIN, |cluster| match cluster
         .asked_for_leader(old)
@@ -130,20 +100,20 @@ fn a_leader_that_was_suspended_follows_the_next_one() {
 
 #[test]
 fn a_cluster_that_was_suspended_as_a_whole_goes_on() {
-    let bed = bed();
-    let cluster = bed.cluster(3, LATENCY);
+    let bed = Bed::new();
+    let cluster = bed.own_cluster(3, &[LATENCY]);
     let writers = start_writers(&cluster, WRITERS).unwrap();
     write_more(&writers, 20);
 
     for id in cluster.live() {
-        signal(&cluster, id, "STOP");
+        cluster.signal(id, "STOP").unwrap();
     }
     let begin = Instant::now();
     while begin.elapsed() < SUSPENDED {
         std::thread::sleep(LOOK_AGAIN);
     }
     for id in cluster.live() {
-        signal(&cluster, id, "CONT");
+        cluster.signal(id, "CONT").unwrap();
     }
 
     write_more(&writers, 20);
@@ -155,8 +125,8 @@ fn a_cluster_that_was_suspended_as_a_whole_goes_on() {
 // conformance: c-api 34
 #[test]
 fn two_nodes_elect_as_fast_as_their_latency_says() {
-    let bed = bed();
-    let mut cluster = bed.cluster(2, "--latency-ms=20");
+    let bed = Bed::new();
+    let mut cluster = bed.own_cluster(2, &["--latency-ms=20"]);
     for id in [1, 2] {
         cluster.kill(id).unwrap();
     }

@@ -12,14 +12,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dqlite::types::{NodeId, Role};
+use dqlite_testing::bed;
 use dqlite_testing::cluster::{Cluster, FIRST_ID};
 use dqlite_testing::outage::{DATABASE, bring_back, finish, kill_leader, start_writers};
 use dqlite_testing::process::Library;
 use dqlite_testing::stored::Stored;
+use dqlite_testing::upstream;
 use dqlite_testing::writers::Writers;
 use tempfile::TempDir;
-
-mod support;
 
 /// Elections start after 750 ms; a snapshot is taken every 20 entries, and 30 entries stay behind it.
 const ARGUMENTS: [&str; 3] = ["--latency-ms=50", "--snapshot-threshold=20", "--snapshot-trailing=30"];
@@ -34,8 +34,6 @@ const ROWS_WAIT: Duration = Duration::from_secs(90);
 const WRITERS: u64 = 2;
 /// A transfer may be given up after an election timeout, when the machine is busy.
 const TRANSFER_ATTEMPTS: usize = 10;
-/// Versions that are tested by name; any other in the folder is the newest.
-const NAMED: [&str; 2] = ["1.11.1", "1.18.1"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Side {
@@ -103,8 +101,8 @@ struct Bed {
 impl Bed {
     fn new(root: &Path) -> Bed {
         let folder = tempfile::tempdir().unwrap();
-        let options = support::options(folder.path());
-        let version = root.file_name().unwrap().to_string_lossy().into_owned();
+        let options = bed::options(folder.path());
+        let version = upstream::version_of(root);
         let (program, ours) = (options.program, options.library);
         Bed { folder, program, ours, theirs: Library::of_root(root), version }
     }
@@ -357,28 +355,11 @@ fn assert_five_nodes_work(root: &Path) {
     assert!(all.kills >= 2 && all.changes.values().sum::<usize>() >= 10 && all.acknowledged >= 60, "{all:?}");
 }
 
-/// The unpacked root of a version that must be there.
-fn root(version: &str) -> PathBuf {
-    let upstream = std::env::var("UPSTREAM").expect("UPSTREAM is the folder of tests/upstream/fetch.sh");
-    let root = Path::new(&upstream).join(version);
-    assert!(root.join(".complete").exists(), "{} is missing", root.display());
-    root
-}
-
-/// What Debian unstable has, if it could be had.
-fn newest() -> Option<PathBuf> {
-    let upstream = std::env::var("UPSTREAM").expect("UPSTREAM is the folder of tests/upstream/fetch.sh");
-    let mut found: Vec<PathBuf> =
-        std::fs::read_dir(upstream).unwrap().map(|entry| entry.unwrap().path()).collect();
-    found.retain(|path| path.join(".complete").exists() && !NAMED.iter().any(|name| path.ends_with(name)));
-    found.into_iter().max()
-}
-
 // conformance: raft-wire 28
 #[test]
 #[ignore = "needs upstream's libraries: make check-upstream"]
 fn every_assignment_of_this_library_and_1_11_1_to_three_nodes_works() {
-    assert_every_assignment_works(&root("1.11.1"));
+    assert_every_assignment_works(&upstream::root("1.11.1"));
 }
 
 // conformance: raft-wire 28
@@ -386,13 +367,13 @@ fn every_assignment_of_this_library_and_1_11_1_to_three_nodes_works() {
 #[test]
 #[ignore = "needs upstream's libraries: make check-upstream"]
 fn every_assignment_of_this_library_and_1_18_1_to_three_nodes_works() {
-    assert_every_assignment_works(&root("1.18.1"));
+    assert_every_assignment_works(&upstream::root("1.18.1"));
 }
 
 #[test]
 #[ignore = "needs upstream's libraries: make check-upstream"]
 fn five_nodes_of_this_library_and_each_version_change_their_membership() {
-    for root in [Some(root("1.11.1")), Some(root("1.18.1")), newest()].into_iter().flatten() {
+    for root in upstream::roots() {
         assert_five_nodes_work(&root);
     }
 }
@@ -401,8 +382,8 @@ fn five_nodes_of_this_library_and_each_version_change_their_membership() {
 #[test]
 #[ignore = "needs upstream's libraries: make check-upstream"]
 fn every_assignment_of_this_library_and_the_newest_version_to_three_nodes_works() {
-    match newest() {
+    match upstream::newest() {
         Some(root) => assert_every_assignment_works(&root),
-        None => println!("no newer version than {NAMED:?} could be had"),
+        None => println!("no newer version than {:?} could be had", upstream::NAMED),
     }
 }

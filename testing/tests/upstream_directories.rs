@@ -3,46 +3,19 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use dqlite_testing::bed;
 use dqlite_testing::client::Client;
 use dqlite_testing::image::Image;
 use dqlite_testing::process::{Library, NodeOptions, NodeProcess, free_address};
-
-mod support;
+use dqlite_testing::upstream;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Rows written between two openings; past the threshold of a snapshot.
 const ROWS: i64 = 47;
-/// Versions that must be there; a newer one is run, too.
-const VERSIONS: [&str; 2] = ["1.11.1", "1.18.1"];
-
-fn versions(folder: &Path) -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> =
-        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    found.retain(|path| path.join(".complete").exists());
-    found.sort();
-    for version in VERSIONS {
-        assert!(
-            found.iter().any(|path| path.ends_with(version)),
-            "{version} is missing in {}",
-            folder.display()
-        );
-    }
-    found
-}
-
 fn open(node: &NodeProcess) -> Client {
-    let end = Instant::now() + TIMEOUT;
-    loop {
-        let mut client = Client::connect(&node.address, TIMEOUT).unwrap();
-        match client.open("test.db") {
-            Ok(()) => return client,
-            Err(error) => assert!(Instant::now() < end, "{error}"),
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    Client::of_sole_voter(&node.address, "test.db", TIMEOUT).unwrap()
 }
 
 fn image(client: &mut Client) -> Image {
@@ -54,11 +27,10 @@ fn image(client: &mut Client) -> Image {
 #[test]
 #[ignore = "needs upstream's libraries: make check-upstream"]
 fn a_directory_goes_back_and_forth_between_the_libraries() {
-    let upstream = std::env::var("UPSTREAM").expect("UPSTREAM is the folder of tests/upstream/fetch.sh");
     let folder = tempfile::tempdir().unwrap();
-    let ours = support::options(folder.path());
+    let ours = bed::options(folder.path());
     let (mut openings, mut directories, mut pages) = (0, 0, 0);
-    for version in versions(Path::new(&upstream)) {
+    for version in upstream::roots() {
         let theirs = Library::of_root(&version);
         for compress in [true, false] {
             for kill in [false, true] {

@@ -8,9 +8,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use dqlite_testing::bed;
 use dqlite_testing::process::Library;
-
-mod support;
 
 const PROGRAMS: [&str; 6] = ["abi", "recover", "connect", "host", "clock", "databases"];
 /// The last one comes from Debian unstable and may be missing.
@@ -159,7 +158,7 @@ fn run_both(program: &Path, release: &str, ours: &Library, theirs: &Library) -> 
 fn the_c_programs_see_the_same_but_for_what_is_listed() {
     let upstream = std::env::var("UPSTREAM").expect("UPSTREAM is the folder of tests/upstream/fetch.sh");
     let folder = tempfile::tempdir().unwrap();
-    let ours = support::options(folder.path()).library;
+    let ours = bed::options(folder.path()).library;
     let listed = listed();
     let mut wrong = String::new();
     for release in RELEASES {

@@ -6,16 +6,16 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dqlite::types::Role;
+use dqlite_testing::bed;
 use dqlite_testing::client::Client;
 use dqlite_testing::cluster::Cluster;
 use dqlite_testing::image::Image;
 use dqlite_testing::process::{Library, NodeOptions, NodeProcess, compile, free_address};
 use dqlite_testing::stored::Stored;
-
-mod support;
+use dqlite_testing::upstream;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 const TRANSFER_ATTEMPTS: usize = 10;
@@ -24,16 +24,6 @@ const DATABASE: &str = "test.db";
 const LATENCY: &str = "--latency-ms=50";
 /// The log is sent, no snapshot.
 const FEW_SNAPSHOTS: &str = "--snapshot-threshold=1000";
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
-
-/// The unpacked roots of these versions; the last one comes from Debian unstable and may be missing.
-fn roots(versions: &[&str]) -> Vec<PathBuf> {
-    let upstream = std::env::var("UPSTREAM").expect("UPSTREAM is the folder of tests/upstream/fetch.sh");
-    let roots = versions.iter().map(|version| Path::new(&upstream).join(version));
-    let found: Vec<PathBuf> = roots.filter(|root| root.join(".complete").exists()).collect();
-    assert!(found.len() + 1 >= versions.len(), "{found:?}");
-    found
-}
 
 fn source(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests-c").join(name)
@@ -41,15 +31,7 @@ fn source(name: &str) -> PathBuf {
 
 /// A client of a node that is the only voter.
 fn open(node: &NodeProcess) -> Client {
-    let end = Instant::now() + TIMEOUT;
-    loop {
-        let mut client = Client::connect(&node.address, TIMEOUT).unwrap();
-        match client.open("test.db") {
-            Ok(()) => return client,
-            Err(error) => assert!(Instant::now() < end, "{error}"),
-        }
-        std::thread::sleep(LOOK_AGAIN);
-    }
+    Client::of_sole_voter(&node.address, "test.db", TIMEOUT).unwrap()
 }
 
 fn image(client: &mut Client) -> Image {
@@ -61,8 +43,8 @@ fn image(client: &mut Client) -> Image {
 #[ignore = "needs upstream's libraries: make check-upstream"]
 fn this_library_and_upstream_keep_each_other_out_of_a_directory() {
     let folder = tempfile::tempdir().unwrap();
-    let ours = support::options(folder.path());
-    for root in roots(&["1.18.1", "1.18.7"]) {
+    let ours = bed::options(folder.path());
+    for root in upstream::later_roots() {
         let theirs = NodeOptions { library: Library::of_root(&root), ..ours.clone() };
         for (first, second) in [(&ours, &theirs), (&theirs, &ours)] {
             let directory = tempfile::tempdir().unwrap();
@@ -92,10 +74,10 @@ fn this_library_and_upstream_keep_each_other_out_of_a_directory() {
 #[ignore = "needs upstream's libraries: make check-upstream"]
 fn a_directory_that_one_library_recovered_starts_with_the_other() {
     let folder = tempfile::tempdir().unwrap();
-    let ours = support::options(folder.path());
+    let ours = bed::options(folder.path());
     let recover = folder.path().join("recover-directory");
     compile(&source("recover-directory.c"), &ours.library.folders[0], &recover).unwrap();
-    for root in roots(&["1.11.1", "1.18.1", "1.18.7"]) {
+    for root in upstream::roots() {
         let theirs = Library::of_root(&root);
         // Who writes, who recovers, who starts.
         for [writer, recoverer, starter] in [
@@ -245,11 +227,11 @@ struct RecoveryBed<'a> {
 #[ignore = "needs upstream's libraries: make check-upstream"]
 fn a_recovered_log_whose_terms_fall_goes_from_one_library_to_the_other() {
     let folder = tempfile::tempdir().unwrap();
-    let options = support::options(folder.path());
+    let options = bed::options(folder.path());
     let ours = options.library;
     let recover = folder.path().join("recover-directory");
     compile(&source("recover-directory.c"), &ours.folders[0], &recover).unwrap();
-    for root in roots(&["1.11.1", "1.18.1", "1.18.7"]) {
+    for root in upstream::roots() {
         let theirs = Library::of_root(&root);
         for [writer, recoverer, starter, other] in [
             [&ours, &ours, &theirs, &ours],
@@ -270,8 +252,8 @@ fn a_recovered_log_whose_terms_fall_goes_from_one_library_to_the_other() {
 #[ignore = "needs upstream's libraries: make check-upstream"]
 fn every_function_of_upstreams_headers_is_found_at_load() {
     let folder = tempfile::tempdir().unwrap();
-    let library = support::options(folder.path()).library.folders[0].clone();
-    for root in roots(&["1.11.1", "1.18.1", "1.18.7"]) {
+    let library = bed::options(folder.path()).library.folders[0].clone();
+    for root in upstream::roots() {
         let include = root.join("usr/include");
         let path = folder.path().join("addresses.c");
         std::fs::write(&path, "#include <dqlite.h>\n").unwrap();

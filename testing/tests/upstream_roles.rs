@@ -4,15 +4,13 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use dqlite::types::Role;
+use dqlite_testing::bed::Bed;
 use dqlite_testing::cluster::Cluster;
 use dqlite_testing::process::Library;
-use tempfile::TempDir;
-
-mod support;
+use dqlite_testing::upstream;
 
 const LATENCY: &str = "--latency-ms=50";
 const MANAGED: [&str; 3] = [LATENCY, "--role-management", "--voters=3"];
@@ -23,39 +21,16 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// A transfer may be given up after an election timeout, when the machine is busy.
 const TRANSFER_ATTEMPTS: usize = 10;
 
-struct Bed {
-    folder: TempDir,
-    program: PathBuf,
-    ours: Library,
-}
-
-impl Bed {
-    fn new() -> Bed {
-        let folder = tempfile::tempdir().unwrap();
-        let options = support::options(folder.path());
-        Bed { folder, program: options.program, ours: options.library }
+/// A first voter and spares behind it.
+fn with_spares(bed: &Bed, arguments: &[&str], libraries: &[&Library]) -> Cluster {
+    let folder = bed.folder.path().join("nodes");
+    let mut cluster = Cluster::new(&bed.program, &folder, arguments).unwrap();
+    cluster.bootstrap(libraries[0]).unwrap();
+    for (id, library) in (2..).zip(&libraries[1..]) {
+        cluster.join(id, library, Role::Spare).unwrap();
     }
-
-    /// A first voter and spares behind it.
-    fn cluster(&self, arguments: &[&str], libraries: &[&Library]) -> Cluster {
-        let folder = self.folder.path().join("nodes");
-        let mut cluster = Cluster::new(&self.program, &folder, arguments).unwrap();
-        cluster.bootstrap(libraries[0]).unwrap();
-        for (id, library) in (2..).zip(&libraries[1..]) {
-            cluster.join(id, library, Role::Spare).unwrap();
-        }
-        cluster.database(DATABASE).unwrap().exec("CREATE TABLE t(n)", &[]).unwrap();
-        cluster
-    }
-}
-
-/// The unpacked roots; the newest comes from Debian unstable and may be missing.
-fn roots(versions: &[&str]) -> Vec<PathBuf> {
-    let upstream = std::env::var("UPSTREAM").expect("UPSTREAM is the folder of tests/upstream/fetch.sh");
-    let roots = versions.iter().map(|version| Path::new(&upstream).join(version));
-    let found: Vec<PathBuf> = roots.filter(|root| root.join(".complete").exists()).collect();
-    assert!(found.len() + 1 >= versions.len(), "{found:?}");
-    found
+    cluster.database(DATABASE).unwrap().exec("CREATE TABLE t(n)", &[]).unwrap();
+    cluster
 }
 
 /// Waits until exactly these nodes vote.
@@ -89,13 +64,13 @@ fn assert_sound(cluster: &Cluster, nodes: &[u64]) {
 #[test]
 #[ignore = "needs upstream's libraries: make check-upstream"]
 fn a_leader_of_either_library_manages_the_roles_of_both() {
-    for root in roots(&["1.18.1", "1.18.7"]) {
+    for root in upstream::later_roots() {
         let theirs = Library::of_root(&root);
         for leads_ours in [false, true] {
             let bed = Bed::new();
-            let (own, other) = if leads_ours { (&bed.ours, &theirs) } else { (&theirs, &bed.ours) };
+            let (own, other) = if leads_ours { (&bed.library, &theirs) } else { (&theirs, &bed.library) };
             // The other kind's node 3 gets a vote, since somebody must.
-            let mut cluster = bed.cluster(&MANAGED, &[own, own, other]);
+            let mut cluster = with_spares(&bed, &MANAGED, &[own, own, other]);
             wait_voters(&cluster, &[1, 2, 3]);
             assert_eq!(cluster.leader().unwrap(), 1);
             assert_sound(&cluster, &[2, 3]);
@@ -123,13 +98,13 @@ fn a_leader_of_either_library_manages_the_roles_of_both() {
 #[test]
 #[ignore = "needs upstream's libraries: make check-upstream"]
 fn a_leader_that_hands_over_leaves_one_of_the_other_library_in_its_place() {
-    for root in roots(&["1.18.1", "1.18.7"]) {
+    for root in upstream::later_roots() {
         let theirs = Library::of_root(&root);
         for [leads_ours, spare_ours] in [[false, false], [false, true], [true, false], [true, true]] {
             let bed = Bed::new();
-            let of = |is_ours: bool| if is_ours { &bed.ours } else { &theirs };
+            let of = |is_ours: bool| if is_ours { &bed.library } else { &theirs };
             let libraries = [of(leads_ours), of(!leads_ours), of(spare_ours)];
-            let mut cluster = bed.cluster(&HANDS_OVER, &libraries);
+            let mut cluster = with_spares(&bed, &HANDS_OVER, &libraries);
             cluster.assign(2, Role::Voter).unwrap();
             transfer(&cluster, 1);
             let what = format!("{}: leader ours {leads_ours}, spare ours {spare_ours}", root.display());

@@ -4,25 +4,22 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use dqlite_testing::bed;
 use dqlite_testing::process::Library;
 use dqlite_testing::roll::Roll;
-
-mod support;
+use dqlite_testing::upstream;
 
 /// Elections start after 750 ms; a snapshot is taken every 40 entries, so that nodes start from those of the other library.
 const ARGUMENTS: [&str; 3] = ["--latency-ms=50", "--snapshot-threshold=40", "--snapshot-trailing=40"];
 const WRITERS: u64 = 3;
 /// A roll waits for 100 rows before and after each step, and while a killed node is away.
 const ROWS_MIN: u64 = 1600;
-/// Versions that must be there; any other in the folder is the newest.
-const NAMED: [&str; 2] = ["1.11.1", "1.18.1"];
-
 fn assert_rolls_lossless(root: &Path) {
     let folder = tempfile::tempdir().unwrap();
-    let options = support::options(folder.path());
-    let version = root.file_name().unwrap().to_string_lossy().into_owned();
+    let options = bed::options(folder.path());
+    let version = upstream::version_of(root);
     let roll = Roll {
         program: &options.program,
         folder: &folder.path().join("nodes"),
@@ -53,40 +50,26 @@ fn assert_rolls_lossless(root: &Path) {
     assert!((2..=4).contains(&outcome.replaced_by_kill), "{}", outcome.replaced_by_kill);
 }
 
-fn upstream() -> PathBuf {
-    std::env::var_os("UPSTREAM").expect("UPSTREAM is the folder of tests/upstream/fetch.sh").into()
-}
-
-/// The unpacked root of a version that must be there.
-fn root(version: &str) -> PathBuf {
-    let root = upstream().join(version);
-    assert!(root.join(".complete").exists(), "{} is missing", root.display());
-    root
-}
-
 // conformance: c-api 73
 #[test]
 #[ignore = "needs upstream's libraries: make check-upstream"]
 fn a_cluster_of_1_11_1_is_replaced_by_this_library_and_back_without_loss() {
-    assert_rolls_lossless(&root(NAMED[0]));
+    assert_rolls_lossless(&upstream::root("1.11.1"));
 }
 
 // conformance: c-api 73
 #[test]
 #[ignore = "needs upstream's libraries: make check-upstream"]
 fn a_cluster_of_1_18_1_is_replaced_by_this_library_and_back_without_loss() {
-    assert_rolls_lossless(&root(NAMED[1]));
+    assert_rolls_lossless(&upstream::root("1.18.1"));
 }
 
 // conformance: c-api 73
 #[test]
 #[ignore = "needs upstream's libraries: make check-upstream"]
 fn a_cluster_of_the_newest_version_is_replaced_by_this_library_and_back_without_loss() {
-    let mut found: Vec<PathBuf> =
-        std::fs::read_dir(upstream()).unwrap().map(|entry| entry.unwrap().path()).collect();
-    found.retain(|path| path.join(".complete").exists() && !NAMED.iter().any(|name| path.ends_with(name)));
-    match found.into_iter().max() {
+    match upstream::newest() {
         Some(root) => assert_rolls_lossless(&root),
-        None => println!("no newer version than {NAMED:?} could be had"),
+        None => println!("no newer version than {:?} could be had", upstream::NAMED),
     }
 }
