@@ -4,7 +4,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+mod sources;
 
 /// Where openraft and its companion crates may be named.
 const OPENRAFT: &[&str] = &["src/raft/"];
@@ -32,23 +34,8 @@ fn layers() -> Vec<String> {
 }
 
 fn sources() -> Vec<Source> {
-    let mut found = Vec::new();
-    collect(&root().join("src"), &mut found);
-    assert!(found.len() > 20, "only {} source files found", found.len());
-    found
-}
-
-fn collect(folder: &Path, found: &mut Vec<Source>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            collect(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let text = fs::read_to_string(&path).unwrap();
-            let path = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
-            found.push(Source { path, lines: code_of(&text).lines().map(str::to_owned).collect() });
-        }
-    }
+    let lines = |text: &str| code_of(text).lines().map(str::to_owned).collect();
+    sources::sources().into_iter().map(|(path, text)| Source { path, lines: lines(&text) }).collect()
 }
 
 /// The text with line comments and string literals blanked; good enough for code that rustfmt has seen.

@@ -9,3 +9,5 @@ mod lists;
 mod node;
 mod protocol;
 mod source;
+#[path = "../sources/mod.rs"]
+mod sources;

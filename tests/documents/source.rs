@@ -1,31 +1,19 @@
 //! What the source says: its constants, its log messages and the failures it sends.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
-use crate::blocks::{root, text_of};
+use crate::blocks::text_of;
 
 /// The sources of the library without their tests: path and text.
 pub fn sources() -> Vec<(String, String)> {
-    let mut found = Vec::new();
-    collect(&root().join("src"), &mut found);
+    let is_test = |path: &str| path.ends_with("tests.rs") || path.ends_with("/testing.rs");
+    // Tests are the last item of a file.
+    let code = |text: String| text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned();
+    let all = crate::sources::sources().into_iter();
+    let found: Vec<_> =
+        all.filter(|(path, _)| !is_test(path)).map(|(path, text)| (path, code(text))).collect();
     assert!(found.len() > 100, "only {} source files", found.len());
     found
-}
-
-fn collect(folder: &Path, found: &mut Vec<(String, String)>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_str().unwrap();
-        if path.is_dir() {
-            collect(&path, found);
-        } else if name.ends_with(".rs") && !name.ends_with("tests.rs") && name != "testing.rs" {
-            let text = std::fs::read_to_string(&path).unwrap();
-            // Tests are the last item of a file.
-            let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned();
-            found.push((path.strip_prefix(root()).unwrap().display().to_string(), code));
-        }
-    }
 }
 
 /// Level and message of every event, with a place where it is.
