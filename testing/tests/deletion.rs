@@ -159,6 +159,6 @@ fn upstreams_newest_nodes_follow_a_deletion() {
         for id in [3, 2, 1] {
             cluster.stop(id).unwrap();
         }
-        println!("1.18.7: followed a deletion, ours leads: {ours_leads}");
+        println!("{}: followed a deletion, ours leads: {ours_leads}", upstream::version_of(&root));
     }
 }

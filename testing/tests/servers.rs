@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use dqlite_testing::bed;
 use dqlite_testing::loopback::lasting_address;
 use dqlite_testing::process::{Library, compile};
+use dqlite_testing::upstream;
 
 /// Ports of one run of the program: four for each section.
 const PORTS_OF_A_RUN: u16 = 100;
@@ -25,9 +26,6 @@ fn host_and_port() -> [String; 2] {
     let (host, _) = address.rsplit_once(':').unwrap();
     [host.to_owned(), NEXT_PORT.fetch_add(PORTS_OF_A_RUN, Ordering::Relaxed).to_string()]
 }
-
-/// Versions of upstream that have servers.
-const VERSIONS: [&str; 2] = ["1.18.1", "1.18.7"];
 
 /// Sections that upstream lives through and ends the same; the others are listed in `docs/compat.md`.
 const SAME: [&str; 7] =
@@ -73,7 +71,6 @@ fn every_server_function_in_and_out_of_order_does_what_is_written_down() {
 #[test]
 #[ignore = "needs upstream's libraries: make check-upstream"]
 fn upstream_prints_the_same_but_for_the_roles_of_servers_that_join() {
-    let upstream = std::env::var("UPSTREAM").expect("UPSTREAM is the folder of tests/upstream/fetch.sh");
     let folder = tempfile::tempdir().unwrap();
     let ours = bed::options(folder.path()).library;
     let program = folder.path().join("server");
@@ -81,12 +78,13 @@ fn upstream_prints_the_same_but_for_the_roles_of_servers_that_join() {
     let expected = seen(&ours, &program, &SAME);
     assert!(!expected.contains(" spare"), "{expected}");
 
-    for version in VERSIONS {
-        let theirs = Library::of_root(&Path::new(&upstream).join(version));
+    // The versions that have servers.
+    for root in upstream::later_roots() {
+        let (version, theirs) = (upstream::version_of(&root), Library::of_root(&root));
         let seen = seen(&theirs, &program, &SAME);
 
         assert!(seen.contains(" spare"), "{version}: who joins stays a spare\n{seen}");
-        assert_same(&seen.replace(" spare", " voter"), &expected, version);
+        assert_same(&seen.replace(" spare", " voter"), &expected, &version);
     }
 }
 
@@ -133,13 +131,13 @@ fn roles(work: &Path, server: &str) -> Vec<String> {
 #[test]
 #[ignore = "needs upstream's libraries: make check-upstream"]
 fn servers_of_both_libraries_make_one_cluster_whoever_founds_it() {
-    let upstream = std::env::var("UPSTREAM").expect("UPSTREAM is the folder of tests/upstream/fetch.sh");
     let folder = tempfile::tempdir().unwrap();
     let ours = bed::options(folder.path()).library;
     let program = folder.path().join("server");
     compile(&source("server.c"), &ours.folders[0], &program).unwrap();
-    for version in VERSIONS {
-        let theirs = Library::of_root(&Path::new(&upstream).join(version));
+    // The versions that have servers.
+    for root in upstream::later_roots() {
+        let (version, theirs) = (upstream::version_of(&root), Library::of_root(&root));
         for libraries in [[&theirs, &ours, &theirs], [&ours, &theirs, &ours]] {
             let what = format!("{version}, founder {:?}", libraries[0].folders[0]);
             let work = tempfile::tempdir().unwrap();
