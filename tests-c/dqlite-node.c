@@ -2,7 +2,8 @@
  * One node, over the public interface alone. Runs with any libdqlite.so.0: what upstream's 1.11.1 lacks is looked up at run time.
  * Prints "ready" when clients can connect. SIGTERM and SIGINT stop it cleanly; with --stop-on-eof the end of standard input does too;
  * with --handover another node takes its leadership, and if need be its vote, before it stops. With --no-delay it connects to others
- * by a function of its own, as hosts in Go do, whose TCP connections send small messages at once.
+ * by a function of its own, as hosts in Go do, whose TCP connections send small messages at once. With --single-thread it puts SQLite
+ * into single-thread mode first, as go-dqlite does.
  */
 #define _GNU_SOURCE
 #include <dqlite.h>
@@ -43,6 +44,7 @@ struct options {
     int stop_on_eof;
     int handover;
     int no_delay;
+    int single_thread;
 };
 
 enum {
@@ -63,7 +65,8 @@ enum {
     OPTION_DISK_MODE,
     OPTION_STOP_ON_EOF,
     OPTION_HANDOVER,
-    OPTION_NO_DELAY
+    OPTION_NO_DELAY,
+    OPTION_SINGLE_THREAD
 };
 
 static const struct option option_names[] = {
@@ -85,6 +88,7 @@ static const struct option option_names[] = {
     {"stop-on-eof", no_argument, NULL, OPTION_STOP_ON_EOF},
     {"handover", no_argument, NULL, OPTION_HANDOVER},
     {"no-delay", no_argument, NULL, OPTION_NO_DELAY},
+    {"single-thread", no_argument, NULL, OPTION_SINGLE_THREAD},
     {NULL, 0, NULL, 0}};
 
 static void usage(void)
@@ -92,7 +96,7 @@ static void usage(void)
     fprintf(stderr, "usage: dqlite-node --data-dir DIR [--id N] [--address A] [--bind A] [--snapshot-threshold N]\n"
                     "  [--snapshot-trailing N] [--latency-ms N] [--busy-timeout MS] [--role-management] [--voters N]\n"
                     "  [--standbys N] [--failure-domain N] [--no-auto-recovery] [--no-compression] [--disk-mode] [--stop-on-eof]\n"
-                    "  [--handover] [--no-delay]\n");
+                    "  [--handover] [--no-delay] [--single-thread]\n");
     exit(2);
 }
 
@@ -140,6 +144,7 @@ static void set_option(struct options *options, int option)
     case OPTION_STOP_ON_EOF: options->stop_on_eof = 1; break;
     case OPTION_HANDOVER: options->handover = 1; break;
     case OPTION_NO_DELAY: options->no_delay = 1; break;
+    case OPTION_SINGLE_THREAD: options->single_thread = 1; break;
     default: usage();
     }
 }
@@ -212,6 +217,20 @@ static int call_plain(const char *name, dqlite_node *node)
 
     *(void **)&call = function(name);
     return call(node);
+}
+
+/* As sqlite3.h numbers it. */
+#define CONFIG_SINGLE_THREAD 1
+
+static void use_single_thread_mode(void)
+{
+    int (*config)(int, ...);
+
+    *(void **)&config = function("sqlite3_config");
+    if (config(CONFIG_SINGLE_THREAD) != 0) {
+        fprintf(stderr, "dqlite-node: SQLite does not go into single-thread mode\n");
+        exit(1);
+    }
 }
 
 static void check(dqlite_node *node, const char *what, int code)
@@ -338,6 +357,9 @@ int main(int argc, char *argv[])
         return 1;
     }
 
+    if (options.single_thread) {
+        use_single_thread_mode();
+    }
     code = dqlite_node_create(options.id, options.address, options.data_dir, &node);
     if (code != 0) {
         fprintf(stderr, "dqlite-node: create: code %d: %s\n", code, node == NULL ? "" : dqlite_node_errmsg(node));

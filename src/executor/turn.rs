@@ -21,6 +21,24 @@ pub struct Turn {
 struct State {
     held: bool,
     waiting: VecDeque<oneshot::Sender<TurnGuard>>,
+    /// Length from which on those who gave up are looked for: twice what was left the last time, so that a waiter costs the
+    /// same however many there are.
+    sweep_at: usize,
+}
+
+/// Fewer waiters are never swept.
+const SWEEP_MIN: usize = 32;
+
+impl State {
+    fn wait(&mut self) -> oneshot::Receiver<TurnGuard> {
+        if self.waiting.len() >= self.sweep_at.max(SWEEP_MIN) {
+            self.waiting.retain(|waiter| !waiter.is_closed());
+            self.sweep_at = self.waiting.len() * 2;
+        }
+        let (sender, receiver) = oneshot::channel();
+        self.waiting.push_back(sender);
+        receiver
+    }
 }
 
 /// Holding the turn; gives it to the next in line when dropped.
@@ -52,10 +70,7 @@ impl Turn {
                 state.held = true;
                 return Ok(TurnGuard { turn: Some(Arc::clone(self)) });
             }
-            let (sender, receiver) = oneshot::channel();
-            state.waiting.retain(|waiter| !waiter.is_closed());
-            state.waiting.push_back(sender);
-            receiver
+            state.wait()
         };
         let mut held = self.held_by_client.subscribe();
         let mut left = busy_timeout;
@@ -155,6 +170,19 @@ mod tests {
         assert_eq!(start.elapsed().as_millis() / 10, 70);
         drop(first);
         assert!(turn.acquire(Duration::ZERO).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiters_that_gave_up_are_not_kept_for_ever() {
+        let turn = Turn::new();
+        let first = turn.acquire(Duration::ZERO).await.unwrap();
+        first.set_held_by_client(true);
+
+        for _ in 0..100 * SWEEP_MIN {
+            assert_eq!(turn.acquire(Duration::ZERO).await.unwrap_err(), TurnBusy);
+        }
+
+        assert!(turn.state.lock().unwrap().waiting.len() <= SWEEP_MIN);
     }
 
     #[tokio::test(start_paused = true)]

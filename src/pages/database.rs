@@ -279,7 +279,8 @@ impl Database {
         if token.epoch != state.epoch {
             return false;
         }
-        let found = state.pending.iter_mut().find(|pending| pending.root.version() == version);
+        // The newest is asked for, as a rule.
+        let found = state.pending.iter_mut().rev().find(|pending| pending.root.version() == version);
         found.map(|pending| pending.token = Some(token)).is_some()
     }
 
@@ -296,7 +297,7 @@ impl Database {
         let outcome = if state.removed || pin_epoch != state.epoch {
             Err(Err(Discarded { appended: Appended::Maybe }))
         } else {
-            match state.pending.iter_mut().find(|pending| pending.root.version() == version) {
+            match state.pending.iter_mut().rev().find(|pending| pending.root.version() == version) {
                 Some(pending) if !fault::is_planted(Fault::ReplyBeforeApply) => {
                     let (sender, receiver) = oneshot::channel();
                     pending.waiters.push(sender);

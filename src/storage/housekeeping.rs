@@ -12,7 +12,8 @@ use crate::types::tasks::BlockingPool;
 
 use super::directory::Directory;
 use super::error::StorageError;
-use super::log_segments::{OpenSegment, Zeros, close, make_open, remove_before, remove_old_snapshots};
+use super::log_segments::{remove_before, remove_old_snapshots};
+use super::open_segment::{OpenSegment, Zeros, close, make_open};
 
 /// Called once when a job is done or has failed.
 type Done = Box<dyn FnOnce(Result<(), StorageError>) + Send>;

@@ -16,8 +16,10 @@ use crate::types::{Entry, LogIndex, NodeId, Term};
 use super::directory::{Directory, DirectoryLock};
 use super::disk::OpenMode;
 use super::error::StorageError;
-use super::log_segments::{Batch, LogSegments, failed, remove_old_snapshots};
+use super::log_segments::{LogSegments, remove_old_snapshots};
 use super::metadata::Metadata;
+use super::open_segment::Batch;
+use super::operations::failed;
 use super::segment::BATCH_ENTRIES_MAX;
 
 /// How long a failed request waits before it is tried again.

@@ -10,12 +10,15 @@ pub mod load;
 pub mod log;
 mod log_segments;
 pub mod metadata;
+mod open_segment;
+mod operations;
 pub mod recover;
 pub mod scratch;
 pub mod segment;
 pub mod segment_content;
 pub mod snapshot;
 pub mod snapshot_meta;
+mod truncation;
 
 #[cfg(test)]
 mod payload_tests;

@@ -11,7 +11,7 @@ use lz4_flex::frame::{BlockMode, BlockSize, FrameDecoder, FrameEncoder, FrameInf
 use super::directory::Directory;
 use super::disk::{DiskFile, OpenMode};
 use super::error::StorageError;
-use super::log_segments::{exists, failed, make_file, remove_if_there, rename, sync_directory};
+use super::operations::{exists, failed, make_file, remove_if_there, rename, sync_directory};
 use super::snapshot_meta::{SnapshotFile, SnapshotMeta};
 use crate::types::config::WRITTEN_OUT_AT_ONCE_BYTES;
 

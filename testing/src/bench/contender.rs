@@ -32,27 +32,18 @@ impl Contender {
         Contender { name: format!("upstream {version}"), library: Library::of_root(root), arguments }
     }
 
-    /// A cluster of voters, with an empty database.
+    /// A cluster of voters, with an empty database; `more` arguments for its nodes.
     ///
     /// # Errors
     /// It does not start.
-    pub fn cluster(&self, program: &Path, work: &Path, nodes: usize) -> Result<Cluster, Failure> {
-        self.cluster_with(program, work, nodes, &[])
-    }
-
-    /// The same with more arguments of the nodes.
-    ///
-    /// # Errors
-    /// It does not start.
-    pub fn cluster_with(
+    pub fn cluster(
         &self,
         program: &Path,
         work: &Path,
         nodes: usize,
-        more: &[&str],
+        more: &[String],
     ) -> Result<Cluster, Failure> {
-        let arguments: Vec<&str> =
-            self.arguments.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        let arguments: Vec<&str> = self.arguments.iter().chain(more).map(String::as_str).collect();
         Ok(Cluster::of_voters(program, work, &arguments, &vec![self.library.clone(); nodes])?)
     }
 }

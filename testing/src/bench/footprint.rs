@@ -14,11 +14,10 @@ const DATABASE: &str = "large.db";
 /// Bytes of a row, which fills a page.
 const ROW_BYTES: u64 = 4000;
 const ROWS_AT_ONCE: u64 = 500;
-/// Updates that bring the snapshot that is due.
+/// Updates at the least: they bring the snapshot that is due.
 const UPDATES: usize = 1100;
 /// Longest wait for what is done in the background.
 const PATIENCE: Duration = Duration::from_secs(600);
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// The node that joins late.
 const NEW_ID: u64 = FIRST_ID + 1;
 
@@ -30,14 +29,17 @@ pub(super) fn measure(
     settings: &Settings,
     results: &mut Results,
 ) -> Result<(), Failure> {
-    let mut cluster = contender.cluster(program, work, 1)?;
-    let size = fill(&cluster, settings.large_mib)?;
+    let mut cluster = contender.cluster(program, work, 1, &settings.node_arguments)?;
+    let (size, updates_us) = fill(&cluster, settings.large_mib)?;
     let mib = settings.large_mib;
     let mut add =
         |name: &str, value: f64| results.add(&contender.name, 1, &format!("{mib} MiB: {name}"), value);
     let process = |cluster: &Cluster, id| {
         cluster.process(id).map_or(Ok(Process::default()), |node| Process::read(node.id()))
     };
+    // A lone client while the snapshot is written.
+    add("update until there is a snapshot: p50 us", updates_us[updates_us.len() / 2]);
+    add("update until there is a snapshot: longest us", updates_us[updates_us.len() - 1]);
     let filled = process(&cluster, FIRST_ID)?;
     add("memory / database", filled.resident_bytes as f64 / size);
     add("most memory so far / database", filled.peak_bytes as f64 / size);
@@ -61,8 +63,9 @@ pub(super) fn measure(
     Ok(())
 }
 
-/// Writes the database and waits for the snapshot; its size in bytes.
-fn fill(cluster: &Cluster, mib: u64) -> Result<f64, Failure> {
+/// Writes the database, and goes on until there is a snapshot: its size in bytes, and what the updates until then took in
+/// microseconds, sorted.
+fn fill(cluster: &Cluster, mib: u64) -> Result<(f64, Vec<f64>), Failure> {
     let mut client = cluster.database(DATABASE)?;
     client.exec("CREATE TABLE t(id INTEGER PRIMARY KEY, b BLOB)", &[])?;
     let rows = format!(
@@ -72,17 +75,19 @@ fn fill(cluster: &Cluster, mib: u64) -> Result<f64, Failure> {
     for _ in 0..(mib << 20) / 4096 / ROWS_AT_ONCE {
         client.exec(&rows, &[])?;
     }
-    for _ in 0..UPDATES {
-        client.exec("UPDATE t SET b = randomblob(10) WHERE id = 1", &[])?;
-    }
     let end = Instant::now() + PATIENCE;
-    while !has_snapshot(cluster.directory(FIRST_ID)?)? {
-        if Instant::now() > end {
+    let mut updates_us = Vec::new();
+    while updates_us.len() < UPDATES || !has_snapshot(cluster.directory(FIRST_ID)?)? {
+        let begin = Instant::now();
+        if begin > end {
             return Err("no snapshot was taken".into());
         }
-        std::thread::sleep(LOOK_AGAIN);
+        client.exec("UPDATE t SET b = randomblob(10) WHERE id = 1", &[])?;
+        updates_us.push(begin.elapsed().as_secs_f64() * 1e6);
     }
-    Ok(client.number("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")? as f64)
+    updates_us.sort_by(f64::total_cmp);
+    let size = client.number("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")?;
+    Ok((size as f64, updates_us))
 }
 
 fn has_snapshot(directory: &Path) -> Result<bool, Failure> {

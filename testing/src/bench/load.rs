@@ -225,6 +225,7 @@ impl Bench<'_> {
             self.add(&format!("{name}: {text} us"), outcome.quantile_us(share));
         }
         self.add(&format!("{name}: p99.9 / p50"), outcome.quantile_us(0.999) / outcome.quantile_us(0.5));
+        self.add(&format!("{name}: longest / p50"), outcome.max_us() / outcome.quantile_us(0.5));
         Ok(())
     }
 

@@ -5,6 +5,7 @@ pub mod contender;
 pub mod floor;
 mod footprint;
 mod load;
+mod mute;
 pub mod report;
 pub mod results;
 
@@ -28,6 +29,8 @@ pub struct Settings {
     pub nodes: Vec<usize>,
     /// Only measurements whose name holds this.
     pub only: Option<String>,
+    /// Arguments of all nodes beside each contender's own.
+    pub node_arguments: Vec<String>,
     /// Size of the large database in MiB; none is made if it is 0.
     pub large_mib: u64,
 }
@@ -52,7 +55,7 @@ pub fn measure(
     results: &mut Results,
 ) -> Result<(), Failure> {
     for nodes in &settings.nodes {
-        let cluster = contender.cluster(program, work, *nodes)?;
+        let cluster = contender.cluster(program, work, *nodes, &settings.node_arguments)?;
         load::measure(&cluster, contender, *nodes, settings, results)?;
     }
     if settings.large_mib > 0 {

@@ -8,7 +8,7 @@ use dqlite_testing::bench::results::Results;
 use dqlite_testing::bench::{self, Failure, Settings, measure, report};
 
 const USAGE: &str = "usage: bench PROGRAM OUTPUT_FOLDER NAME=LIBRARY_FOLDER... [--upstream FOLDER] [--rounds N] [--seconds S]
-    [--nodes N,N...] [--only TEXT] [--large MIB] [--large-rounds N] [--floor PROGRAM]
+    [--nodes N,N...] [--only TEXT] [--large MIB] [--large-rounds N] [--floor PROGRAM] [--node-argument TEXT]...
 The first library is compared with the others. --upstream takes all versions that tests/upstream/fetch.sh unpacked.";
 
 struct Arguments {
@@ -68,6 +68,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, Failure> 
             warm_up: Duration::from_millis(300),
             nodes: vec![1, 3],
             only: None,
+            node_arguments: Vec::new(),
             large_mib: 0,
         },
     };
@@ -83,6 +84,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, Failure> 
             "--seconds" => arguments.settings.time = Duration::from_secs_f64(value.parse()?),
             "--nodes" => arguments.settings.nodes = numbers(&value)?,
             "--only" => arguments.settings.only = Some(value),
+            "--node-argument" => arguments.settings.node_arguments.push(value),
             "--large-rounds" => arguments.large_rounds = value.parse()?,
             "--floor" => arguments.floor = Some(value.into()),
             "--large" => arguments.settings.large_mib = value.parse()?,
