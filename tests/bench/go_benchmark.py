@@ -26,6 +26,9 @@ WORKLOADS = {"kvwrite": "inserts of 1 KiB", "kvreadwrite": "half reads, half ins
 # Value of GO_DQLITE_MULTITHREAD: without, go-dqlite puts SQLite into single-thread mode.
 MODES = {"single": ("0", "single-thread"), "multi": ("1", "multi-thread")}
 WORKS = {"exec": "inserts", "query": "reads"}
+# A file of results: counts and names, then a line for each operation, then the errors. One of them is no failure.
+HEADER_LINES = 6
+CUT = "context deadline exceeded"
 WARM_UP_NS = 1_000_000_000
 # Longest wait for the cluster, and for the end of a run after its time.
 START_SECONDS = 90
@@ -76,17 +79,17 @@ def run(program, library, work, mode, workload, workers, seconds):
 
 def read(folder, complete, seconds):
     """What the files say of the time from the warm-up, and from when all nodes had votes, to the end: that time in seconds, latencies in ms
-    by the kind of work, and how many operations failed in the whole run."""
+    by the kind of work, and how many operations failed in the whole run, those that its end cut not counted."""
     found = {work: [] for work in WORKS}
     failed = 0
     for file in folder.iterdir():
         work = file.name.split("-")[1]
         lines = file.read_text().splitlines()
-        failed += next(int(line.split()[1]) for line in lines if line.startswith("n_err "))
-        for line in itertools.takewhile(lambda line: line != "errors", lines[6:]):
-            if line:
-                start, latency = line.split()
-                found[work].append((int(start), float(latency)))
+        errors = lines.index("errors")
+        failed += sum(1 for line in lines[errors + 1:] if line and not line.endswith(CUT))
+        for line in filter(None, lines[HEADER_LINES:errors]):
+            start, latency = line.split()
+            found[work].append((int(start), float(latency)))
     starts = [start for samples in found.values() for start, _ in samples]
     if not starts:
         return float(seconds), found, failed
@@ -108,12 +111,12 @@ def record(results, contender, name, workload, measured):
         results.add(f"{name}: {text} per second", contender, len(latencies) / seconds)
         for share, word in ((0.5, "p50"), (0.99, "p99")):
             results.add(f"{name}: {text}, {word} us", contender, quantile(latencies, share) * 1000)
-    results.add(f"{name}: failed", contender, failed)
+    results.add(f"{name}: failed in a run", contender, failed)
 
 
 def page(results, arguments):
     def ratio(measurement, medians):
-        return "-" if measurement.endswith("failed") else ratio_to_best(measurement, medians)
+        return "-" if measurement.endswith("failed in a run") else ratio_to_best(measurement, medians)
     return (
         f"dqlite-benchmark of go-dqlite {VERSION}, {NODES} nodes, {arguments.rounds} rounds of {arguments.seconds} s, the first second left out; "
         "medians (lowest..highest). The client is in the leader's process. It does not try again what fails.\n\n"

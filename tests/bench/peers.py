@@ -65,7 +65,8 @@ class Dqlite:
         for number, address in enumerate(addresses, 1):
             folder = processes.folder / str(number)
             folder.mkdir()
-            command = [*self.library.prefix, self.program, "--id", number, "--address", address, "--data-dir", folder, "--no-delay", "--busy-timeout", 5000]
+            settings = ["--id", number, "--address", address, "--data-dir", folder, "--no-delay", "--busy-timeout", 5000]
+            command = [*self.library.prefix, self.program, *settings]
             process = processes.start(command, f"{number}.log", self.library.environment)
             processes.wait_for(process, f"{number}.log", "ready", START_SECONDS)
         return addresses
