@@ -1,4 +1,4 @@
-# Targets: all demo check check-upstream check-clients bench failover rolls fuzz install uninstall, and the parts of check: deps fmt-check lint licences doc test. See README.md.
+# Targets: all demo check check-upstream check-clients bench bench-go bench-peers failover rolls fuzz install uninstall, and the parts of check: deps fmt-check lint licences doc test. See README.md.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -47,6 +47,21 @@ bench: target/dqlite-node
 	$(CARGO) run --quiet --release --package dqlite-testing --bin bench -- target/dqlite-node target/bench "this library=$(FOLDER)" \
 	    --upstream $(UPSTREAM) --floor target/floor --rounds $(BENCH_ROUNDS) --large $(BENCH_LARGE) --large-rounds $(BENCH_LARGE_ROUNDS) $(BENCH_OPTIONS)
 	scripts/plot-bench target/bench/bench.csv target/bench/inserts.png
+
+# A second, independent client: go-dqlite's own dqlite-benchmark, three nodes, this library and upstream's that go-dqlite v3 takes. Needs Go.
+# GO_OPTIONS, for example: --mode single --workload kvwrite --workers 16.
+.PHONY: bench-go bench-peers
+BENCH_PEER_ROUNDS ?= 3
+GO_OPTIONS ?=
+bench-go: all
+	tests/upstream/fetch.sh $(UPSTREAM) trixie
+	tests/upstream/fetch.sh $(UPSTREAM) sid || echo "Debian unstable's libdqlite0 could not be had: its version is not measured."
+	tests/bench/go_benchmark.py target/bench include $(FOLDER) --upstream $(UPSTREAM) --rounds $(BENCH_PEER_ROUNDS) $(GO_OPTIONS)
+
+# The same inserts beside rqlite and etcd, which are built from the Go module proxy. Needs Go. PEERS_OPTIONS, for example: --nodes 3 --clients 64.
+PEERS_OPTIONS ?=
+bench-peers: target/dqlite-node
+	tests/bench/peers.py target/bench target/dqlite-node $(FOLDER) --rounds $(BENCH_PEER_ROUNDS) $(PEERS_OPTIONS)
 
 # Time without writes when the leader of three nodes is killed, KILLS times for each library, and rows lost (there must be none).
 KILLS ?= 20
