@@ -8,9 +8,11 @@ use std::ptr;
 use std::sync::Arc;
 
 use dqlite::executor::sqlite::{Connection, Step, Value, empty_page};
-use dqlite::pages::{PageSpace, PageStore};
+use dqlite::pages::{Database, PageSpace, PageStore};
+use dqlite::state_machine::command;
+use dqlite::state_machine::databases::Databases;
 use dqlite::storage::scratch::UnnamedFiles;
-use dqlite::types::ProposalToken;
+use dqlite::types::{Entry, EntryData, EntryKind, LogIndex, PageNumber, ProposalRange, ProposalToken, Term};
 use dqlite::vfs::{Vfs, VfsOptions};
 use libsqlite3_sys as sqlite;
 
@@ -171,11 +173,46 @@ struct Counts {
     failed: u64,
     commits: u64,
     discards: u64,
+    merged: u64,
+}
+
+/// What is to be an entry.
+struct Proposal {
+    range: ProposalRange,
+    data: EntryData,
+    merges: bool,
+}
+
+/// Neighbours that may share an entry do so at random.
+fn merged_at_random(random: &mut Random, proposals: Vec<Proposal>) -> Vec<Proposal> {
+    let mut out: Vec<Proposal> = Vec::new();
+    for next in proposals {
+        match out.last_mut() {
+            Some(last) if last.merges && next.merges && random.below(3) > 0 => {
+                last.data = command::merge_frames([&last.data, &next.data].into_iter()).unwrap();
+                last.range.last = next.range.last;
+            }
+            _ => out.push(next),
+        }
+    }
+    out
+}
+
+/// The pages of the node that executed and of the one that got the entries are the same.
+fn assert_same_pages(database: &Database, followed: &PageStore, what: &str) {
+    let ours = database.committed().root;
+    let Some(theirs) = followed.get(b"test").map(|database| database.committed().root) else {
+        return assert_eq!(ours.page_count(), 1, "{what}");
+    };
+    assert_eq!(ours.page_count(), theirs.page_count(), "{what}");
+    for number in (1..=ours.page_count()).map(PageNumber) {
+        assert!(ours.get(number) == theirs.get(number), "page {} of {what}", number.0);
+    }
 }
 
 fn run(seed: u64, space: PageSpace, counts: &mut Counts) {
     let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) + 1);
-    let store = PageStore::in_space(space);
+    let store = PageStore::in_space(space.clone());
     let database = store.open(b"test", &empty_page()).unwrap();
     let vfs =
         Vfs::register(Arc::clone(&store), VfsOptions::default(), Box::new(|text| panic!("{text}"))).unwrap();
@@ -183,7 +220,10 @@ fn run(seed: u64, space: PageSpace, counts: &mut Counts) {
     let reader = Connection::open(&vfs, b"test").unwrap();
     let mut reference = Reference::open();
     let mut applied = reference.copy();
-    let mut tokens = Vec::new();
+    let mut proposals = Vec::new();
+    // Another node, which gets the entries.
+    let followed = PageStore::in_space(space.clone());
+    let follower = Databases::new(Arc::clone(&followed), empty_page());
     let (mut sequence, mut active) = (0, 0);
     let vacuum_mode = format!("pragma auto_vacuum={}", random.below(3));
     let first = "create table t0(a integer primary key,b blob,c text unique)";
@@ -215,7 +255,8 @@ fn run(seed: u64, space: PageSpace, counts: &mut Counts) {
                 sequence += 1;
                 let token = ProposalToken { epoch: store.epoch(), sequence };
                 assert!(database.assign(commit.version, token));
-                tokens.push(token);
+                let data = command::encode_frames(b"test", &commit.pages);
+                proposals.push(Proposal { range: ProposalRange::of(token), data, merges: !commit.shrinks });
             }
         }
         if random.below(4) == 0 {
@@ -225,9 +266,14 @@ fn run(seed: u64, space: PageSpace, counts: &mut Counts) {
             assert_eq!(read, dump(|sql| applied.query(sql)), "reader, seed {seed} step {step} {sql}");
         }
         if reference.autocommit() && random.below(6) == 0 {
-            for token in tokens.drain(..) {
-                assert!(database.apply_own(token), "seed {seed} step {step}");
+            for Proposal { range, data, .. } in merged_at_random(&mut random, std::mem::take(&mut proposals))
+            {
+                assert!(database.apply_own(range), "seed {seed} step {step}");
+                counts.merged += range.last - range.first;
+                let entry = Entry { kind: EntryKind::Command, data, ..Entry::barrier(Term(1)) };
+                follower.apply(LogIndex(range.last), &entry).unwrap();
             }
+            assert_same_pages(&database, &followed, &format!("seed {seed} step {step}"));
             counts.commits += 1;
             applied = reference.copy();
             assert_eq!(query(&reader, "pragma integrity_check"), ["ok"], "seed {seed} step {step}");
@@ -237,8 +283,8 @@ fn run(seed: u64, space: PageSpace, counts: &mut Counts) {
             if !reference.autocommit() {
                 writers[active].execute(b"rollback").unwrap();
             }
-            counts.discards += u64::from(!tokens.is_empty());
-            tokens.clear();
+            counts.discards += u64::from(!proposals.is_empty());
+            proposals.clear();
             store.end_epoch(None);
             writers = [writer(&vfs), writer(&vfs)];
             reference = applied.copy();
@@ -254,10 +300,10 @@ fn random_sql_does_what_a_stock_sqlite_does() {
         run(seed, PageSpace::memory(), &mut counts);
     }
     println!(
-        "statements {} failed {} applies {} discards {}",
-        counts.statements, counts.failed, counts.commits, counts.discards
+        "statements {} failed {} applies {} discards {} merged {}",
+        counts.statements, counts.failed, counts.commits, counts.discards, counts.merged
     );
-    assert_ne!(counts.discards, 0);
+    assert!(counts.discards > 0 && counts.merged > 0);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::time::Instant;
 use crate::pages::Database;
 use crate::protocol::request::Value;
 use crate::protocol::rows::ColumnValue;
+use crate::raft::Proposed;
 use crate::state_machine::command;
 use crate::types::config::SQL_SHORT_TEXT_BYTES;
 use crate::types::tasks::Expected;
@@ -266,8 +267,10 @@ impl Session {
             request.first_written.get_or_insert(commit.version);
             // Refused: the epoch is over, and the wait for the version says so.
             let database = Arc::clone(&open.database);
-            let _ =
-                executor.engine.propose(request.epoch, data, |token| database.assign(commit.version, token));
+            let proposal = Proposed { data, merges: !commit.shrinks };
+            let _ = executor
+                .engine
+                .propose(request.epoch, proposal, |token| database.assign(commit.version, token));
         }
         open.view.drop_deletion_permit();
         if let Some(seen) = open.view.saw()

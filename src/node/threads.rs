@@ -278,7 +278,7 @@ mod tests {
 
         let (answers, answer) = channel();
         let data = EntryData::from_bytes(bytes::Bytes::from_static(&[0; 8]));
-        let entry = Entry { term: Term(1), kind: EntryKind::Barrier, data, token: None };
+        let entry = Entry { term: Term(1), kind: EntryKind::Barrier, data, proposals: None };
         let done = Box::new(move |result| answers.send(result).unwrap());
         sender.send(LogRequest::Append { first_index: LogIndex(7), entries: vec![entry], done });
 

@@ -14,7 +14,7 @@ use super::page::PageRef;
 use super::store::PageStore;
 use super::tree::{Root, WeakRoot};
 use crate::types::config::PAGE_SIZE;
-use crate::types::{PageNumber, ProposalToken};
+use crate::types::{PageNumber, ProposalRange, ProposalToken};
 
 /// Distance of the version after a discarded head: far from every number a SQLite cache may count up to.
 const DISCARD_VERSION_GAP: u32 = 1000;
@@ -42,6 +42,8 @@ pub struct Commit {
     pub pages: Vec<(PageNumber, PageRef)>,
     /// Size in pages afterwards.
     pub page_count: u32,
+    /// The database is smaller than before, or deleted: pages that come back later are not in any transaction.
+    pub shrinks: bool,
     /// The version itself.
     pub root: Root,
     /// Where it happened.
@@ -241,10 +243,11 @@ impl Database {
         {
             changed.remove(&1);
         }
-        let page_count = match (changed.contains_key(&1), &page_one_written) {
-            (true, Some(page)) => page.with(header::page_count)?.max(1),
+        let header_count = match (changed.contains_key(&1), &page_one_written) {
+            (true, Some(page)) => page.with(header::page_count)?,
             _ => base.page_count(),
         };
+        let (page_count, shrinks) = (header_count.max(1), header_count < base.page_count());
         changed.retain(|number, page| {
             *number <= page_count && base.get(PageNumber(*number)).is_none_or(|old| old != page)
         });
@@ -269,7 +272,7 @@ impl Database {
             waiters: Vec::new(),
         });
         state.apply_empty_commits();
-        Ok(Commit { version, epoch: pin.epoch, pages, page_count, root, database: Arc::clone(self) })
+        Ok(Commit { version, epoch: pin.epoch, pages, page_count, shrinks, root, database: Arc::clone(self) })
     }
 
     /// Names the proposal of a pending version. To be called under the lock of the proposals' queue, before it can end
@@ -315,17 +318,24 @@ impl Database {
         }
     }
 
-    /// Applies an own entry: true if it is the oldest pending proposal of this epoch, which then is `committed`.
-    /// Otherwise nothing happens and the entry's pages are to be applied by `apply_pages`.
-    pub fn apply_own(&self, token: ProposalToken) -> bool {
+    /// Applies an own entry: true if it holds the oldest pending proposals of this epoch, the last of which then is
+    /// `committed`. Otherwise nothing happens and the entry's pages are to be applied by `apply_pages`.
+    pub fn apply_own(&self, proposals: ProposalRange) -> bool {
         let mut state = self.lock();
-        let is_oldest = token.epoch == state.epoch
-            && state.pending.front().is_some_and(|pending| pending.token == Some(token));
-        if is_oldest {
-            state.oldest_becomes_committed();
+        let count = usize::try_from(proposals.last - proposals.first + 1).unwrap_or(usize::MAX);
+        let oldest = state.pending.iter().filter(|pending| pending.pages > 0).map(|pending| pending.token);
+        let expected = (proposals.first..=proposals.last)
+            .map(|sequence| Some(ProposalToken { epoch: proposals.epoch, sequence }));
+        let are_oldest = proposals.epoch == state.epoch && oldest.take(count).eq(expected);
+        if are_oldest {
+            for _ in 0..count {
+                // Between two of them there may be commits without pages.
+                state.apply_empty_commits();
+                state.oldest_becomes_committed();
+            }
             state.apply_empty_commits();
         }
-        is_oldest
+        are_oldest
     }
 
     /// Lays the pages of an entry over `committed`, which is the head, too, afterwards: a head with pending proposals

@@ -29,6 +29,50 @@ fn token(epoch: u64, sequence: u64) -> ProposalToken {
     ProposalToken { epoch, sequence }
 }
 
+fn one(epoch: u64, sequence: u64) -> ProposalRange {
+    ProposalRange::of(token(epoch, sequence))
+}
+
+#[tokio::test]
+async fn an_entry_of_several_proposals_applies_all_or_none_of_them() {
+    let (store, database) = opened();
+    let first = write(&database, &[(1, page(2, 1)), (2, page(0, 2))]);
+    let empty = write(&database, &[]);
+    let second = write(&database, &[(2, page(0, 3))]);
+    let third = write(&database, &[(2, page(0, 4))]);
+    for (commit, sequence) in [(&first, 4), (&second, 5), (&third, 6)] {
+        assert!(database.assign(commit.version, token(store.epoch(), sequence)));
+    }
+    let versions = [first.version, empty.version, second.version, third.version];
+    let mut waits = versions.map(|version| Box::pin(database.when_applied(store.epoch(), version)));
+    let range = |first, last| ProposalRange { epoch: store.epoch(), first, last };
+
+    for wrong in [range(5, 6), range(4, 7), range(3, 5), ProposalRange { epoch: 99, ..range(4, 5) }] {
+        assert!(!database.apply_own(wrong), "{wrong:?}");
+        assert_eq!(database.in_flight_transactions(), 4, "{wrong:?}");
+    }
+    assert!(database.apply_own(range(4, 5)));
+
+    assert_eq!(database.committed().root.version(), second.version);
+    assert_eq!(database.in_flight_transactions(), 1);
+    for wait in &mut waits[..3] {
+        assert_eq!(wait.await, Ok(()));
+    }
+    assert!(futures_util::poll!(&mut waits[3]).is_pending());
+    assert!(database.apply_own(range(6, 6)));
+    assert_eq!((&mut waits[3]).await, Ok(()));
+}
+
+#[test]
+fn a_commit_says_whether_the_database_became_smaller_or_is_deleted() {
+    let (_, database) = opened();
+    assert!(!write(&database, &[(1, page(3, 1)), (2, page(0, 2)), (3, page(0, 3))]).shrinks);
+    assert!(!write(&database, &[(1, page(3, 7)), (2, page(0, 5))]).shrinks);
+    assert!(write(&database, &[(1, page(2, 1))]).shrinks);
+    assert!(!write(&database, &[(1, page(4, 1))]).shrinks);
+    assert!(write(&database, &[(1, page(0, 1))]).shrinks);
+}
+
 #[tokio::test]
 async fn own_entries_move_committed_in_order_and_wake_who_waits() {
     let (store, database) = opened();
@@ -41,9 +85,9 @@ async fn own_entries_move_committed_in_order_and_wake_who_waits() {
     assert_eq!(database.committed().root.page_count(), 1);
     assert_eq!(database.in_flight_transactions(), 2);
 
-    assert!(!database.apply_own(token(store.epoch(), 2)));
-    assert!(database.apply_own(token(store.epoch(), 1)));
-    assert!(database.apply_own(token(store.epoch(), 2)));
+    assert!(!database.apply_own(one(store.epoch(), 2)));
+    assert!(database.apply_own(one(store.epoch(), 1)));
+    assert!(database.apply_own(one(store.epoch(), 2)));
 
     assert_eq!(waits.await, Ok(()));
     assert_eq!(database.committed().root.version(), second.version);
@@ -65,7 +109,7 @@ async fn a_commit_without_changes_takes_a_version_and_is_applied_with_its_base()
     assert!(empty.pages.is_empty());
     assert!(database.assign(base.version, token(store.epoch(), 1)));
     let waits = database.when_applied(store.epoch(), empty.version);
-    assert!(database.apply_own(token(store.epoch(), 1)));
+    assert!(database.apply_own(one(store.epoch(), 1)));
 
     assert_eq!(waits.await, Ok(()));
     assert_eq!(database.committed().root.version(), empty.version);
@@ -113,7 +157,7 @@ async fn the_end_of_an_epoch_discards_the_head_and_says_what_was_surely_not_appe
         panic!("an error of another kind")
     };
     assert_eq!(stale, StaleEpoch { version: commits[2].version, epoch });
-    assert!(!database.apply_own(token(epoch, 1)));
+    assert!(!database.apply_own(one(epoch, 1)));
     assert!(!database.assign(commits[2].version, token(epoch, 3)));
     assert!(database.when_applied(epoch, 1).await.is_err());
 }

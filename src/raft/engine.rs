@@ -20,7 +20,7 @@ use super::log_sender::LogSender;
 use super::log_store::{LogStore, LogView};
 use super::machine::Machine;
 use super::network::Network;
-use super::proposer::{EpochHooks, ProposalQueue, Proposer, Refused};
+use super::proposer::{EpochHooks, ProposalQueue, Proposed, Proposer, Refused};
 use super::reads::{ReadGate, ReadRounds};
 use super::snapshot::{Current, SnapshotPolicy, SnapshotStore, Snapshots};
 use super::snapshot_receive::SnapshotReceiver;
@@ -38,7 +38,7 @@ use crate::types::config::{
 use crate::types::payload::PayloadStore;
 use crate::types::random::RandomSource;
 use crate::types::tasks::{BlockingPool, Tasks};
-use crate::types::{Configuration, EntryData, LogIndex, NodeId, ProposalToken, Term};
+use crate::types::{Configuration, LogIndex, NodeId, ProposalToken, Term};
 
 /// What an engine is made of.
 pub struct EngineOptions {
@@ -447,10 +447,10 @@ impl Engine {
     pub fn propose(
         &self,
         epoch: u64,
-        data: EntryData,
+        proposal: Proposed,
         assign: impl FnOnce(ProposalToken) -> bool,
     ) -> Result<ProposalToken, Refused> {
-        self.queue.propose(epoch, data, assign)
+        self.queue.propose(epoch, proposal, assign)
     }
 
     /// This node.

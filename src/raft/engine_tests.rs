@@ -8,6 +8,8 @@ use super::super::snapshot::SnapshotPace;
 use super::*;
 use crate::raft::Serving;
 use crate::raft::testing::{InlinePool, NoDial, TestDisk, TestHooks, TestMachine, command};
+use crate::types::config::{PROPOSAL_BATCH_ENTRIES_MAX, PROPOSAL_BATCHES_UNSYNCED_MAX};
+use crate::types::{EntryData, ProposalRange};
 
 struct Node {
     engine: Engine,
@@ -97,7 +99,7 @@ async fn pipelined_proposals_reach_log_and_state_in_order_without_a_gap() {
         node.disk.flush();
     }
 
-    let sequences: Vec<u64> = node.disk.lock().tokens.iter().map(|token| token.sequence).collect();
+    let sequences: Vec<u64> = node.disk.lock().tokens.iter().map(|token| token.last).collect();
     assert_eq!(sequences, (1..=1000).collect::<Vec<_>>());
     assert_eq!(node.commands(), (1..=1000).collect::<Vec<_>>());
     assert!(node.hooks.0.lock().unwrap().1.is_empty());
@@ -105,7 +107,7 @@ async fn pipelined_proposals_reach_log_and_state_in_order_without_a_gap() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_log_takes_proposals_before_the_earlier_ones_are_durable() {
+async fn the_log_takes_one_more_batch_before_the_earlier_one_is_durable() {
     let node = start(TestDisk::bootstrapped(), NO_SNAPSHOTS, 3).await;
     node.disk.lock().held = true;
 
@@ -114,7 +116,8 @@ async fn the_log_takes_proposals_before_the_earlier_ones_are_durable() {
     }
     sleep(Duration::from_millis(10)).await;
 
-    assert_eq!(node.disk.lock().tokens.len(), 200);
+    let taken = PROPOSAL_BATCHES_UNSYNCED_MAX * PROPOSAL_BATCH_ENTRIES_MAX;
+    assert_eq!(node.disk.lock().tokens.len(), taken);
     assert!(node.commands().is_empty());
     node.disk.lock().held = false;
     node.disk.flush();
@@ -155,7 +158,7 @@ async fn refuse_in_a_pipeline(before: bool, seed: u64) -> u64 {
     node.applied(in_log as usize + 1).await;
     let wanted: Vec<u64> = (1..=in_log).chain([900]).collect();
     assert_eq!(node.commands(), wanted);
-    assert_eq!(node.disk.lock().tokens.last(), Some(&token));
+    assert_eq!(node.disk.lock().tokens.last(), Some(&ProposalRange::of(token)));
     node.engine.shutdown().await;
     in_log
 }
@@ -236,12 +239,12 @@ async fn a_log_whose_terms_fall_is_served_and_keeps_them() {
             let entry = if *term == 1 {
                 configuration.clone()
             } else {
-                let data = command(number as u64);
+                let data = command(number as u64).data;
                 crate::types::Entry {
                     term: Term(*term),
                     kind: crate::types::EntryKind::Command,
                     data,
-                    token: None,
+                    proposals: None,
                 }
             };
             disk.lock().entries.push(entry);
@@ -309,7 +312,9 @@ async fn an_entry_that_cannot_be_applied_stops_the_node_and_not_the_process() {
     let node = start(TestDisk::bootstrapped(), NO_SNAPSHOTS, 7).await;
     let mut status = node.engine.status();
 
-    node.engine.propose(0, EntryData::from_bytes(vec![0; 16].into()), |_| true).unwrap();
+    node.engine
+        .propose(0, Proposed { data: EntryData::from_bytes(vec![0; 16].into()), merges: false }, |_| true)
+        .unwrap();
 
     let failed = status.wait_for(|status| status.failed.is_some()).await.unwrap().clone();
     assert!(failed.failed.unwrap().contains("not 8 bytes"));

@@ -130,7 +130,8 @@ impl RaftInbound {
             if header.term > term {
                 return refuse(format!("entry {index} has term {}, its leader {term}", header.term));
             }
-            let stored = types::Entry { term: header.term, kind: header.kind, data: payload, token: None };
+            let stored =
+                types::Entry { term: header.term, kind: header.kind, data: payload, proposals: None };
             let mine = self.log.terms_at(index);
             let same = mine.filter(|(stored, _)| *stored == header.term);
             if mine.is_some() && same.is_none() && index <= committed {

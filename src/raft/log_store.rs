@@ -23,7 +23,7 @@ use crate::storage::load::Loaded;
 use crate::storage::log::LogRequest;
 use crate::storage::metadata::Metadata;
 use crate::types::config::REPLICATION_BATCH_BYTES_MAX;
-use crate::types::{Configuration, LogIndex, NodeId, ProposalToken, Term};
+use crate::types::{Configuration, LogIndex, NodeId, ProposalRange, ProposalToken, Term};
 
 /// The log in memory.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ enum LogFault {
     #[error("entry {found} appended where {expected} belongs")]
     Index { expected: LogIndex, found: LogIndex },
     #[error("proposal {found:?} appended after {previous:?}: a proposal between them is missing")]
-    Token { previous: Option<ProposalToken>, found: ProposalToken },
+    Token { previous: Option<ProposalToken>, found: ProposalRange },
 }
 
 impl State {
@@ -85,16 +85,16 @@ impl State {
                 return Err(LogFault::Index { expected, found: entry.log_index() });
             }
             expected = expected.next();
-            if let Some(found) = entry.stored().token {
+            if let Some(found) = entry.stored().proposals {
                 let continues = match previous {
-                    Some(last) if last.epoch == found.epoch => found.sequence == last.sequence + 1,
-                    Some(last) => found.epoch > last.epoch && found.sequence == 1,
-                    None => found.sequence == 1,
+                    Some(last) if last.epoch == found.epoch => found.first == last.sequence + 1,
+                    Some(last) => found.epoch > last.epoch && found.first == 1,
+                    None => found.first == 1,
                 };
-                if !continues {
+                if !continues || found.last < found.first {
                     return Err(LogFault::Token { previous, found });
                 }
-                previous = Some(found);
+                previous = Some(found.last_token());
             }
         }
         Ok(previous)
@@ -131,6 +131,7 @@ impl State {
 pub(super) struct LogView {
     state: Arc<Mutex<State>>,
     appended: watch::Receiver<Option<ProposalToken>>,
+    synced: watch::Receiver<Option<ProposalToken>>,
 }
 
 impl LogView {
@@ -247,6 +248,11 @@ impl LogView {
     pub(super) fn appended(&self) -> watch::Receiver<Option<ProposalToken>> {
         self.appended.clone()
     }
+
+    /// Token of the last proposal that is on this node's disk.
+    pub(super) fn synced(&self) -> watch::Receiver<Option<ProposalToken>> {
+        self.synced.clone()
+    }
 }
 
 impl LeaderLog for LogView {
@@ -263,6 +269,7 @@ impl LeaderLog for LogView {
 pub(super) struct LogStore {
     state: Arc<Mutex<State>>,
     appended: watch::Sender<Option<ProposalToken>>,
+    synced: watch::Sender<Option<ProposalToken>>,
     log: LogSender,
 }
 
@@ -332,7 +339,8 @@ impl LogStore {
             logged_bytes,
             configurations,
         };
-        Ok(LogStore { state: Arc::new(Mutex::new(state)), appended: watch::channel(None).0, log })
+        let (appended, synced) = (watch::channel(None).0, watch::channel(None).0);
+        Ok(LogStore { state: Arc::new(Mutex::new(state)), appended, synced, log })
     }
 
     /// In term 1 nobody but the node that made the cluster can have led. If that is this node and it still is the only
@@ -355,7 +363,11 @@ impl LogStore {
 
     /// A view for the engine.
     pub(super) fn view(&self) -> LogView {
-        LogView { state: self.state.clone(), appended: self.appended.subscribe() }
+        LogView {
+            state: self.state.clone(),
+            appended: self.appended.subscribe(),
+            synced: self.synced.subscribe(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -408,7 +420,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.log.send(LogRequest::Append {
             first_index,
             entries: stored,
-            done: Flushed(Some(callback)).into_done(),
+            done: Flushed { callback: Some(callback), token, synced: self.synced.clone() }.into_done(),
         });
         self.appended.send_if_modified(|last| std::mem::replace(last, token) != token);
         Ok(())
@@ -515,13 +527,23 @@ impl RaftLogReader<TypeConfig> for LogReader {
 mod tests;
 
 /// Tells openraft what became of an append; also when the log thread ends without doing it.
-struct Flushed(Option<IOFlushed<TypeConfig>>);
+struct Flushed {
+    callback: Option<IOFlushed<TypeConfig>>,
+    /// The last proposal up to here.
+    token: Option<ProposalToken>,
+    synced: watch::Sender<Option<ProposalToken>>,
+}
 
 impl Flushed {
     fn into_done(mut self) -> crate::storage::log::Done {
         Box::new(move |result| {
-            if let Some(callback) = self.0.take() {
+            let good = result.is_ok();
+            if let Some(callback) = self.callback.take() {
                 callback.io_completed(result.map_err(io::Error::other));
+            }
+            if good {
+                let token = self.token;
+                self.synced.send_if_modified(|last| std::mem::replace(last, token) != token);
             }
         })
     }
@@ -529,7 +551,7 @@ impl Flushed {
 
 impl Drop for Flushed {
     fn drop(&mut self) {
-        if let Some(callback) = self.0.take() {
+        if let Some(callback) = self.callback.take() {
             callback.io_completed(Err(io::Error::other("the log thread has ended")));
         }
     }

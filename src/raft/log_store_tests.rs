@@ -95,8 +95,13 @@ async fn the_vote_file_never_records_a_vote_that_was_not_given() {
 }
 
 fn proposal(index: u64, epoch: u64, sequence: u64) -> Entry {
-    let token = Some(ProposalToken { epoch, sequence });
-    Entry::new(LogId::new(1, index), Payload::normal(Proposal { data: command(sequence), token }))
+    several(index, epoch, [sequence, sequence])
+}
+
+fn several(index: u64, epoch: u64, [first, last]: [u64; 2]) -> Entry {
+    let proposals = Some(ProposalRange { epoch, first, last });
+    let data = command(first).data;
+    Entry::new(LogId::new(1, index), Payload::normal(Proposal { data, proposals }))
 }
 
 #[tokio::test]
@@ -119,7 +124,12 @@ async fn a_gap_in_the_tokens_fails_the_store_before_anything_is_written() {
     assert_eq!(disk.lock().entries.len(), 4);
     assert_eq!(store.view().last_index(), LogIndex(4));
     assert_eq!(*store.view().appended().borrow(), Some(ProposalToken { epoch: 4, sequence: 3 }));
-    store.append([proposal(4, 5, 1)], IOFlushed::noop()).await.unwrap();
+    store.append([several(4, 5, [1, 3]), several(5, 5, [4, 4])], IOFlushed::noop()).await.unwrap();
+    for wrong in [[4, 5], [6, 7], [5, 4]] {
+        assert!(store.append([several(6, 5, wrong)], IOFlushed::noop()).await.is_err(), "{wrong:?}");
+    }
+    store.append([several(6, 5, [5, 6])], IOFlushed::noop()).await.unwrap();
+    assert_eq!(*store.view().synced().borrow(), Some(ProposalToken { epoch: 5, sequence: 6 }));
 }
 
 #[tokio::test]
@@ -143,7 +153,7 @@ async fn a_reader_gets_at_least_one_entry_and_not_more_bytes_than_the_bound() {
     let mut store = empty_store(&disk);
     let big = |index| {
         let data = crate::types::EntryData::from_bytes(vec![0; REPLICATION_BATCH_BYTES_MAX / 2 + 8].into());
-        Entry::new(LogId::new(1, index), Payload::normal(Proposal { data, token: None }))
+        Entry::new(LogId::new(1, index), Payload::normal(Proposal { data, proposals: None }))
     };
     store.append([big(0), big(1), big(2)], IOFlushed::noop()).await.unwrap();
 

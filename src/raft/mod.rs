@@ -29,7 +29,7 @@ pub use engine::{CurrentConfiguration, Engine, EngineError, EngineOptions, NotLe
 pub use log_sender::LogSender;
 pub use machine::{Machine, SnapshotContent};
 pub use membership::ChangeError;
-pub use proposer::{EpochHooks, Refused, RefusedReason};
+pub use proposer::{EpochHooks, Proposed, Refused, RefusedReason};
 pub use snapshot::{SnapshotPace, SnapshotPolicy, SnapshotPosition, SnapshotStore};
 pub use snapshot_files::SnapshotFiles;
 pub use state_machine::Applied;

@@ -21,7 +21,7 @@ use crate::peers::reader::{MessageReader, Received};
 use crate::raft::testing::{InlinePool, TestDisk, TestHooks, TestMachine};
 use crate::transport::client_stream::ClientStream;
 use crate::transport::dial::Stream;
-use crate::types::{Entry, EntryKind, Role, Server};
+use crate::types::{Entry, EntryData, EntryKind, Role, Server};
 
 /// What the node sends, by the address it dialled.
 #[derive(Clone)]
@@ -69,12 +69,12 @@ pub(super) fn servers(roles: &[Role]) -> Configuration {
 
 pub(super) fn change(term: u64, configuration: &Configuration) -> Entry {
     let data = EntryData::from_bytes(configuration.encode());
-    Entry { term: Term(term), kind: EntryKind::Change, data, token: None }
+    Entry { term: Term(term), kind: EntryKind::Change, data, proposals: None }
 }
 
 pub(super) fn number(term: u64, number: u64) -> Entry {
     let data = EntryData::from_bytes(number.to_le_bytes().to_vec().into());
-    Entry { term: Term(term), kind: EntryKind::Command, data, token: None }
+    Entry { term: Term(term), kind: EntryKind::Command, data, proposals: None }
 }
 
 /// A follower with these entries, in this term.

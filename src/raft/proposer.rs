@@ -13,8 +13,11 @@ use super::log_store::LogView;
 use super::state_machine::{Applied, StateMachine};
 use super::status::{Leadership, Serving, StatusBoard};
 use super::types::{OutcomeSender, Proposal, TypeConfig};
-use crate::types::config::{PROPOSAL_BATCH_BYTES_MAX, PROPOSAL_BATCH_ENTRIES_MAX};
-use crate::types::{EntryData, ProposalToken, Term};
+use crate::state_machine::command;
+use crate::types::config::{
+    PROPOSAL_BATCH_BYTES_MAX, PROPOSAL_BATCH_ENTRIES_MAX, PROPOSAL_BATCHES_UNSYNCED_MAX,
+};
+use crate::types::{EntryData, ProposalRange, ProposalToken, Term};
 
 /// The page store's side of an epoch.
 pub trait EpochHooks: Send + Sync {
@@ -58,12 +61,28 @@ struct OpenEpoch {
     next: u64,
 }
 
+/// What is proposed.
+#[derive(Clone, Debug)]
+pub struct Proposed {
+    /// The command.
+    pub data: EntryData,
+    /// Whether it is a transaction that may share an entry with others of its database.
+    pub merges: bool,
+}
+
+/// Proposals on their way to openraft: one, or several in one entry.
+#[derive(Debug)]
+struct Waiting {
+    proposals: ProposalRange,
+    proposed: Proposed,
+}
+
 #[derive(Debug, Default)]
 struct QueueState {
     open: Option<OpenEpoch>,
     /// What waits is not handed on: leadership may be about to move.
     paused: bool,
-    waiting: VecDeque<(ProposalToken, EntryData)>,
+    waiting: VecDeque<Waiting>,
 }
 
 /// The queue; callers bound what they put in.
@@ -84,7 +103,7 @@ impl ProposalQueue {
     pub(super) fn propose(
         &self,
         epoch: u64,
-        data: EntryData,
+        proposed: Proposed,
         assign: impl FnOnce(ProposalToken) -> bool,
     ) -> Result<ProposalToken, Refused> {
         let mut state = self.lock();
@@ -99,7 +118,7 @@ impl ProposalQueue {
             return Err(Refused { epoch, reason: RefusedReason::Discarded });
         }
         open.next += 1;
-        state.waiting.push_back((token, data));
+        state.waiting.push_back(Waiting { proposals: ProposalRange::of(token), proposed });
         drop(state);
         self.filled.notify_one();
         Ok(token)
@@ -130,7 +149,7 @@ impl ProposalQueue {
     }
 
     /// Takes a batch bounded by count and bytes; at least one proposal if any waits.
-    fn take_batch(&self) -> VecDeque<(ProposalToken, EntryData)> {
+    fn take_batch(&self) -> VecDeque<Waiting> {
         let mut state = self.lock();
         if state.paused {
             return VecDeque::new();
@@ -139,29 +158,62 @@ impl ProposalQueue {
         let count = state
             .waiting
             .iter()
-            .take(PROPOSAL_BATCH_ENTRIES_MAX)
-            .take_while(|(_, data)| {
-                bytes += data.len();
+            .take_while(|waiting| {
+                bytes += waiting.proposed.data.len();
                 bytes <= PROPOSAL_BATCH_BYTES_MAX
             })
             .count()
             .max(1)
             .min(state.waiting.len());
-        state.waiting.drain(..count).collect()
+        let taken = state.waiting.drain(..count).collect();
+        drop(state);
+        merged(taken)
     }
 
-    fn put_back(&self, batch: VecDeque<(ProposalToken, EntryData)>) {
+    fn put_back(&self, batch: VecDeque<Waiting>) {
         let mut state = self.lock();
-        for proposal in batch.into_iter().rev() {
-            state.waiting.push_front(proposal);
+        for waiting in batch.into_iter().rev() {
+            state.waiting.push_front(waiting);
         }
     }
 }
 
+/// Neighbours of one database become one entry, with the last image of each page: less to sync, to send and to apply. Each
+/// keeps its version and its waiter, and is in the log with the others or not at all.
+fn merged(batch: VecDeque<Waiting>) -> VecDeque<Waiting> {
+    let mut out = VecDeque::with_capacity(batch.len());
+    let mut group: Vec<Waiting> = Vec::new();
+    for next in batch {
+        let joins = next.proposed.merges
+            && group.last().is_some_and(|last| {
+                last.proposed.merges && command::same_database(&last.proposed.data, &next.proposed.data)
+            });
+        if !joins {
+            close_group(&mut group, &mut out);
+        }
+        group.push(next);
+    }
+    close_group(&mut group, &mut out);
+    out
+}
+
+fn close_group(group: &mut Vec<Waiting>, out: &mut VecDeque<Waiting>) {
+    if let [first, .., last] = &group[..] {
+        let proposals = ProposalRange { last: last.proposals.last, ..first.proposals };
+        let merged = command::merge_frames(group.iter().map(|waiting| &waiting.proposed.data));
+        if let Some(data) = merged {
+            group.clear();
+            out.push_back(Waiting { proposals, proposed: Proposed { data, merges: true } });
+            return;
+        }
+    }
+    out.extend(group.drain(..));
+}
+
 /// How a batch ended.
 enum Outcome {
-    /// All that was handed on is in the log.
-    InLog,
+    /// All that was handed on is in the log, up to this proposal, if it was any.
+    InLog(Option<ProposalToken>),
     /// It was refused, or openraft has stopped: the epoch ends.
     Ended,
 }
@@ -222,9 +274,24 @@ impl Proposer {
 
     /// Hands on proposals until the epoch has to end.
     async fn serve(&mut self, term: Term, epoch: u64) {
+        let mut synced = self.log.synced();
+        // Last proposals of the batches that the log has and the disk may not have.
+        let mut unsynced = VecDeque::new();
         loop {
             if *self.leadership.borrow_and_update() != Leadership::Leading(term) {
                 return;
+            }
+            let on_disk = *synced.borrow_and_update();
+            while unsynced.front().is_some_and(|last| on_disk >= Some(*last)) {
+                unsynced.pop_front();
+            }
+            if unsynced.len() >= PROPOSAL_BATCHES_UNSYNCED_MAX {
+                tokio::select! {
+                    biased;
+                    changed = self.leadership.changed() => if changed.is_err() { return },
+                    changed = synced.changed() => if changed.is_err() { return },
+                }
+                continue;
             }
             let batch = self.queue.take_batch();
             if batch.is_empty() {
@@ -235,25 +302,23 @@ impl Proposer {
                 }
                 continue;
             }
-            if let Outcome::Ended = self.hand_on(term, epoch, batch).await {
-                return;
+            match self.hand_on(term, epoch, batch).await {
+                Outcome::InLog(last) => unsynced.extend(last),
+                Outcome::Ended => return,
             }
         }
     }
 
     /// Hands a batch to openraft without a pause, so that it takes all or nothing, and waits until the log has it.
-    async fn hand_on(
-        &mut self,
-        term: Term,
-        epoch: u64,
-        mut batch: VecDeque<(ProposalToken, EntryData)>,
-    ) -> Outcome {
+    async fn hand_on(&mut self, term: Term, epoch: u64, mut batch: VecDeque<Waiting>) -> Outcome {
         let mut last = None;
-        while let Some((token, data)) = batch.pop_front() {
+        for _ in 0..PROPOSAL_BATCH_ENTRIES_MAX {
+            let Some(waiting) = batch.pop_front() else { break };
+            let (proposals, token) = (Some(waiting.proposals), waiting.proposals.last_token());
             let (sender, outcome) = oneshot::channel();
             let write = self
                 .raft
-                .write(Proposal { data: data.clone(), token: Some(token) })
+                .write(Proposal { data: waiting.proposed.data.clone(), proposals })
                 .with_leader(term.0)
                 .responder(OutcomeSender(sender));
             match tokio::task::unconstrained(write.into_future()).now_or_never() {
@@ -261,7 +326,7 @@ impl Proposer {
                 Some(Err(_)) => return Outcome::Ended,
                 None => {
                     // openraft's channel is full: the rest goes with the next batch.
-                    batch.push_front((token, data));
+                    batch.push_front(waiting);
                     break;
                 }
             }
@@ -269,16 +334,16 @@ impl Proposer {
         self.queue.put_back(batch);
         let Some((last, mut outcome)) = last else {
             tokio::task::yield_now().await;
-            return Outcome::InLog;
+            return Outcome::InLog(None);
         };
         let mut appended = self.log.appended();
         tokio::select! {
             biased;
             reached = appended.wait_for(|token| token.is_some_and(|token| token >= last)) => {
-                if reached.is_ok() { Outcome::InLog } else { Outcome::Ended }
+                if reached.is_ok() { Outcome::InLog(Some(last)) } else { Outcome::Ended }
             }
             answer = &mut outcome => match answer {
-                Ok(Ok(_)) => Outcome::InLog,
+                Ok(Ok(_)) => Outcome::InLog(Some(last)),
                 Ok(Err(refusal)) => {
                     debug!(term = term.0, epoch, sequence = last.sequence, %refusal, "batch refused");
                     Outcome::Ended
@@ -294,5 +359,79 @@ impl Drop for Proposer {
     fn drop(&mut self) {
         self.status.set_serving(None);
         self.queue.close(u64::MAX - 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pages::PageRef;
+    use crate::types::PageNumber;
+    use crate::types::config::PAGE_SIZE;
+
+    const EPOCH: u64 = 3;
+
+    fn transaction(name: &[u8], number: u32, merges: bool) -> Proposed {
+        let page = PageRef::new(&[number as u8; PAGE_SIZE]);
+        Proposed { data: command::encode_frames(name, &[(PageNumber(number), page)]), merges }
+    }
+
+    fn queue(proposals: impl IntoIterator<Item = Proposed>) -> ProposalQueue {
+        let queue = ProposalQueue::default();
+        queue.open(EPOCH);
+        for proposed in proposals {
+            queue.propose(EPOCH, proposed, |_| true).unwrap();
+        }
+        queue
+    }
+
+    fn ranges(batch: &VecDeque<Waiting>) -> Vec<(u64, u64)> {
+        batch.iter().map(|waiting| (waiting.proposals.first, waiting.proposals.last)).collect()
+    }
+
+    #[test]
+    fn neighbours_of_one_database_share_an_entry_unless_one_makes_it_smaller() {
+        let plain = |name: &[u8], number| transaction(name, number, true);
+        let queue = queue([
+            plain(b"a", 2),
+            plain(b"a", 3),
+            plain(b"b", 2),
+            plain(b"a", 4),
+            transaction(b"a", 1, false),
+            plain(b"a", 5),
+            plain(b"a", 5),
+            plain(b"a", 6),
+        ]);
+
+        let batch = queue.take_batch();
+
+        assert_eq!(ranges(&batch), [(1, 2), (3, 3), (4, 4), (5, 5), (6, 8)]);
+        let pages: Vec<usize> =
+            batch.iter().map(|waiting| waiting.proposed.data.chunks().len() - 1).collect();
+        assert_eq!(pages, [2, 1, 1, 1, 2]);
+    }
+
+    #[test]
+    fn what_is_put_back_comes_first_and_is_merged_with_what_followed() {
+        let queue =
+            queue([transaction(b"a", 2, true), transaction(b"a", 3, true), transaction(b"b", 2, true)]);
+        let batch = queue.take_batch();
+        queue.put_back(batch);
+        queue.propose(EPOCH, transaction(b"b", 3, true), |_| true).unwrap();
+
+        assert_eq!(ranges(&queue.take_batch()), [(1, 2), (3, 4)]);
+    }
+
+    #[test]
+    fn a_batch_is_bounded_in_bytes_before_it_is_merged() {
+        let transactions = PROPOSAL_BATCH_BYTES_MAX / PAGE_SIZE + 10;
+        let queue = queue((0..transactions).map(|_| transaction(b"a", 2, true)));
+
+        let batch = queue.take_batch();
+
+        let last = batch[0].proposals.last as usize;
+        assert!(batch.len() == 1 && last < transactions && last > transactions * 9 / 10, "{last}");
+        assert_eq!(queue.take_batch().len(), 1);
+        assert!(queue.take_batch().is_empty());
     }
 }

@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::machine::{DecodedState, Decoder, NotApplied};
 use super::snapshot::ReceivedSnapshot;
-use super::{EpochHooks, LogSender, Machine, SnapshotContent, SnapshotPosition, SnapshotStore};
+use super::{EpochHooks, LogSender, Machine, Proposed, SnapshotContent, SnapshotPosition, SnapshotStore};
 use crate::storage::load::Loaded;
 use crate::storage::log::{Done, LogRequest};
 use crate::storage::metadata::Metadata;
 use crate::storage::snapshot_meta::{SnapshotFile, SnapshotMeta};
 pub(crate) use crate::types::tasks::InlinePool;
-use crate::types::{Configuration, Entry, EntryData, LogIndex, NodeId, ProposalToken, Role, Server, Term};
+use crate::types::{Configuration, Entry, EntryData, LogIndex, NodeId, ProposalRange, Role, Server, Term};
 
 #[derive(Default)]
 pub(crate) struct DiskState {
@@ -26,7 +26,7 @@ pub(crate) struct DiskState {
     /// Appends wait for `flush`.
     pub(crate) held: bool,
     pub(crate) pending: Vec<Done>,
-    pub(crate) tokens: Vec<ProposalToken>,
+    pub(crate) tokens: Vec<ProposalRange>,
 }
 
 /// A directory in memory.
@@ -45,7 +45,7 @@ impl TestDisk {
             term: Term(1),
             kind: crate::types::EntryKind::Change,
             data: EntryData::from_bytes(configuration.unwrap().encode()),
-            token: None,
+            proposals: None,
         };
         let disk = TestDisk::default();
         disk.lock().term = Term(1);
@@ -60,7 +60,7 @@ impl TestDisk {
 
     pub(crate) fn loaded(&self) -> Loaded {
         let state = self.lock();
-        let strip = |entry: &Entry| Entry { token: None, ..entry.clone() };
+        let strip = |entry: &Entry| Entry { proposals: None, ..entry.clone() };
         Loaded {
             metadata: Metadata { version: 1, term: state.term, voted_for: state.voted_for },
             snapshot: state.snapshot.as_ref().map(|(position, bytes)| SnapshotFile {
@@ -96,7 +96,7 @@ impl TestDisk {
                     state.first = first_index;
                 }
                 assert_eq!(state.first.plus(state.entries.len() as u64), first_index);
-                state.tokens.extend(entries.iter().filter_map(|entry| entry.token));
+                state.tokens.extend(entries.iter().filter_map(|entry| entry.proposals));
                 state.entries.extend(entries);
                 if state.held {
                     state.pending.push(done);
@@ -219,7 +219,7 @@ impl ReceivedSnapshot for TestReceived {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct MachineState {
     pub(crate) commands: Vec<u64>,
-    pub(crate) applied: Vec<(u64, Option<ProposalToken>)>,
+    pub(crate) applied: Vec<(u64, Option<ProposalRange>)>,
     /// Whether there is no space for what is applied.
     pub(crate) no_space: bool,
 }
@@ -234,7 +234,7 @@ impl Machine for TestMachine {
         if state.no_space {
             return Err(NotApplied::NoSpace("no space".to_owned()));
         }
-        state.applied.push((index.0, entry.token));
+        state.applied.push((index.0, entry.proposals));
         if entry.kind == crate::types::EntryKind::Command {
             let bytes = entry.data.contiguous().map_err(|error| NotApplied::Refused(error.to_string()))?;
             let bytes: [u8; 8] =
@@ -305,8 +305,8 @@ impl EpochHooks for TestHooks {
 }
 
 /// Payload of a numbered command.
-pub(crate) fn command(number: u64) -> EntryData {
-    EntryData::from_bytes(number.to_le_bytes().to_vec().into())
+pub(crate) fn command(number: u64) -> Proposed {
+    Proposed { data: EntryData::from_bytes(number.to_le_bytes().to_vec().into()), merges: false }
 }
 
 /// Reaches nobody.

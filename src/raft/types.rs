@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use super::leader_id::LeaderId;
 use crate::types::{
-    self, Configuration, ConfigurationError, EntryData, EntryKind, LogIndex, ProposalToken, Role, Server,
+    self, Configuration, ConfigurationError, EntryData, EntryKind, LogIndex, ProposalRange, Role, Server,
     Term,
 };
 
@@ -90,8 +90,8 @@ pub struct Node {
 pub struct Proposal {
     /// Payload of the COMMAND entry.
     pub data: EntryData,
-    /// Its place in the epoch.
-    pub token: Option<ProposalToken>,
+    /// Its places in the epoch.
+    pub proposals: Option<ProposalRange>,
 }
 
 impl fmt::Display for Proposal {
@@ -184,7 +184,7 @@ fn configuration_of(membership: &RaftMembership) -> Result<Configuration, Config
 pub struct Payload {
     kind: EntryKind,
     data: EntryData,
-    token: Option<ProposalToken>,
+    proposals: Option<ProposalRange>,
     change: Option<Change>,
 }
 
@@ -196,7 +196,7 @@ impl Payload {
         Some(Payload {
             kind: EntryKind::Change,
             data: EntryData::from_bytes(configuration.encode()),
-            token: None,
+            proposals: None,
             change: Some(Change { configuration, membership }),
         })
     }
@@ -215,11 +215,11 @@ impl RaftPayload for Payload {
 
     fn blank() -> Payload {
         let barrier = types::Entry::barrier(Term(0));
-        Payload { kind: barrier.kind, data: barrier.data, token: None, change: None }
+        Payload { kind: barrier.kind, data: barrier.data, proposals: None, change: None }
     }
 
     fn with_normal(self, proposal: Proposal) -> Payload {
-        Payload { kind: EntryKind::Command, data: proposal.data, token: proposal.token, change: None }
+        Payload { kind: EntryKind::Command, data: proposal.data, proposals: proposal.proposals, change: None }
     }
 
     fn with_membership(self, membership: RaftMembership) -> Payload {
@@ -238,7 +238,7 @@ impl RaftPayload for Payload {
         Payload {
             kind: EntryKind::Change,
             data: EntryData::from_bytes(configuration.encode()),
-            token: None,
+            proposals: None,
             change: Some(Change { configuration, membership }),
         }
     }
@@ -319,7 +319,8 @@ impl RaftEntry for Entry {
 
     fn new(log_id: RaftLogId, payload: Payload) -> Entry {
         let (term, index) = position(Some(&log_id));
-        let stored = types::Entry { term, kind: payload.kind, data: payload.data, token: payload.token };
+        let stored =
+            types::Entry { term, kind: payload.kind, data: payload.data, proposals: payload.proposals };
         Entry { index, rank: term, stored: Arc::new(stored), change: payload.change }
     }
 

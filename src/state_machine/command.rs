@@ -1,5 +1,7 @@
 //! Replicated commands as bytes. spec: state-machine 1.
 
+use std::collections::BTreeMap;
+
 use bytes::{Bytes, BytesMut};
 
 use crate::pages::PageRef;
@@ -85,6 +87,10 @@ pub fn frames_prefix_bytes(name: &[u8], pages: usize) -> usize {
 /// The entry of a transaction; the images are not copied.
 #[must_use]
 pub fn encode_frames(name: &[u8], pages: &[(PageNumber, PageRef)]) -> EntryData {
+    encode(name, pages.iter().map(|(number, page)| (*number, page.chunk())))
+}
+
+fn encode(name: &[u8], pages: impl ExactSizeIterator<Item = (PageNumber, Chunk)> + Clone) -> EntryData {
     let mut prefix = BytesMut::with_capacity(frames_prefix_bytes(name, pages.len()));
     prefix.extend_from_slice(&[FORMAT, FRAMES, 0, 0, 0, 0, 0, 0]);
     prefix.extend_from_slice(name);
@@ -94,11 +100,58 @@ pub fn encode_frames(name: &[u8], pages: &[(PageNumber, PageRef)]) -> EntryData 
     prefix.extend_from_slice(&u32::try_from(pages.len()).unwrap_or(u32::MAX).to_le_bytes());
     prefix.extend_from_slice(&(PAGE_SIZE as u16).to_le_bytes());
     prefix.extend_from_slice(&[0; 2]);
-    for (number, _) in pages {
+    let mut chunks = Vec::with_capacity(1 + pages.len());
+    chunks.push(Chunk::Memory(Bytes::new()));
+    for (number, image) in pages {
         prefix.extend_from_slice(&u64::from(number.0).to_le_bytes());
+        chunks.push(image);
     }
-    let images = pages.iter().map(|(_, page)| page.chunk());
-    EntryData::from_chunks(std::iter::once(prefix.freeze().into()).chain(images).collect())
+    chunks[0] = prefix.freeze().into();
+    EntryData::from_chunks(chunks)
+}
+
+/// An entry as `encode` makes it: one chunk before the images, one for each of them.
+struct Encoded<'a> {
+    name: Bytes,
+    numbers: Bytes,
+    images: &'a [Chunk],
+}
+
+impl<'a> Encoded<'a> {
+    fn of(data: &'a EntryData) -> Option<Encoded<'a>> {
+        let (Chunk::Memory(prefix), images) = data.chunks().split_first()? else { return None };
+        let numbers_at = prefix.len().checked_sub(8 * images.len())?;
+        let end = 8 + prefix.get(8..)?.iter().position(|byte| *byte == 0)?;
+        let is_frames = prefix.starts_with(&[FORMAT, FRAMES])
+            && numbers_at == frames_prefix_bytes(&prefix[8..end], 0)
+            && images.iter().all(|image| image.len() == PAGE_SIZE);
+        is_frames.then(|| Encoded { name: prefix.slice(8..end), numbers: prefix.slice(numbers_at..), images })
+    }
+}
+
+/// Whether both are transactions of one database, made by `encode_frames` or `merge_frames`.
+#[must_use]
+pub fn same_database(one: &EntryData, other: &EntryData) -> bool {
+    Encoded::of(one).zip(Encoded::of(other)).is_some_and(|(one, other)| one.name == other.name)
+}
+
+/// One entry that does what these do one after the other; none if they are not all transactions of one database. None of
+/// them may make the database smaller.
+#[must_use]
+pub fn merge_frames<'a>(entries: impl Iterator<Item = &'a EntryData>) -> Option<EntryData> {
+    let mut name = None;
+    let mut last_images = BTreeMap::new();
+    for data in entries {
+        let encoded = Encoded::of(data)?;
+        if *name.get_or_insert_with(|| encoded.name.clone()) != encoded.name {
+            return None;
+        }
+        for (number, image) in encoded.numbers.chunks_exact(8).zip(encoded.images) {
+            let number = u64::from_le_bytes(number.try_into().ok()?);
+            last_images.insert(PageNumber(u32::try_from(number).ok()?), image);
+        }
+    }
+    Some(encode(&name?, last_images.iter().map(|(number, image)| (*number, Chunk::clone(image)))))
 }
 
 /// The database of an entry made by `encode_frames`, without looking at its pages.
@@ -396,6 +449,37 @@ mod tests {
         assert_eq!(deleted(b"a", &[(PageNumber(2), page_one(0))]), None);
         assert_eq!(deleted(b"a", &[(PageNumber(1), page_one(0)), (PageNumber(2), page(0))]), None);
         assert_eq!(deleted_database(&Entry::barrier(Term(1))), None);
+    }
+
+    #[test]
+    fn merged_transactions_are_the_last_images_of_their_pages_in_one() {
+        let of = |name: &[u8], pages: &[(u32, u8)]| {
+            let pages: Vec<_> =
+                pages.iter().map(|(number, byte)| (PageNumber(*number), page(*byte))).collect();
+            encode_frames(name, &pages)
+        };
+        let (one, two, three) = (
+            of(b"eightchr", &[(1, 1), (2, 2)]),
+            of(b"eightchr", &[(2, 3), (900, 4)]),
+            of(b"eightchr", &[(1, 5)]),
+        );
+
+        let merged = merge_frames([&one, &two, &three].into_iter()).unwrap();
+
+        assert_eq!(merged, of(b"eightchr", &[(1, 5), (2, 3), (900, 4)]));
+        assert_eq!(
+            merge_frames([&merged, &one].into_iter()).unwrap(),
+            of(b"eightchr", &[(1, 1), (2, 2), (900, 4)])
+        );
+        assert!(same_database(&merged, &one) && !same_database(&one, &of(b"eightch", &[(1, 1)])));
+        assert!(merge_frames([&one, &of(b"other", &[(1, 1)])].into_iter()).is_none());
+        // Not made here: in one piece, or no transaction.
+        let received = EntryData::from_bytes(one.contiguous().unwrap());
+        for other in [received, Entry::barrier(Term(1)).data, EntryData::default()] {
+            assert!(!same_database(&other, &other));
+            assert!(merge_frames([&one, &other].into_iter()).is_none());
+        }
+        assert!(merge_frames(std::iter::empty()).is_none());
     }
 
     // conformance: raft-wire 29

@@ -84,9 +84,9 @@ impl Databases {
     }
 
     fn apply_command(&self, entry: &Entry) -> Result<(), ApplyError> {
-        if let Some(token) = entry.token
+        if let Some(proposals) = entry.proposals
             && let Some(name) = command::frames_name(&entry.data)
-            && self.store.get(&name).is_some_and(|database| database.apply_own(token))
+            && self.store.get(&name).is_some_and(|database| database.apply_own(proposals))
         {
             return Ok(());
         }
@@ -112,7 +112,7 @@ impl Databases {
     #[must_use]
     pub fn may_wait(&self, entry: &Entry) -> bool {
         // An own entry's pages are there already, unless its epoch has ended: rare enough.
-        self.store.space().file().is_some() && entry.kind == EntryKind::Command && entry.token.is_none()
+        self.store.space().file().is_some() && entry.kind == EntryKind::Command && entry.proposals.is_none()
     }
 
     /// Where the pages of the databases live.
@@ -171,7 +171,7 @@ mod tests {
     fn frames(name: &[u8], pages: &[(u32, PageRef)]) -> Entry {
         let pages: Vec<_> = pages.iter().map(|(number, page)| (PageNumber(*number), page.clone())).collect();
         let data = command::encode_frames(name, &pages);
-        Entry { term: Term(1), kind: EntryKind::Command, data, token: None }
+        Entry { term: Term(1), kind: EntryKind::Command, data, proposals: None }
     }
 
     // conformance: state-machine 7
@@ -199,7 +199,7 @@ mod tests {
             term: Term(1),
             kind: EntryKind::Command,
             data: EntryData::from_bytes(bytes::Bytes::from_static(bytes)),
-            token: None,
+            proposals: None,
         };
         for nothing in [
             &b"\x01\x01\0\0\0\0\0\0test.db\0"[..],

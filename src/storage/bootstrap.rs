@@ -55,7 +55,7 @@ pub(super) fn write_configuration(
         return Err(StorageError::ConfigurationTooBig { len: bytes.len(), max: CONFIGURATION_MAX_BYTES });
     }
     let data = EntryData::from_bytes(bytes.clone());
-    let entry = Entry { term: Term(1), kind: EntryKind::Change, data, token: None };
+    let entry = Entry { term: Term(1), kind: EntryKind::Change, data, proposals: None };
     let prefix =
         encode_batch_prefix(&[entry]).map_err(|source| StorageError::Payload { first: index, source })?;
     directory.make_file(&closed_name(index, index), &[&FORMAT_WORD, &prefix, &bytes])

@@ -119,7 +119,7 @@ impl Bench {
             term: Term(1),
             kind: EntryKind::Command,
             data: EntryData::from_bytes(Bytes::from(vec![index as u8; bytes])),
-            token: None,
+            proposals: None,
         };
         let entries = (first..first + count).map(entry).collect();
         LogRequest::Append { first_index: LogIndex(first), entries, done: self.done(first) }

@@ -36,7 +36,7 @@ fn kept(file: &Arc<PageFile>, content: &[u8]) -> EntryData {
 }
 
 fn command(data: EntryData) -> Entry {
-    Entry { term: Term(1), kind: EntryKind::Command, data, token: None }
+    Entry { term: Term(1), kind: EntryKind::Command, data, proposals: None }
 }
 
 fn writer(directory: &Directory) -> LogWriter {

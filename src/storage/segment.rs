@@ -156,7 +156,7 @@ pub fn decode_batch<C: SegmentContent>(content: &C, offset: usize) -> Result<Bat
     let mut position = start;
     let mut entries = Vec::with_capacity(parsed.len());
     for (term, kind, len) in parsed {
-        entries.push(Entry { term, kind, data: content.payload(position, len)?, token: None });
+        entries.push(Entry { term, kind, data: content.payload(position, len)?, proposals: None });
         position += len;
     }
     reader.position = end;
@@ -310,7 +310,7 @@ mod tests {
                     term: Term(*words as u64),
                     kind: EntryKind::Command,
                     data: EntryData::from_bytes(vec![5; words * 8].into()),
-                    token: None,
+                    proposals: None,
                 })
                 .collect();
             let mut content = FORMAT_WORD.to_vec();

@@ -177,7 +177,7 @@ fn bootstrap_and_recover_write_the_specified_bytes() {
 
 fn batch(count: usize) -> Vec<u8> {
     let data = EntryData::from_bytes(Bytes::from(vec![7; 48]));
-    let entry = Entry { term: Term(1), kind: EntryKind::Command, data, token: None };
+    let entry = Entry { term: Term(1), kind: EntryKind::Command, data, proposals: None };
     let entries = vec![entry; count];
     let mut bytes = encode_batch_prefix(&entries).unwrap();
     bytes.extend(vec![7; 48 * count]);

@@ -137,8 +137,12 @@ pub const LISTEN_BACKLOG: u32 = 128;
 /// Bytes of entries handed to one replication message at once; one entry may be larger.
 pub const REPLICATION_BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Proposals handed to openraft at once. openraft reads that many messages without a pause, so it takes all or none.
+/// Entries handed to openraft at once. openraft reads that many messages without a pause, so it takes all or none.
 pub const PROPOSAL_BATCH_ENTRIES_MAX: usize = 64;
+
+/// Batches of proposals that the log has and its disk may not have yet: one that is synced, one that comes next. What is
+/// proposed meanwhile goes together, one entry for each run of transactions of one database.
+pub const PROPOSAL_BATCHES_UNSYNCED_MAX: usize = 2;
 
 /// Bytes of proposals handed to openraft at once; one proposal may be larger.
 pub const PROPOSAL_BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;

@@ -1,4 +1,4 @@
-//! A raft log entry as all layers carry it: term, kind, payload, and in memory only the proposer's token.
+//! A raft log entry as all layers carry it: term, kind, payload, and in memory only what the proposer knows it by.
 //! spec: raft-wire 4, disk-format 4.1.
 
 use std::io;
@@ -108,6 +108,31 @@ pub struct ProposalToken {
     pub sequence: u64,
 }
 
+/// The proposals that one entry holds: consecutive places of one epoch, all of one database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ProposalRange {
+    /// Their epoch.
+    pub epoch: u64,
+    /// Place of the first.
+    pub first: u64,
+    /// Place of the last.
+    pub last: u64,
+}
+
+impl ProposalRange {
+    /// One proposal alone.
+    #[must_use]
+    pub const fn of(token: ProposalToken) -> ProposalRange {
+        ProposalRange { epoch: token.epoch, first: token.sequence, last: token.sequence }
+    }
+
+    /// The last of them.
+    #[must_use]
+    pub const fn last_token(self) -> ProposalToken {
+        ProposalToken { epoch: self.epoch, sequence: self.last }
+    }
+}
+
 /// One log entry. Its index is where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -118,7 +143,7 @@ pub struct Entry {
     /// Payload.
     pub data: EntryData,
     /// Set on the node that proposed it, while it is in memory. Neither stored nor sent.
-    pub token: Option<ProposalToken>,
+    pub proposals: Option<ProposalRange>,
 }
 
 impl Entry {
@@ -129,7 +154,7 @@ impl Entry {
             term,
             kind: EntryKind::Barrier,
             data: EntryData::from_bytes(Bytes::from_static(&[0; 8])),
-            token: None,
+            proposals: None,
         }
     }
 }

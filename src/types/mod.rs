@@ -12,6 +12,6 @@ pub mod scratch;
 pub mod tasks;
 
 pub use configuration::{Configuration, ConfigurationError, Role, Server};
-pub use entry::{Entry, EntryData, EntryKind, ProposalToken};
+pub use entry::{Entry, EntryData, EntryKind, ProposalRange, ProposalToken};
 pub use id::{LogIndex, NodeId, PageNumber, Term};
 pub use payload::Chunk;

@@ -61,7 +61,7 @@ impl CNode {
         }
         let entries = append.entries.iter().zip(payloads);
         let mut entries = entries
-            .map(|(header, data)| Entry { term: header.term, kind: header.kind, data, token: None })
+            .map(|(header, data)| Entry { term: header.term, kind: header.kind, data, proposals: None })
             .collect::<Vec<_>>();
         let known = (previous + 1..).zip(&entries);
         let known = known.take_while(|(index, entry)| self.log.term(*index) == Some(entry.term)).count();

@@ -340,6 +340,6 @@ impl CNode {
         let data = encode_frames(OWN_DATABASE, &pages);
         // As a peer would receive it: in one piece.
         let data = data.contiguous().map_or(data, EntryData::from_bytes);
-        Entry { term: self.term(), kind: EntryKind::Command, data, token: None }
+        Entry { term: self.term(), kind: EntryKind::Command, data, proposals: None }
     }
 }

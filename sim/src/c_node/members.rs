@@ -74,7 +74,12 @@ impl CNode {
             Ok(configuration) => {
                 self.observed().changes_by_c += 1;
                 let data = EntryData::from_bytes(configuration.encode());
-                self.propose(vec![Entry { term: self.term(), kind: EntryKind::Change, data, token: None }]);
+                self.propose(vec![Entry {
+                    term: self.term(),
+                    kind: EntryKind::Change,
+                    data,
+                    proposals: None,
+                }]);
             }
             Err(error) => self.fail(format!("its own configuration: {error}")),
         }
