@@ -84,7 +84,7 @@ check-upstream: deps
 	tests/upstream/fetch.sh $(UPSTREAM) sid || echo "Debian unstable's libdqlite0 could not be had: its version is not tested."
 	$(CARGO) build --lib --package dqlite
 	UPSTREAM=$(abspath $(UPSTREAM)) $(TIMEOUT) $(TEST_SECONDS) $(CARGO) test --package dqlite-testing --test upstream_directories \
-	    --test upstream_programs --test upstream_recovery --test servers --test contention --test deletion --test c_client -- --ignored --nocapture
+	    --test upstream_programs --test upstream_recovery --test servers --test contention --test deletion --test c_client --test large_transactions -- --ignored --nocapture
 	UPSTREAM=$(abspath $(UPSTREAM)) $(TIMEOUT) $(TEST_SECONDS) $(CARGO) test --package dqlite-testing --test upstream_clusters --test upstream_roles --test upstream_rolls \
 	    -- --ignored --nocapture --test-threads 4
 
