@@ -352,7 +352,7 @@ static void section_connect_function(void)
     dqlite_server *server = make_founder("connects");
     SHOW(dqlite_server_set_connect_func(server, connect_function, &connections));
     SHOW(dqlite_server_start(server));
-    printf("asked: %s\n", connections.asked > 0 ? "yes" : "no");
+    printf("asked: %s\n", __atomic_load_n(&connections.asked, __ATOMIC_SEQ_CST) > 0 ? "yes" : "no");
     id[0] = dqlite_server_get_id(server);
     print_file("connects", "server-info");
     dqlite_server_destroy(server);
@@ -362,7 +362,7 @@ static void section_connect_function(void)
     connections.asked = 0;
     dqlite_server_set_connect_func(server, connect_function, &connections);
     SHOW(dqlite_server_start(server));
-    printf("asked: %s\n", connections.asked > 0 ? "yes" : "no");
+    printf("asked: %s\n", __atomic_load_n(&connections.asked, __ATOMIC_SEQ_CST) > 0 ? "yes" : "no");
     SHOW(dqlite_server_stop(server));
     dqlite_server_destroy(server);
 }
