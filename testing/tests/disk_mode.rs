@@ -191,7 +191,7 @@ fn a_database_larger_than_memory_is_used_in_every_way() {
         world.done("a VACUUM that would be too large for one entry was refused");
     } else {
         vacuumed.unwrap();
-        world.done(&format!("vacuumed, {} MiB in one entry", pages * PAGE_IN_ENTRY_BYTES >> 20));
+        world.done(&format!("vacuumed, {} MiB in one entry", (pages * PAGE_IN_ENTRY_BYTES) >> 20));
     }
     assert_eq!(client.number("SELECT count(*) FROM t").unwrap(), rows);
     drop(client);
