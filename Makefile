@@ -99,13 +99,14 @@ check-upstream: deps
 	tests/upstream/fetch.sh $(UPSTREAM) sid || echo "Debian unstable's libdqlite0 could not be had: its version is not tested."
 	$(CARGO) build --lib --package dqlite
 	UPSTREAM=$(abspath $(UPSTREAM)) $(TIMEOUT) $(TEST_SECONDS) $(CARGO) test --package dqlite-testing --test upstream_directories \
-	    --test upstream_programs --test upstream_recovery --test servers --test contention --test deletion -- --ignored --nocapture
+	    --test upstream_programs --test upstream_recovery --test servers --test contention --test deletion --test c_client --test large_transactions -- --ignored --nocapture
 	UPSTREAM=$(abspath $(UPSTREAM)) $(TIMEOUT) $(TEST_SECONDS) $(CARGO) test --package dqlite-testing --test upstream_clusters --test upstream_roles --test upstream_rolls \
 	    -- --ignored --nocapture --test-threads 4
 
-# A database of DISK_MIB in nodes of 512 MiB, page cache counted: as root, or where this user may make control groups. Takes half an hour.
+# A database of DISK_MIB, and an index, in nodes of 512 MiB, page cache counted: as root, or where this user may make control groups. With 1850 the database has
+# 2000 MiB, which is vacuumed in one entry; with 2048 that is refused. Takes half an hour.
 .PHONY: disk-mode
-DISK_MIB ?= 2048
+DISK_MIB ?= 1850
 disk-mode:
 	$(CARGO) build --release --lib --package dqlite
 	DQLITE_LIBRARY=$(abspath target/release/libdqlite.so) DQLITE_TEST_DISK_MIB=$(DISK_MIB) DQLITE_TEST_LIMIT_MIB=512 \

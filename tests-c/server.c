@@ -1,9 +1,11 @@
 /*
  * Calls every server function in and out of order and prints what it sees: `server HOST FIRST-PORT SECTION...`, in an empty directory. Runs with any
  * libdqlite.so.0 from 1.15.1 on. `server HOST FIRST-PORT serve NUMBER` is one server, which takes orders from its standard input. Addresses and ids are printed as letters. Each section is a process of its own, so that one that dies or hangs says so
- * and the others go on. spec: c-api 4.
+ * and the others go on. C99, C11 and C++17 alike. spec: c-api 4.
  */
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
+#endif
 #include <dqlite.h>
 
 #include <arpa/inet.h>
@@ -18,6 +20,10 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/lsan_interface.h>
+#endif
 
 #define SECTION_SECONDS 90
 #define SERVERS 4
@@ -318,14 +324,17 @@ struct connections {
 
 static int connect_function(void *argument, const char *to, int *descriptor)
 {
-    struct connections *connections = argument;
+    struct connections *connections = (struct connections *)argument;
     __atomic_add_fetch(&connections->asked, 1, __ATOMIC_SEQ_CST);
     const char *colon = strchr(to, ':');
     if (connections->refuse || colon == NULL) {
         return 1;
     }
     char host[32] = "";
-    struct sockaddr_in peer = {.sin_family = AF_INET, .sin_port = htons((unsigned short)atoi(colon + 1))};
+    struct sockaddr_in peer;
+    memset(&peer, 0, sizeof peer);
+    peer.sin_family = AF_INET;
+    peer.sin_port = htons((unsigned short)atoi(colon + 1));
     memcpy(host, to, (size_t)(colon - to) < sizeof host ? (size_t)(colon - to) : 0);
     int socket_descriptor = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (inet_pton(AF_INET, host, &peer.sin_addr) != 1 ||
@@ -339,20 +348,21 @@ static int connect_function(void *argument, const char *to, int *descriptor)
 
 static void section_connect_function(void)
 {
-    struct connections connections = {.refuse = true};
+    struct connections connections = {true, 0};
     dqlite_server *server = make_founder("connects");
     SHOW(dqlite_server_set_connect_func(server, connect_function, &connections));
     SHOW(dqlite_server_start(server));
-    printf("asked: %s\n", connections.asked > 0 ? "yes" : "no");
+    printf("asked: %s\n", __atomic_load_n(&connections.asked, __ATOMIC_SEQ_CST) > 0 ? "yes" : "no");
     id[0] = dqlite_server_get_id(server);
     print_file("connects", "server-info");
     dqlite_server_destroy(server);
 
     server = make_founder("connects-too");
-    connections = (struct connections){.refuse = false};
+    connections.refuse = false;
+    connections.asked = 0;
     dqlite_server_set_connect_func(server, connect_function, &connections);
     SHOW(dqlite_server_start(server));
-    printf("asked: %s\n", connections.asked > 0 ? "yes" : "no");
+    printf("asked: %s\n", __atomic_load_n(&connections.asked, __ATOMIC_SEQ_CST) > 0 ? "yes" : "no");
     SHOW(dqlite_server_stop(server));
     dqlite_server_destroy(server);
 }
@@ -360,7 +370,7 @@ static void section_connect_function(void)
 /* A founder that could not be reached at its first start is reached at the next. */
 static void section_founder_again(void)
 {
-    struct connections connections = {.refuse = true};
+    struct connections connections = {true, 0};
     dqlite_server *server = make_founder("again");
     dqlite_server_set_connect_func(server, connect_function, &connections);
     SHOW(dqlite_server_start(server));
@@ -440,7 +450,7 @@ static struct remote begin(int number)
         exit(1);
     }
     fflush(stdout);
-    struct remote remote = {.pid = fork(), .orders = orders[1], .codes = codes[0]};
+    struct remote remote = {fork(), orders[1], codes[0]};
     if (remote.pid == 0) {
         alarm(SECTION_SECONDS);
         close(orders[1]);
@@ -589,6 +599,9 @@ static void run(const struct section *section)
         }
         section->run();
         fflush(stdout);
+#ifdef __SANITIZE_ADDRESS__
+        _exit(__lsan_do_recoverable_leak_check() == 0 ? 0 : 23);
+#endif
         _exit(0);
     }
     waitpid(child, &status, 0);

@@ -3,10 +3,11 @@
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use dqlite::executor::sqlite::{Connection, Step, Value, empty_page};
 use dqlite::pages::{Database, PageStore};
-use dqlite::vfs::{SQLITE_IOERR_STALE, Vfs, VfsOptions};
+use dqlite::vfs::{DeletionPermit, DeletionRefused, Members, SQLITE_IOERR_STALE, Vfs, VfsOptions};
 
 struct World {
     store: Arc<PageStore>,
@@ -15,9 +16,12 @@ struct World {
 }
 
 fn world(entry_max_bytes: u64) -> World {
+    world_with(VfsOptions { entry_max_bytes, ..VfsOptions::default() })
+}
+
+fn world_with(options: VfsOptions) -> World {
     let store = PageStore::new();
     let database = store.open(b"test", &empty_page()).unwrap();
-    let options = VfsOptions { entry_max_bytes };
     let vfs = Vfs::register(Arc::clone(&store), options, Box::new(|text| panic!("{text}"))).unwrap();
     World { store, database, vfs }
 }
@@ -108,6 +112,44 @@ fn a_returning_statement_is_given_up_by_refusing_its_commit() {
     assert!(writer.view().take_commits().is_empty());
     assert_eq!(number(&writer, "select count(*) from t"), 0);
     assert_eq!(code(&writer, "insert into t values(2)"), 0);
+}
+
+/// Other members come and go.
+#[derive(Debug, Default)]
+struct Others(AtomicBool);
+
+impl Members for Others {
+    fn are_there_others(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn permit_deletion(&self) -> Result<DeletionPermit, DeletionRefused> {
+        Ok(Box::new(()))
+    }
+}
+
+#[test]
+fn a_transaction_too_large_for_other_members_is_13_and_only_while_there_are_some() {
+    let world = world_with(VfsOptions { entry_to_members_max_bytes: 1 << 20, ..VfsOptions::default() });
+    let writer = world.writer();
+    let others = Arc::new(Others::default());
+    writer.view().set_members(Arc::<Others>::clone(&others));
+    assert_eq!(code(&writer, "create table t(a)"), 0);
+    let large = "insert into t values(zeroblob(2000000))";
+    let there = |there: bool| others.0.store(there, Ordering::Relaxed);
+
+    assert_eq!(code(&writer, large), 0);
+    there(true);
+    assert_eq!(code(&writer, large), 13);
+    assert_eq!(code(&writer, "insert into t values(zeroblob(900000))"), 0);
+    // They come while a transaction is open that they cannot take.
+    there(false);
+    assert_eq!(code(&writer, &format!("begin; {large}")), 0);
+    there(true);
+    assert_eq!(code(&writer, "commit"), 13);
+    assert_eq!(code(&writer, "insert into t values(1)"), 0);
+
+    assert_eq!(number(&writer, "select count(*) from t"), 3);
 }
 
 // conformance: state-machine 4

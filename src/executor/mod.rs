@@ -8,8 +8,8 @@ pub mod sqlite;
 pub mod turn;
 
 mod cursor;
-mod deletion;
 mod kept;
+mod members;
 mod run;
 
 use std::collections::HashMap;
@@ -24,7 +24,7 @@ use crate::raft::engine::Engine;
 use crate::raft::status::{Serving, Status};
 use crate::types::config;
 use crate::types::tasks::{Expected, SqlSection};
-use crate::vfs::{Deletions, Vfs};
+use crate::vfs::{Members, Vfs};
 
 pub use cursor::{Batch, Cursor};
 pub use failure::Failure;
@@ -43,7 +43,7 @@ pub struct Executor {
     turns: Mutex<HashMap<Vec<u8>, Arc<turn::Turn>>>,
     busy_timeout_ms: Arc<AtomicU32>,
     sql: SqlSection,
-    deletions: Arc<dyn Deletions>,
+    members: Arc<dyn Members>,
 }
 
 /// What an executor is made of.
@@ -72,7 +72,7 @@ impl Executor {
             store: parts.store,
             vfs: parts.vfs,
             status: parts.engine.status(),
-            deletions: Arc::new(deletion::OfEngine(parts.engine.clone())),
+            members: Arc::new(members::OfEngine(parts.engine.clone())),
             engine: parts.engine,
             permits: limits::SqlPermits::new(if serial { 1 } else { parts.sql_threads }),
             serial,

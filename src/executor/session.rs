@@ -108,7 +108,7 @@ impl Session {
         let open = || Connection::open_with(&executor.vfs, name, &self.interrupt);
         let opened = executor.in_sqlite(&self.interrupt, Expected::Unknown, serving.epoch, open);
         let connection = opened?;
-        connection.view().set_deletions(Arc::clone(&executor.deletions));
+        connection.view().set_members(Arc::clone(&executor.members));
         let Some(database) = executor.store.get(name) else {
             return Err(Failure::cannot_open());
         };

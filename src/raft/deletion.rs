@@ -45,6 +45,12 @@ impl Engine {
         self.deletions_always.store(always, Ordering::Relaxed);
     }
 
+    /// Whether the cluster has no member but this node.
+    #[must_use]
+    pub fn is_only_member(&self) -> bool {
+        self.log.configuration().0.servers().iter().all(|server| server.id == self.id)
+    }
+
     /// Permits to propose the deletion of a database. To be held until it is proposed or given up.
     ///
     /// # Errors
@@ -53,13 +59,12 @@ impl Engine {
         if self.deletions_always.load(Ordering::Relaxed) {
             return Ok(DeletionPermit { _turn: None });
         }
-        let alone = || self.log.configuration().0.servers().iter().all(|server| server.id == self.id);
-        if !alone() {
+        if !self.is_only_member() {
             return Err(DeletionRefused::OtherMembers);
         }
         let turn = Arc::clone(&self.changing).try_lock_owned().map_err(|_| DeletionRefused::InProgress)?;
         // Somebody may have been added before the turn was taken.
-        if !alone() {
+        if !self.is_only_member() {
             return Err(DeletionRefused::OtherMembers);
         }
         Ok(DeletionPermit { _turn: Some(turn) })

@@ -178,9 +178,14 @@ impl LogSegments {
                 let needed = FORMAT_BYTES + bytes;
                 let fits = needed == self.segment_bytes || needed + PREAMBLE_BYTES <= self.segment_bytes;
                 let large = needed + LARGE_SEGMENT_MARGIN_BYTES;
-                let bytes = if fits { self.segment_bytes } else { large.max(self.segment_bytes) };
+                // The one batch of a large segment takes one sync.
+                let (bytes, zeros) = if fits {
+                    (self.segment_bytes, self.zeros)
+                } else {
+                    (large.max(self.segment_bytes), Zeros::Allocated)
+                };
                 let counter = self.next_counter()?;
-                make_open(&self.directory, counter, bytes, self.zeros)?
+                make_open(&self.directory, counter, bytes, zeros)?
             }
         };
         if segment.counter < self.unclosed {

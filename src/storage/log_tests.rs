@@ -13,18 +13,19 @@ use crate::types::config::SEGMENTS_UNCLOSED_MAX;
 use crate::types::tasks::{InlinePool, LaterPool};
 use crate::types::{EntryData, EntryKind};
 
+/// Whether syncs fail, and bytes that were written.
 #[derive(Debug)]
-struct FaultyDisk(Arc<AtomicBool>);
+struct FaultyDisk(Arc<AtomicBool>, Arc<AtomicU64>);
 
 #[derive(Debug)]
-struct FaultyFile(Box<dyn DiskFile>, Arc<AtomicBool>);
+struct FaultyFile(Box<dyn DiskFile>, Arc<AtomicBool>, Arc<AtomicU64>);
 
 impl Disk for FaultyDisk {
     fn list(&self, directory: &Path) -> io::Result<Vec<DirEntryInfo>> {
         FileDisk.list(directory)
     }
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(FaultyFile(FileDisk.open(path, mode)?, Arc::clone(&self.0))))
+        Ok(Box::new(FaultyFile(FileDisk.open(path, mode)?, Arc::clone(&self.0), Arc::clone(&self.1))))
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         FileDisk.rename(from, to)
@@ -54,6 +55,7 @@ impl DiskFile for FaultyFile {
         self.0.read_at(buffer, offset)
     }
     fn write_vectored_at(&mut self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+        self.2.fetch_add(slices.iter().map(|slice| slice.len() as u64).sum(), Ordering::Relaxed);
         self.0.write_vectored_at(slices, offset)
     }
     fn set_len(&mut self, bytes: u64) -> io::Result<()> {
@@ -79,6 +81,7 @@ struct Bench {
     writer: LogWriter,
     path: PathBuf,
     failing: Arc<AtomicBool>,
+    written: Arc<AtomicU64>,
     troubles: Arc<Mutex<Vec<LogTrouble>>>,
     answers: mpsc::Receiver<(u64, bool)>,
     sender: mpsc::Sender<(u64, bool)>,
@@ -94,7 +97,9 @@ impl Bench {
         let keep = tempfile::tempdir().unwrap();
         let path = keep.path().to_path_buf();
         let failing = Arc::new(AtomicBool::new(false));
-        let directory = Directory::open(Arc::new(FaultyDisk(Arc::clone(&failing))), &path).unwrap();
+        let written = Arc::new(AtomicU64::new(0));
+        let disk = FaultyDisk(Arc::clone(&failing), Arc::clone(&written));
+        let directory = Directory::open(Arc::new(disk), &path).unwrap();
         let lock = directory.lock().unwrap();
         let troubles = Arc::new(Mutex::new(Vec::new()));
         let heard = Arc::clone(&troubles);
@@ -106,7 +111,7 @@ impl Bench {
         };
         let writer = LogWriter::new(directory, lock, Metadata::default(), LogIndex(1), options);
         let (sender, answers) = mpsc::channel();
-        Bench { writer, path, failing, troubles, answers, sender, _keep: keep }
+        Bench { writer, path, failing, written, troubles, answers, sender, _keep: keep }
     }
 
     fn done(&self, tag: u64) -> Done {
@@ -194,6 +199,20 @@ fn segments_roll_over_and_never_end_8_bytes_after_a_batch() {
     let names = bench.names();
     assert!(names == expected || names == alternative, "{names:?}");
     assert_eq!(bench.answers().len(), 4);
+}
+
+// conformance: disk-format 9
+#[test]
+fn a_segment_for_one_large_batch_is_not_filled_with_zeros_first() {
+    let mut bench = Bench::new(65536);
+    bench.writer.process(vec![bench.append(1, 1, 8)]);
+    let before = bench.written.load(Ordering::Relaxed);
+
+    bench.writer.process(vec![bench.append(2, 1, 1 << 20)]);
+
+    let written = bench.written.load(Ordering::Relaxed) - before;
+    assert!(written < (1 << 20) + 4 * 65536, "{written}");
+    assert_eq!(bench.answers(), [(1, true), (2, true)]);
 }
 
 // conformance: disk-format 9

@@ -77,8 +77,13 @@ pub const SEGMENTS_UNCLOSED_MAX: usize = 4;
 /// Largest body of a client's message. Beyond it the connection is closed. spec: client-protocol 3.2.
 pub const MESSAGE_BODY_MAX_BYTES: u64 = 1024 * 1024 * 1024;
 
-/// Largest encoded entry; a larger transaction gets SQLITE_FULL. spec: state-machine 1.3.
-pub const ENTRY_MAX_BYTES: u64 = 1024 * 1024 * 1024;
+/// Largest encoded entry, just below 2 GiB; a larger transaction gets SQLITE_FULL. spec: state-machine 1.3. Upstream's 1.18.7
+/// commits one of 2000 MiB and not one of 2100: Linux writes no more than 2 GiB at once.
+pub const ENTRY_MAX_BYTES: u64 = 32767 * 64 * 1024;
+
+/// The same while the cluster has other members. Upstream's 1.18.7 closes the connection on a message with more than 500 MiB of
+/// entries, each time that it is sent: as a voter it would keep the cluster from committing anything any more.
+pub const ENTRY_TO_MEMBERS_MAX_BYTES: u64 = 480 * 1024 * 1024;
 
 /// Proposed and not yet applied transactions of a node beyond which writers wait.
 pub const IN_FLIGHT_TRANSACTIONS_MAX: usize = 1024;

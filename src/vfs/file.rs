@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use libsqlite3_sys as sqlite;
 
+use super::register::VfsOptions;
 use super::template::deletion_page;
 use super::view::{DeletionPermit, DeletionRefused, Seen, View};
 use crate::pages::{Attached, CommitError, Database, Overlay, PageSpace, Pin, Root};
@@ -28,7 +29,7 @@ pub(super) struct File {
     attached: Attached,
     view: Arc<View>,
     connection_id: u64,
-    entry_max_bytes: u64,
+    options: VfsOptions,
     space: PageSpace,
     lock: i32,
     pin: Option<Pin>,
@@ -38,17 +39,12 @@ pub(super) struct File {
 }
 
 impl File {
-    pub(super) fn new(
-        attached: Attached,
-        connection_id: u64,
-        entry_max_bytes: u64,
-        space: PageSpace,
-    ) -> File {
+    pub(super) fn new(attached: Attached, connection_id: u64, options: VfsOptions, space: PageSpace) -> File {
         File {
             attached,
             view: Arc::default(),
             connection_id,
-            entry_max_bytes,
+            options,
             space,
             lock: sqlite::SQLITE_LOCK_NONE,
             pin: None,
@@ -152,6 +148,13 @@ impl File {
         self.overlay.as_mut()
     }
 
+    /// Whether an entry may hold so many pages.
+    fn takes_entry(&self, pages: usize) -> bool {
+        let bytes = ENTRY_BYTES_ONCE + pages as u64 * (PAGE_SIZE as u64 + ENTRY_BYTES_PER_PAGE);
+        bytes <= self.options.entry_max_bytes
+            && (bytes <= self.options.entry_to_members_max_bytes || !self.view.has_other_members())
+    }
+
     /// Writes one whole page.
     pub(super) fn write(&mut self, bytes: &[u8], offset: i64) -> i32 {
         let page_size = PAGE_SIZE as i64;
@@ -175,17 +178,17 @@ impl File {
         } else {
             bytes
         };
-        let entry_max_bytes = self.entry_max_bytes;
         let space = self.space.clone();
         let Some(overlay) = self.overlay() else {
             return sqlite::SQLITE_IOERR_WRITE;
         };
-        if !overlay.contains(PageNumber(number)) {
-            let pages = overlay.changed() as u64 + 1;
-            if ENTRY_BYTES_ONCE + pages * (PAGE_SIZE as u64 + ENTRY_BYTES_PER_PAGE) > entry_max_bytes {
-                return sqlite::SQLITE_FULL;
-            }
+        let (is_new, pages) = (!overlay.contains(PageNumber(number)), overlay.changed() + 1);
+        if is_new && !self.takes_entry(pages) {
+            return sqlite::SQLITE_FULL;
         }
+        let Some(overlay) = self.overlay() else {
+            return sqlite::SQLITE_IOERR_WRITE;
+        };
         match space.page(PageNumber(number), bytes) {
             Ok(page) => {
                 overlay.write(PageNumber(number), page);
@@ -278,6 +281,10 @@ impl File {
         };
         if self.view.refuses_commit() {
             return SQLITE_IOERR_STALE;
+        }
+        // Members may have come since its pages were written.
+        if !self.takes_entry(overlay.changed()) {
+            return sqlite::SQLITE_FULL;
         }
         match self.database().commit(&pin, overlay) {
             Ok(commit) => {

@@ -15,4 +15,4 @@ mod view;
 pub use file::SQLITE_IOERR_STALE;
 pub use register::{PanicReport, Vfs, VfsError, VfsOptions};
 pub use template::empty_page;
-pub use view::{DeletionPermit, DeletionRefused, Deletions, Seen, View};
+pub use view::{DeletionPermit, DeletionRefused, Members, Seen, View};

@@ -15,7 +15,7 @@ use super::journal::Journal;
 use super::template::empty_page;
 use super::view::View;
 use crate::pages::PageStore;
-use crate::types::config::{DATABASE_NAME_MAX_BYTES, ENTRY_MAX_BYTES};
+use crate::types::config::{DATABASE_NAME_MAX_BYTES, ENTRY_MAX_BYTES, ENTRY_TO_MEMBERS_MAX_BYTES};
 
 /// SQLite wants room for 8 bytes after a name.
 const PATH_MAX_BYTES: c_int = DATABASE_NAME_MAX_BYTES as c_int + 8;
@@ -31,11 +31,16 @@ pub type PanicReport = Box<dyn Fn(&str) + Send + Sync>;
 pub struct VfsOptions {
     /// Largest entry in bytes; a larger transaction gets SQLITE_FULL.
     pub entry_max_bytes: u64,
+    /// The same while the cluster has other members.
+    pub entry_to_members_max_bytes: u64,
 }
 
 impl Default for VfsOptions {
     fn default() -> VfsOptions {
-        VfsOptions { entry_max_bytes: ENTRY_MAX_BYTES }
+        VfsOptions {
+            entry_max_bytes: ENTRY_MAX_BYTES,
+            entry_to_members_max_bytes: ENTRY_TO_MEMBERS_MAX_BYTES,
+        }
     }
 }
 
@@ -79,7 +84,7 @@ impl Shared {
         }
         let attached = self.store.attach(name, &empty_page()).ok()?;
         let connection_id = self.next_connection.fetch_add(1, Ordering::Relaxed);
-        Some(File::new(attached, connection_id, self.options.entry_max_bytes, self.store.space().clone()))
+        Some(File::new(attached, connection_id, self.options, self.store.space().clone()))
     }
 
     /// A rollback journal, if pages are not in memory; else SQLite keeps its own in memory and asks for none.

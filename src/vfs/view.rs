@@ -39,13 +39,16 @@ pub struct DeletionRefused {
     pub text: &'static CStr,
 }
 
-/// Decides whether a database may be deleted.
-pub trait Deletions: fmt::Debug + Send + Sync {
+/// Knows the members of the cluster, and what may be done while there are others.
+pub trait Members: fmt::Debug + Send + Sync {
+    /// Whether there are others than this node.
+    fn are_there_others(&self) -> bool;
+
     /// Asked by each `PRAGMA delete_database` that SQLite could run.
     ///
     /// # Errors
-    /// It may not.
-    fn permit(&self) -> Result<DeletionPermit, DeletionRefused>;
+    /// The database may not be deleted.
+    fn permit_deletion(&self) -> Result<DeletionPermit, DeletionRefused>;
 }
 
 #[derive(Debug, Default)]
@@ -57,7 +60,7 @@ struct State {
     pinned: Option<Seen>,
     seen: Option<Seen>,
     commits: Vec<Commit>,
-    deletions: Option<Arc<dyn Deletions>>,
+    members: Option<Arc<dyn Members>>,
     deletion_permit: Option<DeletionPermit>,
 }
 
@@ -97,9 +100,9 @@ impl View {
         std::mem::take(&mut self.lock().commits)
     }
 
-    /// Who decides whether this connection may delete its database; without one it may.
-    pub fn set_deletions(&self, deletions: Arc<dyn Deletions>) {
-        self.lock().deletions = Some(deletions);
+    /// Who knows the members of the cluster; without one there are no others.
+    pub fn set_members(&self, members: Arc<dyn Members>) {
+        self.lock().members = Some(members);
     }
 
     /// What was committed has been proposed: a permit to delete has done its service.
@@ -153,8 +156,14 @@ impl View {
     }
 
     pub(super) fn permit_deletion(&self) -> Result<DeletionPermit, DeletionRefused> {
-        let deletions = self.lock().deletions.clone();
-        deletions.map_or_else(|| Ok(Box::new(()) as DeletionPermit), |deletions| deletions.permit())
+        let members = self.lock().members.clone();
+        members.map_or_else(|| Ok(Box::new(()) as DeletionPermit), |members| members.permit_deletion())
+    }
+
+    /// Whether the cluster has other members.
+    pub(super) fn has_other_members(&self) -> bool {
+        let members = self.lock().members.clone();
+        members.is_some_and(|members| members.are_there_others())
     }
 
     pub(super) fn committed(&self, commit: Commit, deletion_permit: Option<DeletionPermit>) {

@@ -5,13 +5,13 @@
 
 use std::io::{Read, Write};
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use dqlite_testing::bed;
 use dqlite_testing::loopback::lasting_address;
-use dqlite_testing::process::{Library, compile};
+use dqlite_testing::process::{Library, compile, compile_as};
 use dqlite_testing::upstream;
 
 /// Ports of one run of the program: four for each section.
@@ -66,6 +66,57 @@ fn every_server_function_in_and_out_of_order_does_what_is_written_down() {
         std::fs::write(&path, &seen).unwrap();
     }
     assert_same(&seen, &std::fs::read_to_string(&path).unwrap(), "tests-c/server.expected");
+}
+
+#[test]
+fn the_program_is_c99_and_cpp17_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let ours = bed::options(folder.path()).library;
+    for dialect in [&["-std=c99"][..], &["-xc++", "-std=c++17"]] {
+        compile_as(dialect, &source("server.c"), &ours.folders[0], &folder.path().join("server")).unwrap();
+    }
+}
+
+/// What sections of the program write to standard error, under what `before` names; they must succeed.
+fn complaints(library: &Library, before: &[&str], program: &Path, sections: &[&str]) -> String {
+    let work = tempfile::tempdir().unwrap();
+    let mut command = Command::new("env");
+    command.arg(format!("LD_LIBRARY_PATH={}", library.folders[0].display())).args(before).arg(program);
+    let output = command.current_dir(work.path()).args(host_and_port()).args(sections).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let seen = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{:?}\n{seen}\n{said}", output.status);
+    // A section that ended badly says so.
+    assert!(!seen.contains(": exit ") && !seen.contains(": hangs"), "{seen}\n{said}");
+    said
+}
+
+#[test]
+fn servers_touch_and_keep_no_memory_that_they_should_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let ours = bed::options(folder.path()).library;
+    let program = folder.path().join("server");
+    let sanitized = |kind: &str| {
+        let flag = format!("-fsanitize={kind}");
+        compile_as(&["-std=c11", &flag], &source("server.c"), &ours.folders[0], &program).unwrap();
+    };
+    let alone = ["create", "bootstrap", "destroy_running", "senseless", "bad_files", "empty_files"];
+
+    sanitized("address,undefined");
+    let sections = [&alone[..], &["connect_function", "handover"]].concat();
+    assert_eq!(complaints(&ours, &["ASAN_OPTIONS=detect_leaks=1"], &program, &sections), "");
+
+    sanitized("thread");
+    // What the library does between its own threads is not compiled for this.
+    let options = ["TSAN_OPTIONS=ignore_noninstrumented_modules=1"];
+    assert_eq!(complaints(&ours, &options, &program, &["bootstrap", "connect_function"]), "");
+
+    compile(&source("server.c"), &ours.folders[0], &program).unwrap();
+    let kinds = "definite,indirect,possible";
+    let errors = format!("--errors-for-leak-kinds={kinds}");
+    let shown = format!("--show-leak-kinds={kinds}");
+    let valgrind = ["valgrind", "--quiet", "--error-exitcode=9", "--leak-check=full", &errors, &shown];
+    assert_eq!(complaints(&ours, &valgrind, &program, &alone), "");
 }
 
 #[test]

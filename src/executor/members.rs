@@ -1,8 +1,9 @@
-//! What a client reads whose `PRAGMA delete_database` is refused. spec: client-protocol 11.3.
+//! What SQLite's connections ask about the members of the cluster, and what a client reads whose `PRAGMA delete_database` is
+//! refused. spec: client-protocol 11.3.
 
 use crate::raft;
 use crate::raft::engine::Engine;
-use crate::vfs::{DeletionPermit, DeletionRefused, Deletions};
+use crate::vfs::{DeletionPermit, DeletionRefused, Members};
 
 use super::failure;
 
@@ -19,8 +20,12 @@ const IN_PROGRESS: DeletionRefused =
 #[derive(Debug)]
 pub(super) struct OfEngine(pub(super) Engine);
 
-impl Deletions for OfEngine {
-    fn permit(&self) -> Result<DeletionPermit, DeletionRefused> {
+impl Members for OfEngine {
+    fn are_there_others(&self) -> bool {
+        !self.0.is_only_member()
+    }
+
+    fn permit_deletion(&self) -> Result<DeletionPermit, DeletionRefused> {
         match self.0.permit_deletion() {
             Ok(permit) => Ok(Box::new(permit)),
             Err(raft::DeletionRefused::OtherMembers) => Err(OTHER_MEMBERS),
