@@ -26,7 +26,7 @@ use dqlite::types::{Entry, LogIndex, NodeId};
 use dqlite::vfs::empty_page;
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::disk::SimDisk;
@@ -185,7 +185,9 @@ pub async fn start_member(
     let next_index = loaded.last_index().next();
     let writer = LogWriter::new(directory.clone(), lock, loaded.metadata, next_index, options);
     let (sender, requests) = mpsc::unbounded_channel();
-    tokio::spawn(run_log(writer, requests, member.dead, pool));
+    let (busy_sender, busy) = watch::channel(false);
+    let sync_times = RandomSource::from_seed(settings.seed ^ SYNC_TIMES);
+    tokio::spawn(run_log(writer, requests, member.dead, pool, sync_times, busy_sender));
     let store = PageStore::new();
     let ticks = AtomicU64::new(1_700_000_000_000 + settings.seed * 1_000_000);
     let tamper = member.tamper;
@@ -199,15 +201,18 @@ pub async fn start_member(
         pool: Arc::new(InlinePool),
         random: Arc::new(RandomSource::from_seed(settings.seed)),
         // The receiver goes with the node.
-        log: LogSender::new(move |request| {
-            let request = match &tamper {
-                Some(tamper) => tamper(request),
-                None => Some(request),
-            };
-            if let Some(request) = request {
-                drop(sender.send(request));
-            }
-        }),
+        log: LogSender::new(
+            move |request| {
+                let request = match &tamper {
+                    Some(tamper) => tamper(request),
+                    None => Some(request),
+                };
+                if let Some(request) = request {
+                    drop(sender.send(request));
+                }
+            },
+            busy,
+        ),
         loaded,
         snapshots: Arc::new(SnapshotFiles::new(
             directory,
@@ -236,6 +241,11 @@ pub async fn start_member(
     Core::start(parts).await.map_err(StartError::Core)
 }
 
+/// Longest sync in microseconds.
+const SYNC_MOST_US: u64 = 3000;
+/// Tells the random times of syncs from other random numbers of the seed.
+const SYNC_TIMES: u64 = 0x5359_4e43;
+
 /// Turns of the log between two at which segments are tended.
 const HOUSEKEEPING_TURNS: u64 = 5;
 
@@ -244,6 +254,8 @@ async fn run_log(
     mut requests: mpsc::UnboundedReceiver<LogRequest>,
     dead: CancellationToken,
     housekeeping: LaterPool,
+    times: RandomSource,
+    busy: watch::Sender<bool>,
 ) {
     let mut progress = Progress::Idle;
     let mut turns = 0_u64;
@@ -267,7 +279,15 @@ async fn run_log(
         while let Ok(request) = requests.try_recv() {
             batch.push(request);
         }
+        busy.send_replace(true);
+        // What comes meanwhile is merged.
+        let time = Duration::from_micros(times.next_u64() % SYNC_MOST_US);
+        tokio::time::sleep(time).await;
+        if dead.is_cancelled() {
+            break;
+        }
         progress = writer.process(batch);
+        busy.send_replace(false);
     }
     // What cannot be closed is loaded all the same.
     let _ = writer.close();

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::storage::log::{LogRequest, LogWriter, Progress};
 use crate::types::config;
@@ -130,12 +130,19 @@ enum LogMessage {
 #[derive(Clone, Debug)]
 pub struct LogQueue {
     sender: Sender<LogMessage>,
+    busy: watch::Receiver<bool>,
 }
 
 impl LogQueue {
     /// Queues a request; one to a thread that has ended is dropped, and with it its completion, which is an error.
     pub fn send(&self, request: LogRequest) {
         drop(self.sender.send(LogMessage::Request(request)));
+    }
+
+    /// Whether the thread writes or syncs; not while it waits for more to write.
+    #[must_use]
+    pub fn busy(&self) -> watch::Receiver<bool> {
+        self.busy.clone()
     }
 }
 
@@ -149,12 +156,13 @@ impl LogThread {
         on_panic: impl FnOnce(String) + Send + 'static,
     ) -> io::Result<(LogQueue, LogThread)> {
         let (sender, requests) = channel();
+        let (busy_sender, busy) = watch::channel(false);
         let thread = std::thread::Builder::new().name("dqlite-log".into()).spawn(move || {
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run_log(writer, &requests))) {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run_log(writer, &requests, &busy_sender))) {
                 on_panic(panic_text(panic.as_ref()));
             }
         })?;
-        Ok((LogQueue { sender: sender.clone() }, LogThread { thread, end: sender }))
+        Ok((LogQueue { sender: sender.clone(), busy }, LogThread { thread, end: sender }))
     }
 
     /// Lets the thread do what is queued, and waits for its end.
@@ -166,7 +174,7 @@ impl LogThread {
     }
 }
 
-fn run_log(mut writer: LogWriter, requests: &Receiver<LogMessage>) {
+fn run_log(mut writer: LogWriter, requests: &Receiver<LogMessage>, busy: &watch::Sender<bool>) {
     let mut wait: Option<Duration> = None;
     let mut gather = Gather::default();
     while !gather.ended {
@@ -182,7 +190,10 @@ fn run_log(mut writer: LogWriter, requests: &Receiver<LogMessage>) {
             Err(RecvTimeoutError::Timeout) => Vec::new(),
             Err(RecvTimeoutError::Disconnected) => break,
         };
-        wait = match writer.process(batch) {
+        busy.send_replace(true);
+        let progress = writer.process(batch);
+        busy.send_replace(false);
+        wait = match progress {
             Progress::Idle => None,
             Progress::RetryAfter(duration) => Some(duration),
         };
@@ -192,11 +203,11 @@ fn run_log(mut writer: LogWriter, requests: &Receiver<LogMessage>) {
     }
 }
 
-/// How many entries a sync waits for: several writers that were answered together soon write again. A lone writer never
+/// How many proposals a sync waits for: several writers that were answered together soon write again. A lone writer never
 /// waits.
 #[derive(Debug, Default)]
 struct Gather {
-    /// Entries of the last batch.
+    /// Proposals of the last batch.
     last: usize,
     /// The end was asked for.
     ended: bool,
@@ -205,39 +216,39 @@ struct Gather {
 }
 
 impl Gather {
-    /// Entries to wait for.
+    /// Proposals to wait for.
     fn target(&self) -> usize {
         let more = if self.pause == 0 { self.last / 2 } else { 0 };
-        (self.last + more).min(config::GROUP_COMMIT_ENTRIES)
+        (self.last + more).min(config::GROUP_COMMIT_PROPOSALS)
     }
 
     /// A batch has been gathered.
-    fn gathered(&mut self, entries: usize) {
-        let in_vain = entries < self.target();
+    fn gathered(&mut self, proposals: usize) {
+        let in_vain = proposals < self.target();
         self.pause = if in_vain { config::GROUP_COMMIT_PAUSE } else { self.pause.saturating_sub(1) };
-        self.last = entries;
+        self.last = proposals;
     }
 
     /// What is queued, and what follows within the window until there is enough.
     fn take(&mut self, first: LogMessage, requests: &Receiver<LogMessage>) -> Vec<LogRequest> {
         let end = Instant::now() + config::GROUP_COMMIT_WINDOW;
         let mut batch = Vec::new();
-        let mut entries = 0;
+        let mut proposals = 0;
         let mut next = Some(first);
         while let Some(message) = next {
             let LogMessage::Request(request) = message else {
                 self.ended = true;
                 break;
             };
-            entries += request.entries();
+            proposals += request.proposals();
             batch.push(request);
             next = requests.try_recv().ok();
-            if next.is_none() && entries > 0 && entries < self.target() {
+            if next.is_none() && proposals > 0 && proposals < self.target() {
                 let left = end.checked_duration_since(Instant::now());
                 next = left.and_then(|left| requests.recv_timeout(left).ok());
             }
         }
-        self.gathered(entries);
+        self.gathered(proposals);
         batch
     }
 }
@@ -299,6 +310,6 @@ mod tests {
         }
         assert_eq!(gather.target(), 12);
         gather.gathered(1000);
-        assert_eq!(gather.target(), config::GROUP_COMMIT_ENTRIES);
+        assert_eq!(gather.target(), config::GROUP_COMMIT_PROPOSALS);
     }
 }

@@ -322,7 +322,7 @@ impl Database {
     /// `committed`. Otherwise nothing happens and the entry's pages are to be applied by `apply_pages`.
     pub fn apply_own(&self, proposals: ProposalRange) -> bool {
         let mut state = self.lock();
-        let count = usize::try_from(proposals.last - proposals.first + 1).unwrap_or(usize::MAX);
+        let count = proposals.count();
         let oldest = state.pending.iter().filter(|pending| pending.pages > 0).map(|pending| pending.token);
         let expected = (proposals.first..=proposals.last)
             .map(|sequence| Some(ProposalToken { epoch: proposals.epoch, sequence }));

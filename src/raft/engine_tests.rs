@@ -8,7 +8,6 @@ use super::super::snapshot::SnapshotPace;
 use super::*;
 use crate::raft::Serving;
 use crate::raft::testing::{InlinePool, NoDial, TestDisk, TestHooks, TestMachine, command};
-use crate::types::config::{PROPOSAL_BATCH_ENTRIES_MAX, PROPOSAL_BATCHES_UNSYNCED_MAX};
 use crate::types::{EntryData, ProposalRange};
 
 struct Node {
@@ -107,7 +106,7 @@ async fn pipelined_proposals_reach_log_and_state_in_order_without_a_gap() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_log_takes_one_more_batch_before_the_earlier_one_is_durable() {
+async fn the_log_takes_proposals_before_the_earlier_ones_are_durable_but_none_while_it_is_busy() {
     let node = start(TestDisk::bootstrapped(), NO_SNAPSHOTS, 3).await;
     node.disk.lock().held = true;
 
@@ -116,12 +115,19 @@ async fn the_log_takes_one_more_batch_before_the_earlier_one_is_durable() {
     }
     sleep(Duration::from_millis(10)).await;
 
-    let taken = PROPOSAL_BATCHES_UNSYNCED_MAX * PROPOSAL_BATCH_ENTRIES_MAX;
-    assert_eq!(node.disk.lock().tokens.len(), taken);
+    assert_eq!(node.disk.lock().tokens.len(), 200);
     assert!(node.commands().is_empty());
+    let busy = node.disk.lock().busy.clone();
+    busy.send_replace(true);
+    node.engine.propose(0, command(201), |_| true).unwrap();
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(node.disk.lock().tokens.len(), 200);
+    busy.send_replace(false);
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(node.disk.lock().tokens.len(), 201);
     node.disk.lock().held = false;
     node.disk.flush();
-    node.applied(200).await;
+    node.applied(201).await;
     node.engine.shutdown().await;
 }
 

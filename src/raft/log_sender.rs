@@ -2,24 +2,33 @@
 
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::storage::error::StorageError;
 use crate::storage::log::{Done, LogRequest};
 
 /// Hands a request to the log thread; requests are done in the order of the calls.
 #[derive(Clone)]
-pub struct LogSender(Arc<dyn Fn(LogRequest) + Send + Sync>);
+pub struct LogSender {
+    send: Arc<dyn Fn(LogRequest) + Send + Sync>,
+    busy: watch::Receiver<bool>,
+}
 
 impl LogSender {
-    /// Sends through `send`, which must not block.
-    pub fn new(send: impl Fn(LogRequest) + Send + Sync + 'static) -> LogSender {
-        LogSender(Arc::new(send))
+    /// Sends through `send`, which must not block. `busy` says whether requests are being done: what is sent meanwhile waits.
+    pub fn new(send: impl Fn(LogRequest) + Send + Sync + 'static, busy: watch::Receiver<bool>) -> LogSender {
+        LogSender { send: Arc::new(send), busy }
     }
 
     /// Queues a request.
     pub fn send(&self, request: LogRequest) {
-        (self.0)(request);
+        (self.send)(request);
+    }
+
+    /// Whether requests are being done. Its sender may go before the log's users do.
+    #[must_use]
+    pub fn busy(&self) -> watch::Receiver<bool> {
+        self.busy.clone()
     }
 
     /// Queues a request made with a completion and waits for it.

@@ -131,7 +131,7 @@ impl State {
 pub(super) struct LogView {
     state: Arc<Mutex<State>>,
     appended: watch::Receiver<Option<ProposalToken>>,
-    synced: watch::Receiver<Option<ProposalToken>>,
+    busy: watch::Receiver<bool>,
 }
 
 impl LogView {
@@ -249,9 +249,9 @@ impl LogView {
         self.appended.clone()
     }
 
-    /// Token of the last proposal that is on this node's disk.
-    pub(super) fn synced(&self) -> watch::Receiver<Option<ProposalToken>> {
-        self.synced.clone()
+    /// Whether the log is being written or synced.
+    pub(super) fn busy(&self) -> watch::Receiver<bool> {
+        self.busy.clone()
     }
 }
 
@@ -269,7 +269,6 @@ impl LeaderLog for LogView {
 pub(super) struct LogStore {
     state: Arc<Mutex<State>>,
     appended: watch::Sender<Option<ProposalToken>>,
-    synced: watch::Sender<Option<ProposalToken>>,
     log: LogSender,
 }
 
@@ -339,8 +338,7 @@ impl LogStore {
             logged_bytes,
             configurations,
         };
-        let (appended, synced) = (watch::channel(None).0, watch::channel(None).0);
-        Ok(LogStore { state: Arc::new(Mutex::new(state)), appended, synced, log })
+        Ok(LogStore { state: Arc::new(Mutex::new(state)), appended: watch::channel(None).0, log })
     }
 
     /// In term 1 nobody but the node that made the cluster can have led. If that is this node and it still is the only
@@ -363,11 +361,7 @@ impl LogStore {
 
     /// A view for the engine.
     pub(super) fn view(&self) -> LogView {
-        LogView {
-            state: self.state.clone(),
-            appended: self.appended.subscribe(),
-            synced: self.synced.subscribe(),
-        }
+        LogView { state: self.state.clone(), appended: self.appended.subscribe(), busy: self.log.busy() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -420,7 +414,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.log.send(LogRequest::Append {
             first_index,
             entries: stored,
-            done: Flushed { callback: Some(callback), token, synced: self.synced.clone() }.into_done(),
+            done: Flushed(Some(callback)).into_done(),
         });
         self.appended.send_if_modified(|last| std::mem::replace(last, token) != token);
         Ok(())
@@ -527,23 +521,13 @@ impl RaftLogReader<TypeConfig> for LogReader {
 mod tests;
 
 /// Tells openraft what became of an append; also when the log thread ends without doing it.
-struct Flushed {
-    callback: Option<IOFlushed<TypeConfig>>,
-    /// The last proposal up to here.
-    token: Option<ProposalToken>,
-    synced: watch::Sender<Option<ProposalToken>>,
-}
+struct Flushed(Option<IOFlushed<TypeConfig>>);
 
 impl Flushed {
     fn into_done(mut self) -> crate::storage::log::Done {
         Box::new(move |result| {
-            let good = result.is_ok();
-            if let Some(callback) = self.callback.take() {
+            if let Some(callback) = self.0.take() {
                 callback.io_completed(result.map_err(io::Error::other));
-            }
-            if good {
-                let token = self.token;
-                self.synced.send_if_modified(|last| std::mem::replace(last, token) != token);
             }
         })
     }
@@ -551,7 +535,7 @@ impl Flushed {
 
 impl Drop for Flushed {
     fn drop(&mut self) {
-        if let Some(callback) = self.callback.take() {
+        if let Some(callback) = self.0.take() {
             callback.io_completed(Err(io::Error::other("the log thread has ended")));
         }
     }

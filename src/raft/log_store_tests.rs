@@ -129,7 +129,7 @@ async fn a_gap_in_the_tokens_fails_the_store_before_anything_is_written() {
         assert!(store.append([several(6, 5, wrong)], IOFlushed::noop()).await.is_err(), "{wrong:?}");
     }
     store.append([several(6, 5, [5, 6])], IOFlushed::noop()).await.unwrap();
-    assert_eq!(*store.view().synced().borrow(), Some(ProposalToken { epoch: 5, sequence: 6 }));
+    assert_eq!(*store.view().appended().borrow(), Some(ProposalToken { epoch: 5, sequence: 6 }));
 }
 
 #[tokio::test]

@@ -14,9 +14,7 @@ use super::state_machine::{Applied, StateMachine};
 use super::status::{Leadership, Serving, StatusBoard};
 use super::types::{OutcomeSender, Proposal, TypeConfig};
 use crate::state_machine::command;
-use crate::types::config::{
-    PROPOSAL_BATCH_BYTES_MAX, PROPOSAL_BATCH_ENTRIES_MAX, PROPOSAL_BATCHES_UNSYNCED_MAX,
-};
+use crate::types::config::{PROPOSAL_BATCH_BYTES_MAX, PROPOSAL_BATCH_ENTRIES_MAX};
 use crate::types::{EntryData, ProposalRange, ProposalToken, Term};
 
 /// The page store's side of an epoch.
@@ -212,8 +210,8 @@ fn close_group(group: &mut Vec<Waiting>, out: &mut VecDeque<Waiting>) {
 
 /// How a batch ended.
 enum Outcome {
-    /// All that was handed on is in the log, up to this proposal, if it was any.
-    InLog(Option<ProposalToken>),
+    /// All that was handed on is in the log.
+    InLog,
     /// It was refused, or openraft has stopped: the epoch ends.
     Ended,
 }
@@ -274,22 +272,18 @@ impl Proposer {
 
     /// Hands on proposals until the epoch has to end.
     async fn serve(&mut self, term: Term, epoch: u64) {
-        let mut synced = self.log.synced();
-        // Last proposals of the batches that the log has and the disk may not have.
-        let mut unsynced = VecDeque::new();
+        let mut busy = self.log.busy();
         loop {
             if *self.leadership.borrow_and_update() != Leadership::Leading(term) {
                 return;
             }
-            let on_disk = *synced.borrow_and_update();
-            while unsynced.front().is_some_and(|last| on_disk >= Some(*last)) {
-                unsynced.pop_front();
-            }
-            if unsynced.len() >= PROPOSAL_BATCHES_UNSYNCED_MAX {
+            // The log could do nothing with it yet: what comes meanwhile goes together. One that has ended refuses all.
+            let log_lives = busy.has_changed().is_ok();
+            if *busy.borrow_and_update() && log_lives {
                 tokio::select! {
                     biased;
                     changed = self.leadership.changed() => if changed.is_err() { return },
-                    changed = synced.changed() => if changed.is_err() { return },
+                    _ = busy.changed() => {}
                 }
                 continue;
             }
@@ -302,9 +296,8 @@ impl Proposer {
                 }
                 continue;
             }
-            match self.hand_on(term, epoch, batch).await {
-                Outcome::InLog(last) => unsynced.extend(last),
-                Outcome::Ended => return,
+            if let Outcome::Ended = self.hand_on(term, epoch, batch).await {
+                return;
             }
         }
     }
@@ -334,16 +327,16 @@ impl Proposer {
         self.queue.put_back(batch);
         let Some((last, mut outcome)) = last else {
             tokio::task::yield_now().await;
-            return Outcome::InLog(None);
+            return Outcome::InLog;
         };
         let mut appended = self.log.appended();
         tokio::select! {
             biased;
             reached = appended.wait_for(|token| token.is_some_and(|token| token >= last)) => {
-                if reached.is_ok() { Outcome::InLog(Some(last)) } else { Outcome::Ended }
+                if reached.is_ok() { Outcome::InLog } else { Outcome::Ended }
             }
             answer = &mut outcome => match answer {
-                Ok(Ok(_)) => Outcome::InLog(Some(last)),
+                Ok(Ok(_)) => Outcome::InLog,
                 Ok(Err(refusal)) => {
                     debug!(term = term.0, epoch, sequence = last.sequence, %refusal, "batch refused");
                     Outcome::Ended

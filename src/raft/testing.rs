@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use super::machine::{DecodedState, Decoder, NotApplied};
 use super::snapshot::ReceivedSnapshot;
 use super::{EpochHooks, LogSender, Machine, Proposed, SnapshotContent, SnapshotPosition, SnapshotStore};
+use tokio::sync::watch;
+
 use crate::storage::load::Loaded;
 use crate::storage::log::{Done, LogRequest};
 use crate::storage::metadata::Metadata;
@@ -27,6 +29,8 @@ pub(crate) struct DiskState {
     pub(crate) held: bool,
     pub(crate) pending: Vec<Done>,
     pub(crate) tokens: Vec<ProposalRange>,
+    /// Whether the log says that it is at work.
+    pub(crate) busy: watch::Sender<bool>,
 }
 
 /// A directory in memory.
@@ -81,11 +85,13 @@ impl TestDisk {
 
     pub(crate) fn sender(&self) -> LogSender {
         let disk = self.clone();
-        LogSender::new(move |request| {
+        let busy = disk.lock().busy.subscribe();
+        let send = move |request| {
             if let Some(done) = disk.perform(request) {
                 done(Ok(()));
             }
-        })
+        };
+        LogSender::new(send, busy)
     }
 
     fn perform(&self, request: LogRequest) -> Option<Done> {

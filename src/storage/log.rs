@@ -420,11 +420,14 @@ impl LogWriter {
 }
 
 impl LogRequest {
-    /// Entries to append.
+    /// Entries to append, those that hold several proposals counted as so many.
     #[must_use]
-    pub fn entries(&self) -> usize {
+    pub fn proposals(&self) -> usize {
         match self {
-            LogRequest::Append { entries, .. } => entries.len(),
+            LogRequest::Append { entries, .. } => entries
+                .iter()
+                .map(|entry| entry.proposals.map_or(1, crate::types::ProposalRange::count))
+                .sum(),
             _ => 0,
         }
     }

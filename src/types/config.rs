@@ -52,8 +52,8 @@ pub const LOG_TRAILING_MAX_BYTES: usize = 32 * 1024 * 1024;
 /// Longest wait of the log for writers that were answered together and are expected to write again.
 pub const GROUP_COMMIT_WINDOW: Duration = Duration::from_micros(500);
 
-/// Entries beyond which the log waits for no more.
-pub const GROUP_COMMIT_ENTRIES: usize = 32;
+/// Proposals beyond which the log waits for no more.
+pub const GROUP_COMMIT_PROPOSALS: usize = 32;
 
 /// Batches that follow one which waited for more writers in vain, before more are waited for again.
 pub const GROUP_COMMIT_PAUSE: usize = 100;
@@ -144,10 +144,6 @@ pub const REPLICATION_BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Entries handed to openraft at once. openraft reads that many messages without a pause, so it takes all or none.
 pub const PROPOSAL_BATCH_ENTRIES_MAX: usize = 64;
-
-/// Batches of proposals that the log has and its disk may not have yet: one that is synced, one that comes next. What is
-/// proposed meanwhile goes together, one entry for each run of transactions of one database.
-pub const PROPOSAL_BATCHES_UNSYNCED_MAX: usize = 2;
 
 /// Bytes of proposals handed to openraft at once; one proposal may be larger.
 pub const PROPOSAL_BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;

@@ -126,6 +126,12 @@ impl ProposalRange {
         ProposalRange { epoch: token.epoch, first: token.sequence, last: token.sequence }
     }
 
+    /// How many.
+    #[must_use]
+    pub fn count(self) -> usize {
+        usize::try_from(self.last.saturating_sub(self.first).saturating_add(1)).unwrap_or(usize::MAX)
+    }
+
     /// The last of them.
     #[must_use]
     pub const fn last_token(self) -> ProposalToken {
