@@ -1,8 +1,16 @@
 #!/bin/bash
-# Installs what a build needs and a fresh Debian lacks (as root, with apt), or names it in one sentence.
+# Installs what a build needs and a fresh Debian lacks (as root, with apt), or names it in one sentence. `deps.sh musl` installs what
+# `make check-musl` needs besides, where it can: scripts/musl-possible says whether it could.
 set -euo pipefail
 
 missing=()
+if [ "${1:-}" = musl ]; then
+    command -v musl-gcc >/dev/null || missing+=(musl-tools)
+    target="$(uname -m)-unknown-linux-musl"
+    if command -v rustup >/dev/null && [ ! -d "$(rustc --print sysroot)/lib/rustlib/$target/lib" ]; then
+        rustup target add "$target" || echo "rustup could not add $target." >&2
+    fi
+fi
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
 command -v c++ >/dev/null || missing+=(g++)
 command -v make >/dev/null || missing+=(make)
