@@ -21,6 +21,9 @@ use crate::load::workload::{ROW_BYTES, Workload};
 const OPEN: u8 = 3;
 const PREPARE: u8 = 4;
 const QUERY: u8 = 6;
+/// Requests per second of the open loop.
+const OPEN_LOOP_RATE: f64 = 8000.0;
+const TAIL: [(f64, &str); 4] = [(0.5, "p50"), (0.99, "p99"), (0.999, "p99.9"), (1.0, "longest")];
 /// Bytes of the word by which a client begins.
 const PROTOCOL_BYTES: usize = 8;
 
@@ -33,10 +36,19 @@ pub(super) fn measure(settings: &Settings, results: &mut Results) -> Result<(), 
     let (end, ended) = oneshot::channel();
     let node = std::thread::spawn(move || serve(&address_to, ended));
     let address = address.recv().map_err(|_| "the mute node does not listen")?;
-    let loads =
-        [(Workload::Insert, 1), (Workload::Insert, 64), (Workload::PointRead, 1), (Workload::PointRead, 16)];
-    for (workload, clients) in loads {
-        let name = format!("node that does nothing, {}, {clients} clients", workload.name());
+    let loads = [
+        (Workload::Insert, 1, None),
+        (Workload::Insert, 64, None),
+        (Workload::PointRead, 1, None),
+        (Workload::PointRead, 16, None),
+        // The tail that the machine gives whatever a node does.
+        (Workload::Insert, 64, Some(OPEN_LOOP_RATE)),
+    ];
+    for (workload, clients, rate) in loads {
+        let mut name = format!("node that does nothing, {}, {clients} clients", workload.name());
+        if let Some(rate) = rate {
+            name = format!("{name} at {rate} a second");
+        }
         if !settings.wants(&name) {
             continue;
         }
@@ -47,12 +59,15 @@ pub(super) fn measure(settings: &Settings, results: &mut Results) -> Result<(), 
             clients,
             warm_up: settings.warm_up,
             time: settings.time,
-            rate: None,
+            rate,
             rows: 1000,
         };
         let outcome = run(&plan, || {}, || {})?;
         results.add(floor::NAME, 0, &format!("{name}: per second"), outcome.per_second());
-        results.add(floor::NAME, 0, &format!("{name}: p50 us"), outcome.quantile_us(0.5));
+        let shares: &[(f64, &str)] = if rate.is_some() { &TAIL } else { &TAIL[..1] };
+        for (share, text) in shares {
+            results.add(floor::NAME, 0, &format!("{name}: {text} us"), outcome.quantile_us(*share));
+        }
     }
     // Its end is the end of the channel, too.
     let _ = end.send(());
