@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::super::snapshot::SnapshotPace;
+use super::super::snapshot::{SnapshotPace, SnapshotPosition};
 use super::*;
 use crate::peers::link::connect_bytes;
 use crate::peers::message::{
@@ -83,6 +83,10 @@ pub(super) async fn node(entries: Vec<Entry>, term: u64) -> Bench {
     disk.lock().term = Term(term);
     disk.lock().first = LogIndex(1);
     disk.lock().entries = entries;
+    node_on(disk).await
+}
+
+async fn node_on(disk: TestDisk) -> Bench {
     let (sent, receiver) = mpsc::unbounded_channel();
     let hand = Hand { sent, dialled: Arc::default() };
     let machine = TestMachine::default();
@@ -394,7 +398,11 @@ async fn answer(follower: &mut DuplexStream, term: u64, rejected: u64, last: u64
 async fn leader() -> (Bench, DuplexStream) {
     let mut entries = vec![change(1, &servers(&[Role::Voter; 2]))];
     entries.extend((0..4).map(|value| number(1, value)));
-    let mut node = node(entries, 1).await;
+    elected(node(entries, 1).await).await
+}
+
+/// Node 2 votes for it.
+async fn elected(mut node: Bench) -> (Bench, DuplexStream) {
     let mut follower = node.connect(2);
     loop {
         if let (_, Message::RequestVote(request)) = node.answer().await {
@@ -449,6 +457,48 @@ async fn an_empty_follower_gets_everything_and_one_that_has_all_gets_nothing() {
         assert_eq!(message.previous_index.0, first, "last {last}");
         assert_eq!(message.entries.len(), if last == 0 { 6 } else { 0 });
     }
+}
+
+// A C node that writes a snapshot of its own drops what it gets meanwhile, silently: a roll once stood still for 42 s.
+// spec: raft-wire 5.2, 6.2
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_that_is_not_answered_is_sent_again_soon() {
+    let disk = TestDisk::default();
+    disk.lock().term = Term(1);
+    disk.lock().first = LogIndex(6);
+    disk.lock().entries = vec![number(1, 8)];
+    let position = SnapshotPosition {
+        term: Term(1),
+        index: LogIndex(5),
+        configuration: Arc::new(servers(&[Role::Voter; 2])),
+        configuration_index: LogIndex(1),
+    };
+    disk.lock().snapshot = Some((position, 7_u64.to_le_bytes().to_vec()));
+    let (mut node, mut follower) = elected(node_on(disk).await).await;
+
+    let began = tokio::time::Instant::now();
+    let mut times = Vec::new();
+    while times.len() < 3 {
+        match node.answer().await.1 {
+            Message::InstallSnapshot(install) => {
+                assert_eq!((install.index, install.content_bytes), (LogIndex(5), 8));
+                times.push(began.elapsed().as_secs());
+            }
+            // It is alive, and has nothing.
+            Message::AppendEntries(append) => {
+                answer(&mut follower, 2, append.previous_index.0, 0).await;
+            }
+            _ => {}
+        }
+    }
+    assert!(times[0] <= 2 && times[1] - times[0] <= 5 && times[2] - times[1] <= 5, "{times:?}");
+
+    answer(&mut follower, 2, 0, 5).await;
+    let probe = play(&mut node, &mut follower, 5).await;
+    assert_eq!((probe.previous_index.0, probe.entries.len()), (5, 0));
+    answer(&mut follower, 2, 0, 5).await;
+    let entries = play(&mut node, &mut follower, 5).await;
+    assert_eq!((entries.previous_index.0, entries.entries.len()), (5, 2));
 }
 
 // conformance: raft-wire 26

@@ -5,14 +5,16 @@ use std::io::Read;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::timeout;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::info;
 
 use super::snapshot::{RaftSnapshot, Snapshots};
 use crate::peers::link::write_all;
 use crate::peers::message::{AppendEntriesResult, InstallSnapshot, Message};
 use crate::peers::replicator::Target;
-use crate::types::config::{INSTALL_SNAPSHOT_TIMEOUT, SNAPSHOT_CHUNK_BYTES};
+use crate::transport::dial::Stream;
+use crate::types::config::{INSTALL_SNAPSHOT_TIMEOUT, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_RESEND_AFTER};
 use crate::types::tasks::on_pool;
 use crate::types::{Configuration, LogIndex, Term};
 
@@ -33,57 +35,98 @@ impl SendError {
     }
 }
 
-/// Returns when the peer has installed the snapshot.
+/// A snapshot and the peer that needs it.
+struct Sending<'a> {
+    target: &'a Target,
+    snapshots: &'a Snapshots,
+    snapshot: &'a RaftSnapshot,
+    term: Term,
+}
+
+/// What became of the content.
+enum Sent {
+    /// The peer has answered before its end.
+    Answered(Option<AppendEntriesResult>),
+    /// The peer has all of it. The connection ends with this.
+    Whole(Stream, u64),
+}
+
+/// Returns when the peer has installed the snapshot. One that stays silent is sent it again.
 pub(super) async fn send_snapshot(
     target: &Target,
     snapshots: &Snapshots,
     snapshot: &RaftSnapshot,
     term: Term,
 ) -> Result<(), SendError> {
-    let position = &snapshot.snapshot.position;
-    let _sending = snapshots.begin_sending(position.index);
-    let store = snapshots.store.clone();
-    let wanted = position.clone();
-    let opened = on_pool(snapshots.pool.as_ref(), move || {
-        Ok::<_, String>((store.content_bytes(&wanted)?, store.open(&wanted)?))
-    });
-    let (content_bytes, mut reader) = opened.await.map_err(SendError::from)?.map_err(SendError::Failed)?;
-    let message = Message::InstallSnapshot(InstallSnapshot {
-        term,
-        index: position.index,
-        last_term: position.term,
-        configuration_index: position.configuration_index,
-        configuration: Configuration::clone(&position.configuration),
-        content_bytes,
-    });
-    info!(peer = target.id.0, index = position.index.0, bytes = content_bytes, "sending a snapshot");
-    let mut answer = target.peer.expect_snapshot(position.index, term);
-    let stream = timeout(INSTALL_SNAPSHOT_TIMEOUT, target.peers.dial(&target.address));
-    let mut stream = stream.await.map_err(SendError::from)?.map_err(SendError::from)?;
-    let head = vec![target.peers.hello(), message.encode()];
-    write(&mut stream.write, head).await?;
-    let mut left = content_bytes;
-    while left > 0 {
-        let most = usize::try_from(left).unwrap_or(usize::MAX).min(SNAPSHOT_CHUNK_BYTES);
-        let read = on_pool(snapshots.pool.as_ref(), move || {
-            let piece = read_piece(&mut reader, most, left).map_err(|error| error.to_string())?;
-            Ok::<_, String>((reader, piece))
-        });
-        let (back, piece) = read.await.map_err(SendError::from)?.map_err(SendError::Failed)?;
-        reader = back;
-        if piece.is_empty() {
-            return Err(SendError::Failed(format!("the snapshot ends {left} bytes early")));
-        }
-        left -= piece.len() as u64;
-        tokio::select! {
-            biased;
-            answered = &mut answer => return judge(answered.ok(), position.index, term),
-            written = write(&mut stream.write, vec![piece.into()]) => written?,
+    let sending = Sending { target, snapshots, snapshot, term };
+    let index = snapshot.snapshot.position.index;
+    let _sending = snapshots.begin_sending(index);
+    let mut answer = target.peer.expect_snapshot(index, term);
+    let begin = Instant::now();
+    let mut connections = Vec::new();
+    loop {
+        let sent_at = Instant::now();
+        let (connection, content_bytes) = match sending.send(&mut answer).await? {
+            Sent::Answered(answered) => return judge(answered, index, term),
+            Sent::Whole(connection, content_bytes) => (connection, content_bytes),
+        };
+        connections.push(connection);
+        let installing = Duration::from_secs(content_bytes / INSTALL_BYTES_PER_SECOND);
+        let end = begin + INSTALL_SNAPSHOT_TIMEOUT + installing;
+        let again = Instant::now() + 2 * sent_at.elapsed() + SNAPSHOT_RESEND_AFTER + installing;
+        match timeout_at(again.min(end), &mut answer).await {
+            Ok(answered) => return judge(answered.ok(), index, term),
+            Err(error) if again >= end => return Err(SendError::from(error)),
+            Err(_) => info!(peer = target.id.0, index = index.0, "no answer to a snapshot, sending it again"),
         }
     }
-    let patience = INSTALL_SNAPSHOT_TIMEOUT + Duration::from_secs(content_bytes / INSTALL_BYTES_PER_SECOND);
-    let answered = timeout(patience, answer).await.map_err(SendError::from)?;
-    judge(answered.ok(), position.index, term)
+}
+
+impl Sending<'_> {
+    async fn send(&self, answer: &mut oneshot::Receiver<AppendEntriesResult>) -> Result<Sent, SendError> {
+        let Sending { target, snapshots, snapshot, term } = self;
+        let position = &snapshot.snapshot.position;
+        let store = snapshots.store.clone();
+        let wanted = position.clone();
+        let opened = on_pool(snapshots.pool.as_ref(), move || {
+            Ok::<_, String>((store.content_bytes(&wanted)?, store.open(&wanted)?))
+        });
+        let (content_bytes, mut reader) =
+            opened.await.map_err(SendError::from)?.map_err(SendError::Failed)?;
+        let message = Message::InstallSnapshot(InstallSnapshot {
+            term: *term,
+            index: position.index,
+            last_term: position.term,
+            configuration_index: position.configuration_index,
+            configuration: Configuration::clone(&position.configuration),
+            content_bytes,
+        });
+        info!(peer = target.id.0, index = position.index.0, bytes = content_bytes, "sending a snapshot");
+        let stream = timeout(INSTALL_SNAPSHOT_TIMEOUT, target.peers.dial(&target.address));
+        let mut stream = stream.await.map_err(SendError::from)?.map_err(SendError::from)?;
+        let head = vec![target.peers.hello(), message.encode()];
+        write(&mut stream.write, head).await?;
+        let mut left = content_bytes;
+        while left > 0 {
+            let most = usize::try_from(left).unwrap_or(usize::MAX).min(SNAPSHOT_CHUNK_BYTES);
+            let read = on_pool(snapshots.pool.as_ref(), move || {
+                let piece = read_piece(&mut reader, most, left).map_err(|error| error.to_string())?;
+                Ok::<_, String>((reader, piece))
+            });
+            let (back, piece) = read.await.map_err(SendError::from)?.map_err(SendError::Failed)?;
+            reader = back;
+            if piece.is_empty() {
+                return Err(SendError::Failed(format!("the snapshot ends {left} bytes early")));
+            }
+            left -= piece.len() as u64;
+            tokio::select! {
+                biased;
+                answered = &mut *answer => return Ok(Sent::Answered(answered.ok())),
+                written = write(&mut stream.write, vec![piece.into()]) => written?,
+            }
+        }
+        Ok(Sent::Whole(stream, content_bytes))
+    }
 }
 
 /// At most `most` of the bytes that are left. The last are given out only if the stream ends well: the checksum of a compressed

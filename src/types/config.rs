@@ -151,6 +151,10 @@ pub const PROPOSAL_BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Entries handed to one replication message at once.
 pub const REPLICATION_BATCH_ENTRIES_MAX: u64 = 1024;
 
+/// Silence after a snapshot was sent whole, beside the time that this took and that of installing, after which it is sent again:
+/// a C node that writes one of its own drops it without an answer. spec: raft-wire 5.2, 6.2.
+pub const SNAPSHOT_RESEND_AFTER: Duration = Duration::from_secs(4);
+
 /// Longest time to send a snapshot. spec: raft-wire 6.1.
 pub const INSTALL_SNAPSHOT_TIMEOUT: Duration = Duration::from_millis(30_000);
 
