@@ -69,7 +69,7 @@ pub struct Proposed {
 }
 
 /// Proposals on their way to openraft: one, or several in one entry.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Waiting {
     proposals: ProposalRange,
     proposed: Proposed,
@@ -163,9 +163,9 @@ impl ProposalQueue {
             .count()
             .max(1)
             .min(state.waiting.len());
-        let taken = state.waiting.drain(..count).collect();
+        let taken: Vec<Waiting> = state.waiting.drain(..count).collect();
         drop(state);
-        merged(taken)
+        merged(&taken)
     }
 
     fn put_back(&self, batch: VecDeque<Waiting>) {
@@ -178,34 +178,25 @@ impl ProposalQueue {
 
 /// Neighbours of one database become one entry, with the last image of each page: less to sync, to send and to apply. Each
 /// keeps its version and its waiter, and is in the log with the others or not at all.
-fn merged(batch: VecDeque<Waiting>) -> VecDeque<Waiting> {
+fn merged(batch: &[Waiting]) -> VecDeque<Waiting> {
+    let database =
+        |waiting: &Waiting| waiting.proposed.merges.then(|| command::frames_name(&waiting.proposed.data))?;
     let mut out = VecDeque::with_capacity(batch.len());
-    let mut group: Vec<Waiting> = Vec::new();
-    for next in batch {
-        let joins = next.proposed.merges
-            && group.last().is_some_and(|last| {
-                last.proposed.merges && command::same_database(&last.proposed.data, &next.proposed.data)
-            });
-        if !joins {
-            close_group(&mut group, &mut out);
+    for run in batch.chunk_by(|last, next| database(last).is_some_and(|name| database(next) == Some(name))) {
+        let shared = match run {
+            [first, .., last] => {
+                let proposals = ProposalRange { last: last.proposals.last, ..first.proposals };
+                let data = command::merge_frames(run.iter().map(|waiting| &waiting.proposed.data));
+                data.map(|data| Waiting { proposals, proposed: Proposed { data, merges: true } })
+            }
+            _ => None,
+        };
+        match shared {
+            Some(shared) => out.push_back(shared),
+            None => out.extend(run.iter().cloned()),
         }
-        group.push(next);
     }
-    close_group(&mut group, &mut out);
     out
-}
-
-fn close_group(group: &mut Vec<Waiting>, out: &mut VecDeque<Waiting>) {
-    if let [first, .., last] = &group[..] {
-        let proposals = ProposalRange { last: last.proposals.last, ..first.proposals };
-        let merged = command::merge_frames(group.iter().map(|waiting| &waiting.proposed.data));
-        if let Some(data) = merged {
-            group.clear();
-            out.push_back(Waiting { proposals, proposed: Proposed { data, merges: true } });
-            return;
-        }
-    }
-    out.extend(group.drain(..));
 }
 
 /// How a batch ended.
