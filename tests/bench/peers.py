@@ -72,6 +72,12 @@ class Dqlite:
         return addresses
 
 
+def client_and_peer_addresses(count):
+    """Where clients and where other nodes reach each of the nodes."""
+    addresses = [f"{HOST}:{port}" for port in free_ports(2 * count)]
+    return addresses[:count], addresses[count:]
+
+
 class Rqlite:
     kind = "rqlite"
 
@@ -80,9 +86,7 @@ class Rqlite:
         self.program = program
 
     def start(self, processes, count):
-        ports = free_ports(2 * count)
-        clients = [f"{HOST}:{port}" for port in ports[:count]]
-        peers = [f"{HOST}:{port}" for port in ports[count:]]
+        clients, peers = client_and_peer_addresses(count)
         together = ["-bootstrap-expect", count, "-join", ",".join(peers)] if count > 1 else []
         for number, (client, peer) in enumerate(zip(clients, peers), 1):
             command = [self.program, "-node-id", number, "-http-addr", client, "-raft-addr", peer, *together, processes.folder / str(number)]
@@ -98,9 +102,7 @@ class Etcd:
         self.program = program
 
     def start(self, processes, count):
-        ports = free_ports(2 * count)
-        clients = [f"{HOST}:{port}" for port in ports[:count]]
-        peers = [f"{HOST}:{port}" for port in ports[count:]]
+        clients, peers = client_and_peer_addresses(count)
         all_peers = ",".join(f"n{number}=http://{peer}" for number, peer in enumerate(peers, 1))
         for number, (client, peer) in enumerate(zip(clients, peers), 1):
             command = [
