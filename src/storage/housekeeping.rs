@@ -1,6 +1,8 @@
 //! What is done to segments beside the writing of entries: closing full ones, preparing others, removing old ones. In order,
 //! one job at a time, on a pool of threads, so that a write to the log waits for none of it; whoever needs all of it done
 //! waits, or does it himself if nobody has begun. spec: disk-format 4.3, "Segments close one after the other in order".
+//!
+//! What was removed loses its name at once and its bytes bit by bit, when there is nothing else to do (`erasure`).
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,6 +13,7 @@ use crate::types::config::SEGMENTS_UNCLOSED_MAX;
 use crate::types::tasks::BlockingPool;
 
 use super::directory::Directory;
+use super::erasure::Erasing;
 use super::error::StorageError;
 use super::log_segments::{remove_before, remove_old_snapshots};
 use super::open_segment::{OpenSegment, Zeros, close, make_open};
@@ -38,6 +41,8 @@ pub(super) enum Job {
         /// Called when the removal is durable; a failure leaves more than is needed.
         done: Done,
     },
+    /// Frees some bytes of files that were removed. There is at most one, and it comes last.
+    Erase(Erasing),
 }
 
 #[derive(Default)]
@@ -49,10 +54,35 @@ struct State {
     prepared: VecDeque<OpenSegment>,
     /// The job under way prepares a segment.
     preparing: bool,
+    /// Removed files whose bytes are still there.
+    erasing: Erasing,
+    /// What is under way is erasing, which nobody waits for.
+    erases: bool,
+    /// The log is being closed.
+    ends: bool,
     /// Why the first job, a segment to be closed, could not be done.
     failed: Option<StorageError>,
     /// A job panicked: nothing more is done, and whoever needs it panics, too.
     panicked: bool,
+}
+
+/// What is done.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// Jobs, then erasing.
+    All,
+    /// Jobs: somebody waits.
+    Jobs,
+}
+
+impl State {
+    /// What is to be done next: nobody waits for bytes to be freed.
+    fn next_job(&mut self, scope: Scope) -> Option<Job> {
+        self.jobs.pop_front().or_else(|| {
+            let erases = scope == Scope::All && !self.ends && !self.erasing.is_empty();
+            erases.then(|| Job::Erase(std::mem::take(&mut self.erasing)))
+        })
+    }
 }
 
 struct Shared {
@@ -79,21 +109,25 @@ impl Shared {
         state
     }
 
-    /// Does jobs until none is left or a segment cannot be closed, unless somebody else does.
-    fn work(&self) {
+    /// Does what `scope` says until nothing is left or a segment cannot be closed, unless somebody else does.
+    fn work(&self, scope: Scope) {
         let mut state = self.lock();
         if state.running || state.panicked {
             return;
         }
         state.running = true;
         state.failed = None;
-        while let Some(job) = state.jobs.pop_front() {
+        while let Some(job) = state.next_job(scope) {
             state.preparing = matches!(job, Job::Prepare { .. });
+            state.erases = matches!(job, Job::Erase(_));
             drop(state);
             let outcome = catch_unwind(AssertUnwindSafe(|| self.perform(job)));
             state = self.lock();
             match outcome {
                 Ok(Outcome::Done) => {}
+                // What was removed meanwhile is in a newer list.
+                Ok(Outcome::Removed(erasing)) => state.erasing = erasing,
+                Ok(Outcome::Erased(rest)) => state.erasing = rest,
                 Ok(Outcome::Prepared(segment)) => state.prepared.push_back(segment),
                 Ok(Outcome::Unclosed(segment, error)) => {
                     state.jobs.push_front(Job::Close(segment));
@@ -109,7 +143,7 @@ impl Shared {
             state.preparing = false;
             self.changed.notify_all();
         }
-        (state.running, state.preparing) = (false, false);
+        (state.running, state.preparing, state.erases) = (false, false, false);
         self.changed.notify_all();
     }
 
@@ -129,10 +163,17 @@ impl Shared {
                 }
             },
             Job::Trim { keep_from, done } => {
-                let removed = remove_before(&self.directory, keep_from);
-                done(removed.and_then(|()| remove_old_snapshots(&self.directory)));
-                Outcome::Done
+                let removed = remove_before(&self.directory, keep_from)
+                    .and_then(|()| remove_old_snapshots(&self.directory))
+                    .and_then(|()| Erasing::of(&self.directory));
+                let (erasing, result) = match removed {
+                    Ok(erasing) => (erasing, Ok(())),
+                    Err(error) => (Erasing::default(), Err(error)),
+                };
+                done(result);
+                Outcome::Removed(erasing)
             }
+            Job::Erase(erasing) => Outcome::Erased(erasing.step(&self.directory)),
         }
     }
 }
@@ -140,6 +181,10 @@ impl Shared {
 /// How a job ended.
 enum Outcome {
     Done,
+    /// These files have no name any more.
+    Removed(Erasing),
+    /// This is left of them.
+    Erased(Erasing),
     Prepared(OpenSegment),
     Unclosed(OpenSegment, StorageError),
 }
@@ -157,31 +202,43 @@ impl Housekeeping {
         if !state.running {
             let shared = Arc::clone(&self.shared);
             drop(state);
-            self.pool.run(Box::new(move || shared.work()));
+            self.pool.run(Box::new(move || shared.work(Scope::All)));
         }
     }
 
-    /// Waits until all jobs are done, doing them here if nobody has begun.
+    /// Waits until all jobs are done, doing them here if nobody has begun. Bytes of removed files may be there still.
     ///
     /// # Errors
     /// A segment could not be closed; it is tried again the next time.
     pub(super) fn settle(&self) -> Result<(), StorageError> {
         loop {
             let state = self.shared.lock_whole();
+            if state.jobs.is_empty() && (!state.running || state.erases) {
+                return Ok(());
+            }
             if state.running {
                 drop(self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner));
                 continue;
             }
-            if state.jobs.is_empty() {
-                return Ok(());
-            }
             drop(state);
-            self.shared.work();
+            self.shared.work(Scope::Jobs);
             let mut state = self.shared.lock();
             if let Some(error) = state.failed.take().filter(|_| !state.running) {
                 return Err(error);
             }
         }
+    }
+
+    /// Ends the work in the background and frees what is left to be freed.
+    pub(super) fn finish_erasing(&self) {
+        let mut state = self.shared.lock();
+        state.ends = true;
+        while state.running {
+            state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        let erasing = std::mem::take(&mut state.erasing);
+        drop(state);
+        erasing.finish(&self.shared.directory);
     }
 
     /// Sees to it that there is an end to segments that wait for being closed.
@@ -200,7 +257,8 @@ impl Housekeeping {
             if let Some(segment) = state.prepared.pop_front() {
                 return Some(segment);
             }
-            let is_coming = state.running || state.jobs.iter().any(|job| matches!(job, Job::Prepare { .. }));
+            let is_coming =
+                state.preparing || state.jobs.iter().any(|job| matches!(job, Job::Prepare { .. }));
             if !is_coming {
                 return None;
             }
@@ -208,7 +266,7 @@ impl Housekeeping {
                 drop(self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner));
             } else {
                 drop(state);
-                self.shared.work();
+                self.shared.work(Scope::Jobs);
                 let state = self.shared.lock();
                 if state.failed.is_some() && state.prepared.is_empty() {
                     return None;

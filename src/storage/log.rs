@@ -243,7 +243,9 @@ impl LogWriter {
                 self.fail_all(&error);
             }
         }
-        self.close_segments()
+        let closed = self.close_segments();
+        self.segments.finish_erasing();
+        closed
     }
 
     /// Works on the first request, or the appends at the front together.
@@ -385,6 +387,7 @@ impl LogWriter {
         // From the newest down: what is left at any time ends before the snapshot or reaches it without a gap.
         self.segments.truncate_from(LogIndex::NONE)?;
         remove_old_snapshots(self.segments.directory())?;
+        self.segments.erase_later();
         self.next_index = next_index;
         self.may_prepare = true;
         Ok(())

@@ -9,6 +9,7 @@ use crate::types::LogIndex;
 use crate::types::tasks::BlockingPool;
 
 use super::directory::Directory;
+use super::erasure::take_name;
 use super::error::StorageError;
 use super::housekeeping::{Housekeeping, Job};
 use super::log::Done;
@@ -152,6 +153,16 @@ impl LogSegments {
         Ok(())
     }
 
+    /// Frees the bytes of removed files in the background, those of old snapshots included.
+    pub(super) fn erase_later(&self) {
+        self.housekeeping.submit(Job::Trim { keep_from: LogIndex::NONE, done: Box::new(drop) });
+    }
+
+    /// Frees the bytes of removed files now.
+    pub(super) fn finish_erasing(&self) {
+        self.housekeeping.finish_erasing();
+    }
+
     /// Removes the prepared segments.
     pub(super) fn remove_unused(&mut self) -> Result<(), StorageError> {
         self.housekeeping.settle()?;
@@ -228,18 +239,18 @@ fn closed(directory: &Directory) -> Result<Vec<ClosedSegment>, StorageError> {
     Ok(closed)
 }
 
-/// Removes closed segments from the oldest on while they end before `keep_from`.
+/// Removes closed segments from the oldest on while they end before `keep_from`; their bytes are erased later.
 pub(super) fn remove_before(directory: &Directory, keep_from: LogIndex) -> Result<(), StorageError> {
     for segment in closed(directory)? {
         if segment.last >= keep_from {
             break;
         }
-        remove_if_there(directory, directory.path().join(&segment.name))?;
+        take_name(directory, &segment.name)?;
     }
     sync_directory(directory)
 }
 
-/// Keeps the newest two snapshots, by term, index and time stamp. spec: disk-format 5.4.
+/// Keeps the newest two snapshots, by term, index and time stamp; the bytes of others are erased later. spec: disk-format 5.4.
 pub(super) fn remove_old_snapshots(directory: &Directory) -> Result<(), StorageError> {
     let mut snapshots: Vec<SnapshotName> =
         list(directory)?.iter().filter_map(|name| SnapshotName::parse_meta(name)).collect();
@@ -247,7 +258,7 @@ pub(super) fn remove_old_snapshots(directory: &Directory) -> Result<(), StorageE
     let old = snapshots.len().saturating_sub(SNAPSHOTS_KEPT);
     for name in &snapshots[..old] {
         remove_if_there(directory, directory.path().join(name.meta_name()))?;
-        remove_if_there(directory, directory.path().join(name.data_name()))?;
+        take_name(directory, &name.data_name())?;
     }
     sync_directory(directory)
 }

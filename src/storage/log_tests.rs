@@ -464,6 +464,24 @@ fn a_trim_removes_after_the_segments_before_it_are_closed() {
 }
 
 #[test]
+fn nobody_waits_for_the_bytes_of_removed_segments_and_they_go_at_the_latest_with_the_log() {
+    let pool = LaterPool::default();
+    let mut bench = Bench::over(4096, Arc::new(pool.clone()));
+    bench.writer.process((1..=4).map(|index| bench.append(index, 1, 3000)).collect());
+    let done = bench.done(9);
+    bench.writer.process(vec![LogRequest::Trim { snapshot_index: LogIndex(4), trailing: 0, done }]);
+    // A truncation needs the jobs done, here and now.
+    let truncated = bench.done(10);
+    bench.writer.process(vec![LogRequest::TruncateFrom { index: LogIndex(4), done: truncated }]);
+
+    let removed = |names: &[String]| names.iter().filter(|name| name.starts_with("tmp-removed-")).count();
+    assert!(bench.answers().contains(&(10, true)));
+    assert!(!bench.names().contains(&Bench::closed(3, 3)) && removed(&bench.names()) > 0);
+    bench.writer.close().unwrap();
+    assert_eq!(removed(&bench.names()), 0, "{:?}", bench.names());
+}
+
+#[test]
 #[should_panic(expected = "segments are tended no more")]
 fn a_panic_while_segments_are_tended_ends_the_log() {
     let pool = LaterPool::default();

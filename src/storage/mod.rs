@@ -4,6 +4,7 @@ pub mod bootstrap;
 pub mod checksum;
 pub mod directory;
 pub mod disk;
+mod erasure;
 pub mod error;
 mod housekeeping;
 pub mod load;

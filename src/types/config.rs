@@ -46,6 +46,9 @@ pub const SNAPSHOT_LOG_SHARE: u64 = 8;
 /// Thresholds of entries after which a snapshot is taken however few bytes they are.
 pub const SNAPSHOT_THRESHOLDS_MAX: u64 = 32;
 
+/// How often a leader looks within an election timeout whether a majority answers.
+pub const QUORUM_CHECKS: u32 = 4;
+
 /// Bytes of entries kept in memory that the snapshot on disk covers; a follower that needs older ones gets the snapshot.
 pub const LOG_TRAILING_MAX_BYTES: usize = 32 * 1024 * 1024;
 
@@ -66,6 +69,9 @@ pub const SEGMENTS_AHEAD: usize = 2;
 
 /// Bytes of a snapshot or of a segment's zeros that are handed to the disk at once.
 pub const WRITTEN_OUT_AT_ONCE_BYTES: u64 = 1024 * 1024;
+
+/// Bytes of a removed file that are freed at once, in a commit of the file system of their own.
+pub const ERASED_AT_ONCE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Bytes of a sync, on average over a segment, from which on segments are allocated and not filled with zeros: a sync then
 /// costs some 50 us more, and the log is written once, not twice.

@@ -165,6 +165,12 @@ impl Configuration {
         voters.next().is_some_and(|server| server.id == id) && voters.next().is_none()
     }
 
+    /// Whether there is no other member, whatever its role.
+    #[must_use]
+    pub fn is_only_member(&self, id: NodeId) -> bool {
+        matches!(&self.servers[..], [server] if server.id == id)
+    }
+
     /// The bytes; padding is zero, the length a multiple of 8.
     #[must_use]
     pub fn encode(&self) -> Bytes {
