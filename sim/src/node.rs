@@ -11,7 +11,9 @@ use dqlite::node::core::{Core, CoreError, CoreParts, LiveSettings, StoreEpochs};
 use dqlite::pages::PageStore;
 use dqlite::protocol::request::{Parameters, Request};
 use dqlite::raft::machine::{DecodedState, Decoder, NotApplied};
-use dqlite::raft::{EngineOptions, LogSender, Machine, SnapshotContent, SnapshotFiles, SnapshotPolicy};
+use dqlite::raft::{
+    EngineOptions, LogPhase, LogSender, Machine, SnapshotContent, SnapshotFiles, SnapshotPolicy,
+};
 use dqlite::state_machine::databases::Databases;
 use dqlite::storage::bootstrap::bootstrap;
 use dqlite::storage::directory::Directory;
@@ -20,6 +22,7 @@ use dqlite::storage::load::{LoadOptions, load};
 use dqlite::storage::log::{LogOptions, LogRequest, LogWriter, Progress};
 use dqlite::transport::dial::{Dial, Stream};
 use dqlite::types::clock::WallClock;
+use dqlite::types::config::GROUP_COMMIT_WINDOW;
 use dqlite::types::random::RandomSource;
 use dqlite::types::tasks::{InlinePool, LaterPool, SqlSection, Tasks};
 use dqlite::types::{Entry, LogIndex, NodeId};
@@ -185,9 +188,9 @@ pub async fn start_member(
     let next_index = loaded.last_index().next();
     let writer = LogWriter::new(directory.clone(), lock, loaded.metadata, next_index, options);
     let (sender, requests) = mpsc::unbounded_channel();
-    let (busy_sender, busy) = watch::channel(false);
+    let (phase_sender, phase) = watch::channel(LogPhase::Idle);
     let sync_times = RandomSource::from_seed(settings.seed ^ SYNC_TIMES);
-    tokio::spawn(run_log(writer, requests, member.dead, pool, sync_times, busy_sender));
+    tokio::spawn(run_log(writer, requests, member.dead, pool, sync_times, phase_sender));
     let store = PageStore::new();
     let ticks = AtomicU64::new(1_700_000_000_000 + settings.seed * 1_000_000);
     let tamper = member.tamper;
@@ -211,7 +214,7 @@ pub async fn start_member(
                     drop(sender.send(request));
                 }
             },
-            busy,
+            phase,
         ),
         loaded,
         snapshots: Arc::new(SnapshotFiles::new(
@@ -249,13 +252,32 @@ const SYNC_TIMES: u64 = 0x5359_4e43;
 /// Turns of the log between two at which segments are tended.
 const HOUSEKEEPING_TURNS: u64 = 5;
 
+/// Proposals that the log waits for, less one.
+const GATHERED_MOST: u64 = 5;
+
+/// As the log thread does it.
+async fn next_request(
+    requests: &mut mpsc::UnboundedReceiver<LogRequest>,
+    phase: &watch::Sender<LogPhase>,
+    proposals: u64,
+) -> Option<LogRequest> {
+    if proposals > 1 {
+        phase.send_replace(LogPhase::Gathering { proposals: proposals as usize });
+        if let Ok(early) = tokio::time::timeout(GROUP_COMMIT_WINDOW, requests.recv()).await {
+            return early;
+        }
+    }
+    phase.send_replace(LogPhase::Idle);
+    requests.recv().await
+}
+
 async fn run_log(
     mut writer: LogWriter,
     mut requests: mpsc::UnboundedReceiver<LogRequest>,
     dead: CancellationToken,
     housekeeping: LaterPool,
     times: RandomSource,
-    busy: watch::Sender<bool>,
+    phase: watch::Sender<LogPhase>,
 ) {
     let mut progress = Progress::Idle;
     let mut turns = 0_u64;
@@ -269,17 +291,21 @@ async fn run_log(
         match progress {
             Progress::Idle => {
                 writer.prepare_ahead();
-                match requests.recv().await {
+                let first = next_request(&mut requests, &phase, times.next_u64() % GATHERED_MOST).await;
+                match first {
                     Some(request) => batch.push(request),
                     None => break,
                 }
             }
-            Progress::RetryAfter(duration) => tokio::time::sleep(duration).await,
+            Progress::RetryAfter(duration) => {
+                phase.send_replace(LogPhase::Idle);
+                tokio::time::sleep(duration).await;
+            }
         }
         while let Ok(request) = requests.try_recv() {
             batch.push(request);
         }
-        busy.send_replace(true);
+        phase.send_replace(LogPhase::Busy);
         // What comes meanwhile is merged.
         let time = Duration::from_micros(times.next_u64() % SYNC_MOST_US);
         tokio::time::sleep(time).await;
@@ -287,7 +313,6 @@ async fn run_log(
             break;
         }
         progress = writer.process(batch);
-        busy.send_replace(false);
     }
     // What cannot be closed is loaded all the same.
     let _ = writer.close();

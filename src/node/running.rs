@@ -111,8 +111,8 @@ impl Running {
         let on_panic = move |panic: String| log_failure.report(&format!("log thread: {panic}"));
         let (sender, log) =
             LogThread::start(writer, on_panic).map_err(|error| StartError(format!("log thread: {error}")))?;
-        let busy = sender.busy();
-        let send = LogSender::new(move |request| sender.send(request), busy);
+        let phase = sender.phase();
+        let send = LogSender::new(move |request| sender.send(request), phase);
         let dial: Arc<dyn Dial> = Arc::new(PooledDial::new(parts.connector, Arc::new(threads.pool())));
         let core_parts = core_parts(
             &threads,

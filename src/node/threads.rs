@@ -4,11 +4,12 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{oneshot, watch};
 
+use crate::raft::LogPhase;
 use crate::storage::log::{LogRequest, LogWriter, Progress};
 use crate::types::config;
 use crate::types::tasks::BlockingPool;
@@ -130,7 +131,7 @@ enum LogMessage {
 #[derive(Clone, Debug)]
 pub struct LogQueue {
     sender: Sender<LogMessage>,
-    busy: watch::Receiver<bool>,
+    phase: watch::Receiver<LogPhase>,
 }
 
 impl LogQueue {
@@ -139,10 +140,10 @@ impl LogQueue {
         drop(self.sender.send(LogMessage::Request(request)));
     }
 
-    /// Whether the thread writes or syncs; not while it waits for more to write.
+    /// What the thread does.
     #[must_use]
-    pub fn busy(&self) -> watch::Receiver<bool> {
-        self.busy.clone()
+    pub fn phase(&self) -> watch::Receiver<LogPhase> {
+        self.phase.clone()
     }
 }
 
@@ -156,13 +157,13 @@ impl LogThread {
         on_panic: impl FnOnce(String) + Send + 'static,
     ) -> io::Result<(LogQueue, LogThread)> {
         let (sender, requests) = channel();
-        let (busy_sender, busy) = watch::channel(false);
+        let (phase_sender, phase) = watch::channel(LogPhase::Idle);
         let thread = std::thread::Builder::new().name("dqlite-log".into()).spawn(move || {
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run_log(writer, &requests, &busy_sender))) {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run_log(writer, &requests, &phase_sender))) {
                 on_panic(panic_text(panic.as_ref()));
             }
         })?;
-        Ok((LogQueue { sender: sender.clone(), busy }, LogThread { thread, end: sender }))
+        Ok((LogQueue { sender: sender.clone(), phase }, LogThread { thread, end: sender }))
     }
 
     /// Lets the thread do what is queued, and waits for its end.
@@ -174,26 +175,27 @@ impl LogThread {
     }
 }
 
-fn run_log(mut writer: LogWriter, requests: &Receiver<LogMessage>, busy: &watch::Sender<bool>) {
+fn run_log(mut writer: LogWriter, requests: &Receiver<LogMessage>, phase: &watch::Sender<LogPhase>) {
     let mut wait: Option<Duration> = None;
     let mut gather = Gather::default();
     while !gather.ended {
         let first = match wait {
             None => {
                 writer.prepare_ahead();
-                requests.recv().map_err(|_| RecvTimeoutError::Disconnected)
+                next_request(requests, phase, gather.target())
             }
-            Some(duration) => requests.recv_timeout(duration),
+            Some(duration) => {
+                phase.send_replace(LogPhase::Idle);
+                requests.recv_timeout(duration)
+            }
         };
         let batch = match first {
             Ok(first) => gather.take(first, requests),
             Err(RecvTimeoutError::Timeout) => Vec::new(),
             Err(RecvTimeoutError::Disconnected) => break,
         };
-        busy.send_replace(true);
-        let progress = writer.process(batch);
-        busy.send_replace(false);
-        wait = match progress {
+        phase.send_replace(LogPhase::Busy);
+        wait = match writer.process(batch) {
             Progress::Idle => None,
             Progress::RetryAfter(duration) => Some(duration),
         };
@@ -203,8 +205,25 @@ fn run_log(mut writer: LogWriter, requests: &Receiver<LogMessage>, busy: &watch:
     }
 }
 
-/// How many proposals a sync waits for: several writers that were answered together soon write again. A lone writer never
-/// waits.
+/// The next request, given a while until there are `proposals` to go together.
+fn next_request(
+    requests: &Receiver<LogMessage>,
+    phase: &watch::Sender<LogPhase>,
+    proposals: usize,
+) -> Result<LogMessage, RecvTimeoutError> {
+    if proposals > 1 {
+        phase.send_replace(LogPhase::Gathering { proposals });
+        match requests.recv_timeout(config::GROUP_COMMIT_WINDOW) {
+            Err(RecvTimeoutError::Timeout) => {}
+            early => return early,
+        }
+    }
+    phase.send_replace(LogPhase::Idle);
+    requests.recv().map_err(|_| RecvTimeoutError::Disconnected)
+}
+
+/// How many proposals a sync waits for: several writers that were answered together soon write again. For a lone writer
+/// nothing waits.
 #[derive(Debug, Default)]
 struct Gather {
     /// Proposals of the last batch.
@@ -222,33 +241,26 @@ impl Gather {
         (self.last + more).min(config::GROUP_COMMIT_PROPOSALS)
     }
 
-    /// A batch has been gathered.
+    /// Entries came, with so many proposals.
     fn gathered(&mut self, proposals: usize) {
         let in_vain = proposals < self.target();
         self.pause = if in_vain { config::GROUP_COMMIT_PAUSE } else { self.pause.saturating_sub(1) };
         self.last = proposals;
     }
 
-    /// What is queued, and what follows within the window until there is enough.
+    /// All that is queued.
     fn take(&mut self, first: LogMessage, requests: &Receiver<LogMessage>) -> Vec<LogRequest> {
-        let end = Instant::now() + config::GROUP_COMMIT_WINDOW;
         let mut batch = Vec::new();
-        let mut proposals = 0;
-        let mut next = Some(first);
-        while let Some(message) = next {
+        for message in std::iter::once(first).chain(requests.try_iter()) {
             let LogMessage::Request(request) = message else {
                 self.ended = true;
                 break;
             };
-            proposals += request.proposals();
             batch.push(request);
-            next = requests.try_recv().ok();
-            if next.is_none() && proposals > 0 && proposals < self.target() {
-                let left = end.checked_duration_since(Instant::now());
-                next = left.and_then(|left| requests.recv_timeout(left).ok());
-            }
         }
-        self.gathered(proposals);
+        if batch.iter().any(|request| matches!(request, LogRequest::Append { .. })) {
+            self.gathered(batch.iter().map(LogRequest::proposals).sum());
+        }
         batch
     }
 }

@@ -7,53 +7,65 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::io::AsyncReadExt;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::engine::Engine;
 use super::failover::Suspicion;
+use super::status::Leadership;
 use crate::peers::message::{Message, RequestVote};
 use crate::peers::replicator::Target;
 use crate::types::config::{
     FAILOVER_DIAL_PAUSE, FAILOVER_DIAL_TIMEOUT, FAILOVER_KEEPS_CONNECTION, FAILOVER_RETRY_MAX,
-    FAILOVER_RETRY_MIN, FAILOVER_SPREAD, FAILOVER_VOTE_TIMEOUT,
+    FAILOVER_RETRY_MIN, FAILOVER_SPREAD, FAILOVER_VOTE_TIMEOUT, QUORUM_CHECKS,
 };
 use crate::types::{Role, Term};
 
 impl Engine {
-    /// Ends leadership when a majority of the voters has not answered for an election timeout. Never returns.
-    pub(super) async fn watch_quorum(self) {
-        let mut leading: Option<(Term, Instant)> = None;
+    /// Ends leadership when a majority of the voters has not answered for an election timeout. Until openraft ends.
+    pub(super) async fn watch_quorum(self, mut leadership: watch::Receiver<Leadership>) {
         loop {
-            sleep(self.heartbeat_interval).await;
-            let Some(term) = self.leading_term() else {
-                leading = None;
-                continue;
+            // A node that does not lead is not woken.
+            let term = match leadership.wait_for(|now| *now != Leadership::Other).await.as_deref() {
+                Ok(Leadership::Leading(term)) => *term,
+                _ => return,
             };
-            let since = match leading {
-                Some((led, since)) if led == term => since,
-                _ => leading.insert((term, Instant::now())).1,
-            };
-            self.retire_if_not_voter();
-            if since.elapsed() < self.election_timeout {
-                continue;
+            let since = Instant::now();
+            while *leadership.borrow_and_update() == Leadership::Leading(term) {
+                // Alone, nobody wants heartbeats: an idle node sleeps.
+                self.raft.runtime_config().tick(!self.log.configuration().0.is_only_member(self.id));
+                tokio::select! {
+                    biased;
+                    _ = leadership.changed() => continue,
+                    () = sleep(self.election_timeout / QUORUM_CHECKS) => {}
+                }
+                self.retire_if_not_voter();
+                if since.elapsed() >= self.election_timeout && !self.hears_quorum(term) {
+                    self.step_down().await;
+                    break;
+                }
             }
-            let configuration = self.log.configuration().0;
-            let voters = configuration.voters().count();
-            let heard = configuration
-                .voters()
-                .filter(|server| {
-                    let peer = self.peers.peer(server.id);
-                    server.id == self.id
-                        || peer.heard(term).is_some_and(|heard| heard.elapsed() < self.election_timeout)
-                })
-                .count();
-            if heard < voters / 2 + 1 {
-                warn!(term = term.0, heard, voters, "no quorum answers: leadership ends");
-                self.step_down().await;
-                leading = None;
-            }
+            self.raft.runtime_config().tick(true);
         }
+    }
+
+    /// Whether a majority of the voters has answered this leader within an election timeout.
+    fn hears_quorum(&self, term: Term) -> bool {
+        let configuration = self.log.configuration().0;
+        let voters = configuration.voters().count();
+        let heard = configuration
+            .voters()
+            .filter(|server| {
+                let peer = self.peers.peer(server.id);
+                server.id == self.id
+                    || peer.heard(term).is_some_and(|heard| heard.elapsed() < self.election_timeout)
+            })
+            .count();
+        if heard <= voters / 2 {
+            warn!(term = term.0, heard, voters, "no quorum answers: leadership ends");
+        }
+        heard > voters / 2
     }
 
     /// Replaces a leader that is gone. Never returns.

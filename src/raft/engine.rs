@@ -201,7 +201,7 @@ impl Engine {
 
     /// On the consensus thread, in a scope.
     async fn start_here(options: EngineOptions) -> Result<Engine, EngineError> {
-        let mut store = LogStore::new(&options.loaded, options.log.clone())?;
+        let mut store = LogStore::new(&options.loaded, options.log.clone(), options.pool.clone())?;
         let restores = store.restore_first_leader(options.id);
         let config = raft_config(&options, restores)?;
         let log = store.view();
@@ -294,7 +294,7 @@ impl Engine {
             hooks,
             log: self.log.clone(),
             applied: self.applied.clone(),
-            leadership,
+            leadership: leadership.clone(),
             status: self.status.clone(),
         };
         // These two see openraft's end.
@@ -311,7 +311,7 @@ impl Engine {
             patience: self.election_timeout,
         };
         self.spawn_scoped(rounds.run());
-        self.spawn_scoped(self.clone().watch_quorum());
+        self.spawn_scoped(self.clone().watch_quorum(leadership));
         self.spawn_scoped(self.clone().watch_leader());
     }
 

@@ -6,8 +6,8 @@ use tokio::time::sleep;
 
 use super::super::snapshot::SnapshotPace;
 use super::*;
-use crate::raft::Serving;
 use crate::raft::testing::{InlinePool, NoDial, TestDisk, TestHooks, TestMachine, command};
+use crate::raft::{LogPhase, Serving};
 use crate::types::{EntryData, ProposalRange};
 
 struct Node {
@@ -106,7 +106,7 @@ async fn pipelined_proposals_reach_log_and_state_in_order_without_a_gap() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_log_takes_proposals_before_the_earlier_ones_are_durable_but_none_while_it_is_busy() {
+async fn the_log_takes_proposals_before_the_earlier_ones_are_durable_but_none_while_it_is_busy_or_gathers() {
     let node = start(TestDisk::bootstrapped(), NO_SNAPSHOTS, 3).await;
     node.disk.lock().held = true;
 
@@ -117,17 +117,27 @@ async fn the_log_takes_proposals_before_the_earlier_ones_are_durable_but_none_wh
 
     assert_eq!(node.disk.lock().tokens.len(), 200);
     assert!(node.commands().is_empty());
-    let busy = node.disk.lock().busy.clone();
-    busy.send_replace(true);
+    let phase = node.disk.lock().phase.clone();
+    phase.send_replace(LogPhase::Busy);
     node.engine.propose(0, command(201), |_| true).unwrap();
     sleep(Duration::from_millis(10)).await;
     assert_eq!(node.disk.lock().tokens.len(), 200);
-    busy.send_replace(false);
+    phase.send_replace(LogPhase::Gathering { proposals: 3 });
+    node.engine.propose(0, command(202), |_| true).unwrap();
     sleep(Duration::from_millis(10)).await;
-    assert_eq!(node.disk.lock().tokens.len(), 201);
+    assert_eq!(node.disk.lock().tokens.len(), 200);
+    node.engine.propose(0, command(203), |_| true).unwrap();
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(node.disk.lock().tokens.len(), 203);
+    node.engine.propose(0, command(204), |_| true).unwrap();
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(node.disk.lock().tokens.len(), 203);
+    phase.send_replace(LogPhase::Idle);
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(node.disk.lock().tokens.len(), 204);
     node.disk.lock().held = false;
     node.disk.flush();
-    node.applied(201).await;
+    node.applied(204).await;
     node.engine.shutdown().await;
 }
 

@@ -11,13 +11,43 @@ use crate::storage::log::{Done, LogRequest};
 #[derive(Clone)]
 pub struct LogSender {
     send: Arc<dyn Fn(LogRequest) + Send + Sync>,
-    busy: watch::Receiver<bool>,
+    phase: watch::Receiver<LogPhase>,
+}
+
+/// What the log does with proposals.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogPhase {
+    /// It writes what it gets.
+    #[default]
+    Idle,
+    /// It writes or syncs: what it gets meanwhile waits.
+    Busy,
+    /// It would rather have so many proposals at once, and says when it waits no longer.
+    Gathering {
+        /// How many, two at least.
+        proposals: usize,
+    },
+}
+
+impl LogPhase {
+    /// How many proposals must wait before it is given any.
+    #[must_use]
+    pub fn wants(self) -> usize {
+        match self {
+            LogPhase::Idle => 1,
+            LogPhase::Gathering { proposals } => proposals,
+            LogPhase::Busy => usize::MAX,
+        }
+    }
 }
 
 impl LogSender {
-    /// Sends through `send`, which must not block. `busy` says whether requests are being done: what is sent meanwhile waits.
-    pub fn new(send: impl Fn(LogRequest) + Send + Sync + 'static, busy: watch::Receiver<bool>) -> LogSender {
-        LogSender { send: Arc::new(send), busy }
+    /// Sends through `send`, which must not block. `phase` says what becomes of proposals.
+    pub fn new(
+        send: impl Fn(LogRequest) + Send + Sync + 'static,
+        phase: watch::Receiver<LogPhase>,
+    ) -> LogSender {
+        LogSender { send: Arc::new(send), phase }
     }
 
     /// Queues a request.
@@ -25,10 +55,10 @@ impl LogSender {
         (self.send)(request);
     }
 
-    /// Whether requests are being done. Its sender may go before the log's users do.
+    /// What the log does. The sender may go before the log's users do.
     #[must_use]
-    pub fn busy(&self) -> watch::Receiver<bool> {
-        self.busy.clone()
+    pub fn phase(&self) -> watch::Receiver<LogPhase> {
+        self.phase.clone()
     }
 
     /// Queues a request made with a completion and waits for it.

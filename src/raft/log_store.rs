@@ -14,7 +14,7 @@ use openraft::{OptionalSend, RaftLogReader, Vote};
 use tokio::sync::watch;
 
 use super::leader_id::LeaderId;
-use super::log_sender::LogSender;
+use super::log_sender::{LogPhase, LogSender};
 use super::snapshot::SnapshotPosition;
 use super::types::{Entry, EntryError, RaftLogId, TypeConfig, log_id, log_index, position};
 use crate::peers::replicator::LeaderLog;
@@ -23,6 +23,7 @@ use crate::storage::load::Loaded;
 use crate::storage::log::LogRequest;
 use crate::storage::metadata::Metadata;
 use crate::types::config::REPLICATION_BATCH_BYTES_MAX;
+use crate::types::tasks::BlockingPool;
 use crate::types::{Configuration, LogIndex, NodeId, ProposalRange, ProposalToken, Term};
 
 /// The log in memory.
@@ -131,7 +132,7 @@ impl State {
 pub(super) struct LogView {
     state: Arc<Mutex<State>>,
     appended: watch::Receiver<Option<ProposalToken>>,
-    busy: watch::Receiver<bool>,
+    phase: watch::Receiver<LogPhase>,
 }
 
 impl LogView {
@@ -249,9 +250,9 @@ impl LogView {
         self.appended.clone()
     }
 
-    /// Whether the log is being written or synced.
-    pub(super) fn busy(&self) -> watch::Receiver<bool> {
-        self.busy.clone()
+    /// What the log does with proposals.
+    pub(super) fn phase(&self) -> watch::Receiver<LogPhase> {
+        self.phase.clone()
     }
 }
 
@@ -270,6 +271,8 @@ pub(super) struct LogStore {
     state: Arc<Mutex<State>>,
     appended: watch::Sender<Option<ProposalToken>>,
     log: LogSender,
+    /// Where the memory of purged entries is given back: thousands of pages at once, which raft would wait for.
+    pool: Arc<dyn BlockingPool>,
 }
 
 /// Reads the log while openraft writes it.
@@ -283,7 +286,11 @@ impl LogStore {
     ///
     /// # Errors
     /// An entry that cannot be a member of a log.
-    pub(super) fn new(loaded: &Loaded, log: LogSender) -> Result<LogStore, EntryError> {
+    pub(super) fn new(
+        loaded: &Loaded,
+        log: LogSender,
+        pool: Arc<dyn BlockingPool>,
+    ) -> Result<LogStore, EntryError> {
         let snapshot = loaded.snapshot.as_ref().map(|file| &file.meta);
         let mut entries = VecDeque::with_capacity(loaded.entries.len());
         let mut index = loaded.first_index;
@@ -338,7 +345,7 @@ impl LogStore {
             logged_bytes,
             configurations,
         };
-        Ok(LogStore { state: Arc::new(Mutex::new(state)), appended: watch::channel(None).0, log })
+        Ok(LogStore { state: Arc::new(Mutex::new(state)), appended: watch::channel(None).0, log, pool })
     }
 
     /// In term 1 nobody but the node that made the cluster can have led. If that is this node and it still is the only
@@ -361,7 +368,7 @@ impl LogStore {
 
     /// A view for the engine.
     pub(super) fn view(&self) -> LogView {
-        LogView { state: self.state.clone(), appended: self.appended.subscribe(), busy: self.log.busy() }
+        LogView { state: self.state.clone(), appended: self.appended.subscribe(), phase: self.log.phase() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -439,7 +446,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn purge(&mut self, upto: RaftLogId) -> Result<(), io::Error> {
         let index = log_index(upto.index);
-        let beyond = {
+        let (beyond, purged) = {
             let mut state = self.lock();
             if state.purged.is_some_and(|purged| purged >= upto) {
                 return Ok(());
@@ -453,7 +460,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 (None, Some(snapshot)) => snapshot.term,
                 (None, None) => Term(*upto.committed_leader_id()),
             };
-            state.entries.drain(..count);
+            let purged: Vec<Entry> = state.entries.drain(..count).collect();
             state.first = index.next();
             state.purged = Some(upto);
             let known = state.configurations.iter().rposition(|(at, _)| *at <= index);
@@ -463,8 +470,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 state.configurations.retain(|(at, _)| *at > snapshot.index);
                 state.configurations.insert(0, (snapshot.configuration_index, snapshot.configuration));
             }
-            beyond
+            (beyond, purged)
         };
+        self.pool.run_behind(Box::new(move || drop(purged)));
         // What a snapshot of this node covers is trimmed with it; a log that ends before is replaced.
         if beyond {
             self.log.complete(|done| LogRequest::Reset { next_index: index.next(), done }).await?;

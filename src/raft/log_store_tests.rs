@@ -11,7 +11,7 @@ use super::super::types::{Payload, Proposal, Runtime};
 use super::*;
 
 fn empty_store(disk: &TestDisk) -> LogStore {
-    LogStore::new(&disk.loaded(), disk.sender()).unwrap()
+    LogStore::new(&disk.loaded(), disk.sender(), Arc::new(InlinePool)).unwrap()
 }
 
 struct Builder;
@@ -140,7 +140,7 @@ async fn a_log_that_begins_before_its_snapshot_counts_its_first_entry_as_purged(
     loaded.first_index = LogIndex(7);
     loaded.entries.push(crate::types::Entry::barrier(Term(1)));
 
-    let mut store = LogStore::new(&loaded, disk.sender()).unwrap();
+    let mut store = LogStore::new(&loaded, disk.sender(), Arc::new(InlinePool)).unwrap();
 
     let state = store.get_log_state().await.unwrap();
     assert_eq!(state.last_purged_log_id, Some(LogId::new(1, 6)));

@@ -26,7 +26,7 @@ pub mod types;
 
 pub use deletion::{DeletionPermit, DeletionRefused};
 pub use engine::{CurrentConfiguration, Engine, EngineError, EngineOptions, NotLeader};
-pub use log_sender::LogSender;
+pub use log_sender::{LogPhase, LogSender};
 pub use machine::{Machine, SnapshotContent};
 pub use membership::ChangeError;
 pub use proposer::{EpochHooks, Proposed, Refused, RefusedReason};

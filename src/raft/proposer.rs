@@ -9,6 +9,7 @@ use openraft::Raft;
 use tokio::sync::{Notify, oneshot, watch};
 use tracing::{debug, info};
 
+use super::log_sender::LogPhase;
 use super::log_store::LogView;
 use super::state_machine::{Applied, StateMachine};
 use super::status::{Leadership, Serving, StatusBoard};
@@ -81,6 +82,8 @@ struct QueueState {
     /// What waits is not handed on: leadership may be about to move.
     paused: bool,
     waiting: VecDeque<Waiting>,
+    /// How many must wait before anybody is told.
+    wanted: usize,
 }
 
 /// The queue; callers bound what they put in.
@@ -117,8 +120,11 @@ impl ProposalQueue {
         }
         open.next += 1;
         state.waiting.push_back(Waiting { proposals: ProposalRange::of(token), proposed });
+        let enough = state.waiting.len() >= state.wanted;
         drop(state);
-        self.filled.notify_one();
+        if enough {
+            self.filled.notify_one();
+        }
         Ok(token)
     }
 
@@ -132,6 +138,14 @@ impl ProposalQueue {
     pub(super) fn pause(&self, paused: bool) {
         self.lock().paused = paused;
         self.filled.notify_one();
+    }
+
+    /// From now on `filled` tells when so many wait, or the first. Whether any do, and whether enough.
+    fn want(&self, proposals: usize) -> (bool, bool) {
+        let mut state = self.lock();
+        let waiting = state.waiting.len();
+        state.wanted = if waiting == 0 { 1 } else { proposals };
+        (waiting > 0, waiting >= proposals)
     }
 
     fn open(&self, epoch: u64) {
@@ -263,26 +277,22 @@ impl Proposer {
 
     /// Hands on proposals until the epoch has to end.
     async fn serve(&mut self, term: Term, epoch: u64) {
-        let mut busy = self.log.busy();
+        let mut phase = self.log.phase();
         loop {
             if *self.leadership.borrow_and_update() != Leadership::Leading(term) {
                 return;
             }
-            // The log could do nothing with it yet: what comes meanwhile goes together. One that has ended refuses all.
-            let log_lives = busy.has_changed().is_ok();
-            if *busy.borrow_and_update() && log_lives {
-                tokio::select! {
-                    biased;
-                    changed = self.leadership.changed() => if changed.is_err() { return },
-                    _ = busy.changed() => {}
-                }
-                continue;
-            }
-            let batch = self.queue.take_batch();
+            // The log could do nothing with them yet, or not do it well: what comes meanwhile goes together. One that has
+            // ended refuses all; what it does matters only while something waits.
+            let log_lives = phase.has_changed().is_ok();
+            let wants = if log_lives { phase.borrow_and_update().wants() } else { LogPhase::Idle.wants() };
+            let (waits, enough) = self.queue.want(wants);
+            let batch = if enough { self.queue.take_batch() } else { VecDeque::new() };
             if batch.is_empty() {
                 tokio::select! {
                     biased;
                     changed = self.leadership.changed() => if changed.is_err() { return },
+                    _ = phase.changed(), if waits && log_lives => {}
                     () = self.queue.filled.notified() => {}
                 }
                 continue;

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::machine::{DecodedState, Decoder, NotApplied};
 use super::snapshot::ReceivedSnapshot;
-use super::{EpochHooks, LogSender, Machine, Proposed, SnapshotContent, SnapshotPosition, SnapshotStore};
+use super::{
+    EpochHooks, LogPhase, LogSender, Machine, Proposed, SnapshotContent, SnapshotPosition, SnapshotStore,
+};
 use tokio::sync::watch;
 
 use crate::storage::load::Loaded;
@@ -29,8 +31,8 @@ pub(crate) struct DiskState {
     pub(crate) held: bool,
     pub(crate) pending: Vec<Done>,
     pub(crate) tokens: Vec<ProposalRange>,
-    /// Whether the log says that it is at work.
-    pub(crate) busy: watch::Sender<bool>,
+    /// What the log says that it does.
+    pub(crate) phase: watch::Sender<LogPhase>,
 }
 
 /// A directory in memory.
@@ -85,13 +87,13 @@ impl TestDisk {
 
     pub(crate) fn sender(&self) -> LogSender {
         let disk = self.clone();
-        let busy = disk.lock().busy.subscribe();
+        let phase = disk.lock().phase.subscribe();
         let send = move |request| {
             if let Some(done) = disk.perform(request) {
                 done(Ok(()));
             }
         };
-        LogSender::new(send, busy)
+        LogSender::new(send, phase)
     }
 
     fn perform(&self, request: LogRequest) -> Option<Done> {
