@@ -18,7 +18,7 @@ use crate::peers::Sender;
 use crate::peers::message::InstallSnapshot;
 use crate::storage::log::LogRequest;
 use crate::types::Term;
-use crate::types::config::INSTALL_SNAPSHOT_TIMEOUT;
+use crate::types::config::{INSTALL_SNAPSHOT_TIMEOUT, SNAPSHOT_CHUNKS_AHEAD};
 use crate::types::tasks::on_pool;
 
 /// Takes one snapshot at a time.
@@ -94,8 +94,16 @@ impl SnapshotReceiver {
             let piece = timeout(INSTALL_SNAPSHOT_TIMEOUT, content.recv()).await;
             let piece = piece.map_err(|_| format!("{left} bytes did not come in time"))?;
             let piece = piece.ok_or_else(|| format!("the connection ended {left} bytes early"))?;
-            left = left.checked_sub(piece.len() as u64).ok_or("more bytes than announced")?;
-            let written = on_pool(pool, move || file.write(&piece).map(|()| file)).await;
+            let mut pieces = vec![piece];
+            // The disk was slower than the leader: all that has come goes together.
+            pieces.extend(std::iter::from_fn(|| content.try_recv().ok()).take(SNAPSHOT_CHUNKS_AHEAD));
+            let bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
+            left = left.checked_sub(bytes).ok_or("more bytes than announced")?;
+            let write = move || {
+                pieces.iter().try_for_each(|piece| file.write(piece))?;
+                Ok::<_, String>(file)
+            };
+            let written = on_pool(pool, write).await;
             file = written.map_err(abandoned)??;
         }
         let decoder = self.decoder.clone();

@@ -107,35 +107,40 @@ impl Sending<'_> {
         let head = vec![target.peers.hello(), message.encode()];
         write(&mut stream.write, head).await?;
         let mut left = content_bytes;
-        while left > 0 {
+        let mut piece = Vec::new();
+        // One piece is read while the one before it is written.
+        while left > 0 || !piece.is_empty() {
             let most = usize::try_from(left).unwrap_or(usize::MAX).min(SNAPSHOT_CHUNK_BYTES);
-            let read = on_pool(snapshots.pool.as_ref(), move || {
-                let piece = read_piece(&mut reader, most, left).map_err(|error| error.to_string())?;
-                Ok::<_, String>((reader, piece))
-            });
-            let (back, piece) = read.await.map_err(SendError::from)?.map_err(SendError::Failed)?;
-            reader = back;
-            if piece.is_empty() {
-                return Err(SendError::Failed(format!("the snapshot ends {left} bytes early")));
-            }
-            left -= piece.len() as u64;
-            tokio::select! {
+            let read = async {
+                let read = on_pool(snapshots.pool.as_ref(), move || {
+                    let piece = read_piece(&mut reader, most, left).map_err(|error| error.to_string())?;
+                    Ok::<_, String>((reader, piece))
+                });
+                read.await.map_err(SendError::from)?.map_err(SendError::Failed)
+            };
+            let written = write(&mut stream.write, vec![piece.into()]);
+            let ((back, next), ()) = tokio::select! {
                 biased;
                 answered = &mut *answer => return Ok(Sent::Answered(answered.ok())),
-                written = write(&mut stream.write, vec![piece.into()]) => written?,
+                both = async { tokio::try_join!(read, written) } => both?,
+            };
+            if next.len() < most {
+                return Err(SendError::Failed(format!("the snapshot ends {left} bytes early")));
             }
+            (reader, piece) = (back, next);
+            left -= piece.len() as u64;
         }
         Ok(Sent::Whole(stream, content_bytes))
     }
 }
 
-/// At most `most` of the bytes that are left. The last are given out only if the stream ends well: the checksum of a compressed
-/// file comes behind them, and what is sent has none.
+/// So many of the bytes that are left, less only at their end. The last are given out only if the stream ends well: the checksum
+/// of a compressed file comes behind them, and what is sent has none.
 fn read_piece(reader: &mut dyn Read, most: usize, left: u64) -> std::io::Result<Vec<u8>> {
-    let mut piece = vec![0; most];
-    let count = reader.read(&mut piece)?;
-    piece.truncate(count);
-    if count as u64 == left {
+    let mut piece = Vec::with_capacity(most);
+    // A compressed file gives a block at a time.
+    reader.take(most as u64).read_to_end(&mut piece)?;
+    if piece.len() as u64 == left {
         let mut rest = [0; 1];
         // What else may follow is not content.
         let _ = reader.read(&mut rest)?;

@@ -24,8 +24,7 @@ pub struct LoadOptions {
     pub auto_recovery: bool,
     /// Names the files that are set aside.
     pub wall_clock: Arc<dyn WallClock>,
-    /// Where payloads go that need not be in memory. Without it they stay there, and all entries are read; with it old
-    /// ones that the snapshot contains are not.
+    /// Where payloads go that need not be in memory. Without it they stay there.
     pub payloads: Option<Arc<dyn PayloadStore>>,
 }
 
@@ -38,7 +37,7 @@ pub struct Loaded {
     pub snapshot: Option<SnapshotFile>,
     /// Index of the first of the entries, or of the next one if there are none.
     pub first_index: LogIndex,
-    /// All entries that were read, also some that the snapshot contains.
+    /// Entries behind the snapshot, and the newest of those that it contains: as many as a running node keeps in memory.
     pub entries: Vec<Entry>,
 }
 
@@ -104,9 +103,7 @@ fn load_once(directory: &Directory, options: &LoadOptions) -> Result<Loaded, Sto
     let mut first_index = LogIndex(1);
     if let Some(snapshot) = &snapshot {
         filter_closed(&mut listing, snapshot)?;
-        if options.payloads.is_some() {
-            leave_out_covered(&mut listing, snapshot.meta.index);
-        }
+        leave_out_covered(&mut listing, snapshot.meta.index);
         first_index = listing.closed.first().map_or(snapshot.meta.index.next(), |segment| segment.first);
     }
     let has_segments = !listing.closed.is_empty() || !listing.open.is_empty();

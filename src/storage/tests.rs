@@ -374,3 +374,19 @@ fn a_damaged_snapshot_stops_the_start_and_a_missing_one_does_not() {
     assert_eq!(loaded.snapshot.unwrap().meta.index, LogIndex(8));
     assert_eq!(SnapshotName::parse("snapshot-1-2"), None);
 }
+
+#[test]
+fn old_segments_that_a_snapshot_covers_and_nobody_would_keep_are_not_read() {
+    let (_keep, path) = fixture("datadir-1.18.6", "snapshot-raw");
+    let before = load_path(&path, true).unwrap();
+    assert_eq!(before.first_index, LogIndex(9));
+    // Zeros are no segment.
+    let old = path.join("0000000000000001-0000000000000008");
+    fs::File::create(&old).unwrap().set_len(1 << 25).unwrap();
+
+    let loaded = load_path(&path, true).unwrap();
+
+    assert_eq!((loaded.first_index, loaded.entries), (before.first_index, before.entries));
+    fs::File::options().write(true).open(&old).unwrap().set_len(1 << 20).unwrap();
+    assert!(load_path(&path, true).unwrap_err().to_string().contains("0000000000000001-0000000000000008"));
+}

@@ -46,6 +46,9 @@ pub const SNAPSHOT_LOG_SHARE: u64 = 8;
 /// Thresholds of entries after which a snapshot is taken however few bytes they are.
 pub const SNAPSHOT_THRESHOLDS_MAX: u64 = 32;
 
+/// Pages by which the heap grows at once; less than the 64 KiB from which on glibc tidies up when memory is given back.
+pub const HEAP_AHEAD_PAGES: usize = 15;
+
 /// How often a leader looks within an election timeout whether a majority answers.
 pub const QUORUM_CHECKS: u32 = 4;
 
