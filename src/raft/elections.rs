@@ -37,7 +37,7 @@ impl Engine {
                 self.raft.runtime_config().tick(!self.log.configuration().0.is_only_member(self.id));
                 tokio::select! {
                     biased;
-                    _ = leadership.changed() => continue,
+                    changed = leadership.changed() => if changed.is_ok() { continue } else { return },
                     () = sleep(self.election_timeout / QUORUM_CHECKS) => {}
                 }
                 self.retire_if_not_voter();

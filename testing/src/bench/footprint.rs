@@ -53,7 +53,11 @@ pub(super) fn measure(
 
     let rows = client.number("SELECT max(id) FROM t")?;
     let begin = Instant::now();
-    cluster.join(NEW_ID, &contender.library, dqlite::types::Role::Voter)?;
+    if let Err(error) = cluster.join(NEW_ID, &contender.library, dqlite::types::Role::Voter) {
+        // Upstream's 1.18.7 fails so with 1 GiB: what else was measured counts all the same.
+        eprintln!("{}: no second voter for {mib} MiB: {error}", contender.name);
+        return Ok(());
+    }
     add("time until an empty node is a voter, ms", begin.elapsed().as_secs_f64() * 1e3);
     add("most memory of the new node / database", process(&cluster, NEW_ID)?.peak_bytes as f64 / size);
     add("most memory of the old node / database", process(&cluster, FIRST_ID)?.peak_bytes as f64 / size);
