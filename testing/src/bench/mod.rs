@@ -31,6 +31,8 @@ pub struct Settings {
     pub only: Option<String>,
     /// Arguments of all nodes beside each contender's own.
     pub node_arguments: Vec<String>,
+    /// Requests per second of the open loop; half of what closed loops reach if there is none.
+    pub rate: Option<f64>,
     /// Size of the large database in MiB; none is made if it is 0.
     pub large_mib: u64,
 }

@@ -8,7 +8,7 @@ use dqlite_testing::bench::results::Results;
 use dqlite_testing::bench::{self, Failure, Settings, measure, report};
 
 const USAGE: &str = "usage: bench PROGRAM OUTPUT_FOLDER NAME=LIBRARY_FOLDER... [--upstream FOLDER] [--rounds N] [--seconds S]
-    [--nodes N,N...] [--only TEXT] [--large MIB] [--large-rounds N] [--floor PROGRAM] [--node-argument TEXT]...
+    [--nodes N,N...] [--only TEXT] [--large MIB] [--large-rounds N] [--floor PROGRAM] [--node-argument TEXT]... [--rate N]
 The first library is compared with the others. --upstream takes all versions that tests/upstream/fetch.sh unpacked.";
 
 struct Arguments {
@@ -69,6 +69,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, Failure> 
             nodes: vec![1, 3],
             only: None,
             node_arguments: Vec::new(),
+            rate: None,
             large_mib: 0,
         },
     };
@@ -85,6 +86,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, Failure> 
             "--nodes" => arguments.settings.nodes = numbers(&value)?,
             "--only" => arguments.settings.only = Some(value),
             "--node-argument" => arguments.settings.node_arguments.push(value),
+            "--rate" => arguments.settings.rate = Some(value.parse()?),
             "--large-rounds" => arguments.large_rounds = value.parse()?,
             "--floor" => arguments.floor = Some(value.into()),
             "--large" => arguments.settings.large_mib = value.parse()?,
