@@ -252,8 +252,8 @@ const SYNC_TIMES: u64 = 0x5359_4e43;
 /// Turns of the log between two at which segments are tended.
 const HOUSEKEEPING_TURNS: u64 = 5;
 
-/// Proposals that the log waits for, less one.
-const GATHERED_MOST: u64 = 5;
+/// The log waits for fewer proposals than this.
+const GATHERED_BELOW: u64 = 5;
 
 /// As the log thread does it.
 async fn next_request(
@@ -291,7 +291,7 @@ async fn run_log(
         match progress {
             Progress::Idle => {
                 writer.prepare_ahead();
-                let first = next_request(&mut requests, &phase, times.next_u64() % GATHERED_MOST).await;
+                let first = next_request(&mut requests, &phase, times.next_u64() % GATHERED_BELOW).await;
                 match first {
                     Some(request) => batch.push(request),
                     None => break,

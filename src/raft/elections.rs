@@ -62,10 +62,11 @@ impl Engine {
                     || peer.heard(term).is_some_and(|heard| heard.elapsed() < self.election_timeout)
             })
             .count();
-        if heard <= voters / 2 {
+        let is_quorum = heard > voters / 2;
+        if !is_quorum {
             warn!(term = term.0, heard, voters, "no quorum answers: leadership ends");
         }
-        heard > voters / 2
+        is_quorum
     }
 
     /// Replaces a leader that is gone. Never returns.

@@ -140,12 +140,12 @@ impl ProposalQueue {
         self.filled.notify_one();
     }
 
-    /// From now on `filled` tells when so many wait, or the first. Whether any do, and whether enough.
-    fn want(&self, proposals: usize) -> (bool, bool) {
+    /// From now on `filled` tells when so many wait, or the first. How many do.
+    fn want(&self, proposals: usize) -> usize {
         let mut state = self.lock();
         let waiting = state.waiting.len();
         state.wanted = if waiting == 0 { 1 } else { proposals };
-        (waiting > 0, waiting >= proposals)
+        waiting
     }
 
     fn open(&self, epoch: u64) {
@@ -286,13 +286,13 @@ impl Proposer {
             // ended refuses all; what it does matters only while something waits.
             let log_lives = phase.has_changed().is_ok();
             let wants = if log_lives { phase.borrow_and_update().wants() } else { LogPhase::Idle.wants() };
-            let (waits, enough) = self.queue.want(wants);
-            let batch = if enough { self.queue.take_batch() } else { VecDeque::new() };
+            let waiting = self.queue.want(wants);
+            let batch = if waiting >= wants { self.queue.take_batch() } else { VecDeque::new() };
             if batch.is_empty() {
                 tokio::select! {
                     biased;
                     changed = self.leadership.changed() => if changed.is_err() { return },
-                    _ = phase.changed(), if waits && log_lives => {}
+                    _ = phase.changed(), if waiting > 0 && log_lives => {}
                     () = self.queue.filled.notified() => {}
                 }
                 continue;

@@ -91,12 +91,14 @@ impl SnapshotReceiver {
         let mut file = begun.map_err(abandoned)??;
         let mut left = message.content_bytes;
         while left > 0 {
-            let piece = timeout(INSTALL_SNAPSHOT_TIMEOUT, content.recv()).await;
-            let piece = piece.map_err(|_| format!("{left} bytes did not come in time"))?;
-            let piece = piece.ok_or_else(|| format!("the connection ended {left} bytes early"))?;
-            let mut pieces = vec![piece];
-            // The disk was slower than the leader: all that has come goes together.
-            pieces.extend(std::iter::from_fn(|| content.try_recv().ok()).take(SNAPSHOT_CHUNKS_AHEAD));
+            // Where the disk is slower than the leader, all that has come goes together.
+            let mut pieces = Vec::new();
+            let received =
+                timeout(INSTALL_SNAPSHOT_TIMEOUT, content.recv_many(&mut pieces, SNAPSHOT_CHUNKS_AHEAD))
+                    .await;
+            if received.map_err(|_| format!("{left} bytes did not come in time"))? == 0 {
+                return Err(format!("the connection ended {left} bytes early"));
+            }
             let bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
             left = left.checked_sub(bytes).ok_or("more bytes than announced")?;
             let write = move || {

@@ -48,22 +48,41 @@ pub(super) enum Job {
 #[derive(Default)]
 struct State {
     jobs: VecDeque<Job>,
-    /// Somebody is at work.
-    running: bool,
+    /// What somebody is at.
+    under_way: UnderWay,
     /// Segments made and not yet taken.
     prepared: VecDeque<OpenSegment>,
-    /// The job under way prepares a segment.
-    preparing: bool,
     /// Removed files whose bytes are still there.
     erasing: Erasing,
-    /// What is under way is erasing, which nobody waits for.
-    erases: bool,
     /// The log is being closed.
     ends: bool,
     /// Why the first job, a segment to be closed, could not be done.
     failed: Option<StorageError>,
     /// A job panicked: nothing more is done, and whoever needs it panics, too.
     panicked: bool,
+}
+
+/// What is being done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum UnderWay {
+    #[default]
+    Nothing,
+    /// A segment is being prepared.
+    Preparing,
+    /// Bytes are being freed, which nobody waits for.
+    Erasing,
+    /// Any other job.
+    Job,
+}
+
+impl UnderWay {
+    fn of(job: &Job) -> UnderWay {
+        match job {
+            Job::Prepare { .. } => UnderWay::Preparing,
+            Job::Erase(_) => UnderWay::Erasing,
+            Job::Close(_) | Job::Trim { .. } => UnderWay::Job,
+        }
+    }
 }
 
 /// What is done.
@@ -76,6 +95,10 @@ enum Scope {
 }
 
 impl State {
+    fn is_running(&self) -> bool {
+        self.under_way != UnderWay::Nothing
+    }
+
     /// What is to be done next: nobody waits for bytes to be freed.
     fn next_job(&mut self, scope: Scope) -> Option<Job> {
         self.jobs.pop_front().or_else(|| {
@@ -112,22 +135,18 @@ impl Shared {
     /// Does what `scope` says until nothing is left or a segment cannot be closed, unless somebody else does.
     fn work(&self, scope: Scope) {
         let mut state = self.lock();
-        if state.running || state.panicked {
+        if state.is_running() || state.panicked {
             return;
         }
-        state.running = true;
         state.failed = None;
         while let Some(job) = state.next_job(scope) {
-            state.preparing = matches!(job, Job::Prepare { .. });
-            state.erases = matches!(job, Job::Erase(_));
+            state.under_way = UnderWay::of(&job);
             drop(state);
             let outcome = catch_unwind(AssertUnwindSafe(|| self.perform(job)));
             state = self.lock();
             match outcome {
                 Ok(Outcome::Done) => {}
-                // What was removed meanwhile is in a newer list.
-                Ok(Outcome::Removed(erasing)) => state.erasing = erasing,
-                Ok(Outcome::Erased(rest)) => state.erasing = rest,
+                Ok(Outcome::ToErase(erasing)) => state.erasing = erasing,
                 Ok(Outcome::Prepared(segment)) => state.prepared.push_back(segment),
                 Ok(Outcome::Unclosed(segment, error)) => {
                     state.jobs.push_front(Job::Close(segment));
@@ -140,10 +159,9 @@ impl Shared {
                     break;
                 }
             }
-            state.preparing = false;
             self.changed.notify_all();
         }
-        (state.running, state.preparing, state.erases) = (false, false, false);
+        state.under_way = UnderWay::Nothing;
         self.changed.notify_all();
     }
 
@@ -171,9 +189,9 @@ impl Shared {
                     Err(error) => (Erasing::default(), Err(error)),
                 };
                 done(result);
-                Outcome::Removed(erasing)
+                Outcome::ToErase(erasing)
             }
-            Job::Erase(erasing) => Outcome::Erased(erasing.step(&self.directory)),
+            Job::Erase(erasing) => Outcome::ToErase(erasing.step(&self.directory)),
         }
     }
 }
@@ -181,10 +199,8 @@ impl Shared {
 /// How a job ended.
 enum Outcome {
     Done,
-    /// These files have no name any more.
-    Removed(Erasing),
-    /// This is left of them.
-    Erased(Erasing),
+    /// The removed files whose bytes are still there, all of them.
+    ToErase(Erasing),
     Prepared(OpenSegment),
     Unclosed(OpenSegment, StorageError),
 }
@@ -199,7 +215,7 @@ impl Housekeeping {
     pub(super) fn submit(&self, job: Job) {
         let mut state = self.shared.lock();
         state.jobs.push_back(job);
-        if !state.running {
+        if !state.is_running() {
             let shared = Arc::clone(&self.shared);
             drop(state);
             self.pool.run(Box::new(move || shared.work(Scope::All)));
@@ -213,17 +229,17 @@ impl Housekeeping {
     pub(super) fn settle(&self) -> Result<(), StorageError> {
         loop {
             let state = self.shared.lock_whole();
-            if state.jobs.is_empty() && (!state.running || state.erases) {
+            if state.jobs.is_empty() && matches!(state.under_way, UnderWay::Nothing | UnderWay::Erasing) {
                 return Ok(());
             }
-            if state.running {
+            if state.is_running() {
                 drop(self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner));
                 continue;
             }
             drop(state);
             self.shared.work(Scope::Jobs);
             let mut state = self.shared.lock();
-            if let Some(error) = state.failed.take().filter(|_| !state.running) {
+            if let Some(error) = state.failed.take().filter(|_| !state.is_running()) {
                 return Err(error);
             }
         }
@@ -233,7 +249,7 @@ impl Housekeeping {
     pub(super) fn finish_erasing(&self) {
         let mut state = self.shared.lock();
         state.ends = true;
-        while state.running {
+        while state.is_running() {
             state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         let erasing = std::mem::take(&mut state.erasing);
@@ -257,12 +273,12 @@ impl Housekeeping {
             if let Some(segment) = state.prepared.pop_front() {
                 return Some(segment);
             }
-            let is_coming =
-                state.preparing || state.jobs.iter().any(|job| matches!(job, Job::Prepare { .. }));
+            let is_coming = state.under_way == UnderWay::Preparing
+                || state.jobs.iter().any(|job| matches!(job, Job::Prepare { .. }));
             if !is_coming {
                 return None;
             }
-            if state.running {
+            if state.is_running() {
                 drop(self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner));
             } else {
                 drop(state);
@@ -284,7 +300,7 @@ impl Housekeeping {
     pub(super) fn in_reserve(&self) -> usize {
         let state = self.shared.lock();
         let coming = state.jobs.iter().filter(|job| matches!(job, Job::Prepare { .. })).count();
-        state.prepared.len() + coming + usize::from(state.preparing)
+        state.prepared.len() + coming + usize::from(state.under_way == UnderWay::Preparing)
     }
 
     /// The first segment in reserve; to be called when all is settled.
