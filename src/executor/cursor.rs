@@ -111,6 +111,9 @@ impl<'a> Cursor<'a> {
         };
         let read_only = statement.read_only();
         if self.state == State::Unstarted {
+            if read_only {
+                self.session.ask_ahead(&mut self.request);
+            }
             self.session.prepare_to_run(&mut self.request, read_only).await?;
         }
         let mut made = self.fill().await?;

@@ -10,6 +10,7 @@ pub mod turn;
 mod cursor;
 mod kept;
 mod members;
+mod proof;
 mod run;
 
 use std::collections::HashMap;

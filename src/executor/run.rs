@@ -13,6 +13,7 @@ use crate::types::tasks::Expected;
 
 use super::failure::{self, Failure};
 use super::limits::InFlightPermit;
+use super::proof::Proving;
 use super::session::{Session, Tail};
 use super::sqlite::{SqliteError, Statement, Step, TransactionState};
 
@@ -29,6 +30,7 @@ pub(super) struct Request {
     pub(super) wrote: bool,
     /// The first version that it put there: if that is not in the log, nothing of the request is.
     first_written: Option<u32>,
+    pub(super) proving: Proving,
     in_flight: Vec<InFlightPermit>,
 }
 
@@ -41,6 +43,7 @@ impl Request {
             version: None,
             wrote: false,
             first_written: None,
+            proving: Proving::default(),
             in_flight: Vec::new(),
         }
     }
@@ -290,8 +293,13 @@ impl Session {
         Ok(())
     }
 
-    /// Waits until everything that the request saw or made is applied.
+    /// Waits until everything that the request saw or made is applied, and this node is known to have led meanwhile.
     pub(super) async fn settle(&mut self, request: &mut Request) -> Result<(), Failure> {
+        self.wait_until_applied(request).await?;
+        self.prove(request).await
+    }
+
+    async fn wait_until_applied(&mut self, request: &mut Request) -> Result<(), Failure> {
         if request.version.is_none()
             && let Some(seen) = self.open.as_ref().and_then(|open| open.view.saw())
             && seen.on_head

@@ -36,6 +36,8 @@ pub(super) struct Open {
     pub(super) view: Arc<View>,
     pub(super) database: Arc<Database>,
     pub(super) turn: Option<TurnGuard>,
+    /// Whether leadership is proven for the snapshot of the open transaction.
+    pub(super) proven: bool,
     /// Epoch in which it was opened: another one, and everything here is void.
     pub(super) epoch: u64,
 }
@@ -119,6 +121,7 @@ impl Session {
             database,
             connection,
             turn: None,
+            proven: false,
             epoch: serving.epoch,
         });
         Ok(())
@@ -129,7 +132,7 @@ impl Session {
     /// # Errors
     /// SQLite's, an empty text (code 0), a second statement where none may be, leadership.
     pub async fn prepare(&mut self, sql: &[u8], tail: Tail) -> Result<Prepared, Failure> {
-        let mut request = self.begin().await?;
+        let mut request = self.begin()?;
         let compiled = self.compile(&mut request, sql, tail).await;
         let (statement, tail_offset) = self.conclude(&mut request, compiled).await?;
         let parameters = statement.parameter_count() as u64;
@@ -170,7 +173,7 @@ impl Session {
     /// # Errors
     /// SQLite's, those of the protocol, leadership.
     pub async fn exec(&mut self, id: u32, values: &[Value]) -> Result<Executed, Failure> {
-        let mut request = self.begin().await?;
+        let mut request = self.begin()?;
         let mut statement = self.take_statement(id)?;
         let result = if values.len() > statement.parameter_count() {
             Err(Failure::bind())
@@ -187,7 +190,7 @@ impl Session {
     /// # Errors
     /// Those of the first statement that fails; what ran before stays.
     pub async fn exec_sql(&mut self, sql: &[u8], values: &[Value]) -> Result<Executed, Failure> {
-        let mut request = self.begin().await?;
+        let mut request = self.begin()?;
         let result = self.run_all(&mut request, sql, values).await;
         self.conclude(&mut request, result).await?;
         self.executed()
@@ -198,7 +201,7 @@ impl Session {
     /// # Errors
     /// As [`Session::exec`].
     pub async fn query(&mut self, id: u32, values: Vec<Value>) -> Result<Cursor<'_>, Failure> {
-        let request = self.begin().await?;
+        let request = self.begin()?;
         let statement = self.take_statement(id)?;
         if values.len() > statement.parameter_count() {
             self.put_statement(id, statement);
@@ -212,11 +215,14 @@ impl Session {
     /// # Errors
     /// As [`Session::prepare`].
     pub async fn query_sql(&mut self, sql: &[u8], values: Vec<Value>) -> Result<Cursor<'_>, Failure> {
-        let mut request = self.begin().await?;
+        let mut request = self.begin()?;
         let kept = self.open_mut()?.kept.take(sql);
         let statement = match kept {
             Some(statement) => statement,
-            None => self.compile(&mut request, sql, Tail::Refuse).await?.0,
+            None => {
+                let compiled = self.compile(&mut request, sql, Tail::Refuse).await;
+                if compiled.is_ok() { compiled?.0 } else { self.conclude(&mut request, compiled).await?.0 }
+            }
         };
         if values.len() > statement.parameter_count() {
             self.keep(sql, statement);
@@ -243,9 +249,13 @@ impl Session {
     /// Closes what an ended epoch has made void: connection, statements, transaction, turn.
     pub fn drop_if_stale(&mut self) {
         if self.open.as_ref().is_some_and(|open| open.epoch != self.executor.store.epoch()) {
-            let _serial = threading::serial_guard(self.executor.serial);
-            self.open = None;
+            self.close();
         }
+    }
+
+    pub(super) fn close(&mut self) {
+        let _serial = threading::serial_guard(self.executor.serial);
+        self.open = None;
     }
 
     pub(super) fn open_mut(&mut self) -> Result<&mut Open, Failure> {
@@ -269,17 +279,15 @@ impl Session {
         }
     }
 
-    /// A session that is checked to serve this request, after the proof of leadership.
-    pub(super) async fn begin(&mut self) -> Result<Request, Failure> {
+    /// A session that is checked to serve this request, as far as this node knows.
+    pub(super) fn begin(&mut self) -> Result<Request, Failure> {
         self.drop_if_stale();
         let Some(serving) = self.executor.serving() else {
             return Err(Failure::not_leader());
         };
-        self.open_mut()?;
-        self.executor.engine.linearizable().await.map_err(|_| Failure::not_leader())?;
-        self.drop_if_stale();
         let open = self.open_mut()?;
         open.view.clear_seen();
+        open.proven &= open.connection.transaction_state() != TransactionState::None;
         let database = Arc::clone(&open.database);
         Ok(Request::new(serving.epoch, database))
     }
@@ -301,7 +309,6 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        let _serial = threading::serial_guard(self.executor.serial);
-        self.open = None;
+        self.close();
     }
 }

@@ -21,7 +21,7 @@ use super::log_store::{LogStore, LogView};
 use super::machine::Machine;
 use super::network::Network;
 use super::proposer::{EpochHooks, ProposalQueue, Proposed, Proposer, Refused};
-use super::reads::{ReadGate, ReadRounds};
+use super::reads::{Proof, ReadGate, ReadRounds};
 use super::snapshot::{Current, SnapshotPolicy, SnapshotStore, Snapshots};
 use super::snapshot_receive::SnapshotReceiver;
 use super::state_machine::{Applied, StateMachine, loaded_snapshot};
@@ -96,16 +96,6 @@ pub enum EngineError {
     /// openraft failed.
     #[error("consensus: {0}")]
     Consensus(String),
-}
-
-/// This node cannot answer for the group.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("node {id} is not the leader")]
-pub struct NotLeader {
-    /// This node.
-    pub id: NodeId,
-    /// Who is, if known.
-    pub leader: Option<(NodeId, Vec<u8>)>,
 }
 
 /// The members by the last configuration in the log, committed or not.
@@ -521,21 +511,16 @@ impl Engine {
         self.snapshots.set_policy(policy);
     }
 
-    /// Returns when this node has proved that it leads: what is applied then is what a read may see. A node that alone
-    /// votes proves nothing.
-    ///
-    /// # Errors
-    /// It does not lead, or not any more.
-    pub async fn linearizable(&self) -> Result<(), NotLeader> {
-        let status = self.status.watch().borrow().clone();
-        let not_leader = || NotLeader { id: self.id, leader: status.leader.clone() };
-        if status.serving.is_none() {
-            return Err(not_leader());
+    /// Asks the voters for a proof that this node leads: what is applied or on the head now is what a read may see when it is
+    /// given. A node that alone votes asks nobody.
+    pub fn prove(&self) -> Proof {
+        if self.status.watch().borrow().serving.is_none() {
+            Proof::known(false)
+        } else if self.log.configuration().0.is_only_voter(self.id) {
+            Proof::known(true)
+        } else {
+            self.reads.ask()
         }
-        if self.log.configuration().0.is_only_voter(self.id) {
-            return Ok(());
-        }
-        if self.reads.prove().await { Ok(()) } else { Err(not_leader()) }
     }
 
     /// Gives up leadership by adopting the next term without a vote in it. spec: openraft-mapping 2.2.

@@ -25,11 +25,12 @@ pub(crate) mod testing;
 pub mod types;
 
 pub use deletion::{DeletionPermit, DeletionRefused};
-pub use engine::{CurrentConfiguration, Engine, EngineError, EngineOptions, NotLeader};
+pub use engine::{CurrentConfiguration, Engine, EngineError, EngineOptions};
 pub use log_sender::{LogPhase, LogSender};
 pub use machine::{Machine, SnapshotContent};
 pub use membership::ChangeError;
 pub use proposer::{EpochHooks, Proposed, Refused, RefusedReason};
+pub use reads::Proof;
 pub use snapshot::{SnapshotPace, SnapshotPolicy, SnapshotPosition, SnapshotStore};
 pub use snapshot_files::SnapshotFiles;
 pub use state_machine::Applied;

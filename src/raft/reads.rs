@@ -27,13 +27,39 @@ pub(super) struct ReadGate {
     filled: Notify,
 }
 
+/// A proof that this node led at some time after it was asked for.
+#[derive(Debug)]
+#[must_use]
+pub struct Proof(State);
+
+#[derive(Debug)]
+enum State {
+    Known(bool),
+    Asked(oneshot::Receiver<bool>),
+}
+
+impl Proof {
+    /// Nobody has to be asked.
+    pub(super) fn known(led: bool) -> Proof {
+        Proof(State::Known(led))
+    }
+
+    /// Whether this node led.
+    pub async fn given(self) -> bool {
+        match self.0 {
+            State::Known(led) => led,
+            State::Asked(answer) => answer.await.unwrap_or(false),
+        }
+    }
+}
+
 impl ReadGate {
-    /// Whether this node led at some time after the call.
-    pub(super) async fn prove(&self) -> bool {
-        let (sender, proved) = oneshot::channel();
+    /// Asks for a proof now, whenever it is waited for.
+    pub(super) fn ask(&self) -> Proof {
+        let (sender, answer) = oneshot::channel();
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
         self.filled.notify_one();
-        proved.await.unwrap_or(false)
+        Proof(State::Asked(answer))
     }
 
     fn take(&self) -> Vec<oneshot::Sender<bool>> {

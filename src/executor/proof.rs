@@ -1,0 +1,78 @@
+//! Linearizable answers: what a request read is proven to have been this leader's to tell. An entry of the request's own that
+//! is committed proves it; so does a round of heartbeats, and of a transaction's snapshot that is proven once, all statements
+//! on it live. architecture "Two roots".
+
+use crate::raft::Proof;
+
+use super::failure::Failure;
+use super::run::Request;
+use super::session::{Open, Session};
+use super::sqlite::TransactionState;
+
+/// How far the proof for a request is.
+#[derive(Debug, Default)]
+pub(super) enum Proving {
+    /// Nobody was asked.
+    #[default]
+    Unasked,
+    /// Asked ahead of the answer.
+    Asked(Proof),
+    /// This node led after the request came in.
+    Proven,
+}
+
+impl Open {
+    /// Whether the request that runs looked at a root that no proof covers.
+    fn is_unproven(&self, request: &Request) -> bool {
+        let took_snapshot = self.view.saw().is_some() && !matches!(request.proving, Proving::Proven);
+        took_snapshot || (!self.proven && self.connection.transaction_state() != TransactionState::None)
+    }
+}
+
+impl Session {
+    /// Asks for the proof of a request that is going to read, so that it is on its way meanwhile.
+    pub(super) fn ask_ahead(&mut self, request: &mut Request) {
+        let holds_proven = self.open.as_ref().is_some_and(|open| open.proven);
+        if !holds_proven && matches!(request.proving, Proving::Unasked) {
+            request.proving = Proving::Asked(self.executor.engine.prove());
+        }
+    }
+
+    /// Waits for the proof of what the request read, if it needs one.
+    ///
+    /// # Errors
+    /// This node may not lead. A transaction that is open then is lost with its connection: its client was told of a failure.
+    pub(super) async fn prove(&mut self, request: &mut Request) -> Result<(), Failure> {
+        if request.wrote {
+            // Committed since: by a majority that knew no later leader.
+            self.proven(request);
+            return Ok(());
+        }
+        let Some(open) = self.open.as_mut() else { return Err(request.lost()) };
+        if !open.is_unproven(request) {
+            return Ok(());
+        }
+        open.proven = false;
+        let asked = std::mem::take(&mut request.proving);
+        let proof = if let Proving::Asked(proof) = asked { proof } else { self.executor.engine.prove() };
+        if proof.given().await {
+            self.proven(request);
+            return Ok(());
+        }
+        self.void_transaction();
+        Err(Failure::not_leader())
+    }
+
+    fn proven(&mut self, request: &mut Request) {
+        request.proving = Proving::Proven;
+        if let Some(open) = self.open.as_mut() {
+            open.proven = true;
+        }
+    }
+
+    fn void_transaction(&mut self) {
+        if self.open.as_ref().is_some_and(|open| !open.connection.autocommit()) {
+            self.close();
+        }
+    }
+}
