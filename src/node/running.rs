@@ -231,6 +231,7 @@ impl Running {
     /// Ends connections, consensus, log and threads, in this order; the directory is free afterwards.
     pub fn stop(&mut self) {
         if let (Some(core), Some(threads)) = (self.core.take(), self.threads.take()) {
+            threads.hurry();
             let handle = threads.sql().clone();
             let (sender, receiver) = std::sync::mpsc::channel();
             handle.spawn(async move {

@@ -2,6 +2,8 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -21,6 +23,7 @@ pub struct Threads {
     consensus: Handle,
     consensus_stop: Option<oneshot::Sender<()>>,
     consensus_thread: Option<JoinHandle<()>>,
+    stopping: Arc<AtomicBool>,
 }
 
 impl Threads {
@@ -48,6 +51,7 @@ impl Threads {
             consensus: handle,
             consensus_stop: Some(stop),
             consensus_thread: Some(thread),
+            stopping: Arc::default(),
         })
     }
 
@@ -67,7 +71,12 @@ impl Threads {
     /// A pool for blocking work.
     #[must_use]
     pub fn pool(&self) -> Pool {
-        Pool { handle: self.sql().clone() }
+        Pool { handle: self.sql().clone(), stopping: Arc::clone(&self.stopping) }
+    }
+
+    /// The node is about to stop: work behind it gives way to nobody any more.
+    pub fn hurry(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
     }
 
     /// Ends all threads; tasks that are left are dropped, blocking work is waited for.
@@ -85,6 +94,7 @@ impl Threads {
 #[derive(Clone, Debug)]
 pub struct Pool {
     handle: Handle,
+    stopping: Arc<AtomicBool>,
 }
 
 impl BlockingPool for Pool {
@@ -108,10 +118,17 @@ impl BlockingPool for Pool {
             }
         });
     }
+
+    // Half of the time, whatever the machine and its disk can do.
+    fn give_way(&self, worked: Duration) {
+        if !self.stopping.load(Ordering::Relaxed) {
+            std::thread::sleep(worked.min(config::SNAPSHOT_REST_MAX));
+        }
+    }
 }
 
-/// How far work that can wait steps back: it gets about a quarter of a contended processor.
-const BEHIND_NICE: i32 = 5;
+/// How far work that can wait steps back: it gets about a tenth of a contended processor.
+const BEHIND_NICE: i32 = 10;
 
 /// The log thread: owns the segment and metadata files, takes all that is queued at once.
 #[derive(Debug)]

@@ -12,6 +12,7 @@ mod log_store;
 pub mod machine;
 pub mod membership;
 mod network;
+mod paced;
 pub mod proposer;
 mod reads;
 pub mod snapshot;

@@ -11,6 +11,7 @@ use tracing::{info, warn};
 
 use super::log_sender::LogSender;
 use super::machine::{DecodedState, SnapshotContent};
+use super::paced::Paced;
 use super::types::{Node, RaftStoredMembership, TypeConfig, log_id, membership_of};
 use crate::storage::log::LogRequest;
 use crate::types::config::{
@@ -295,7 +296,8 @@ impl SnapshotBuilder {
         let content_bytes = content.content_size();
         let closed = self.snapshots.log.complete(|done| LogRequest::CloseWritten { done }).await;
         closed.map_err(|error| error.to_string())?;
-        behind_on_pool(self.snapshots.pool.as_ref(), move || store.write(&position, content.as_ref()))
+        let paced = Paced { content, pool: self.snapshots.pool.clone() };
+        behind_on_pool(self.snapshots.pool.as_ref(), move || store.write(&position, &paced))
             .await
             .map_err(|error| error.to_string())??;
         self.snapshots.set_content_bytes(content_bytes);

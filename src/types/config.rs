@@ -71,7 +71,10 @@ pub const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
 pub const SEGMENTS_AHEAD: usize = 2;
 
 /// Bytes of a snapshot or of a segment's zeros that are handed to the disk at once.
-pub const WRITTEN_OUT_AT_ONCE_BYTES: u64 = 1024 * 1024;
+pub const WRITTEN_OUT_AT_ONCE_BYTES: u64 = 256 * 1024;
+
+/// Longest time that a snapshot gives way after such a piece; else as long as the piece took.
+pub const SNAPSHOT_REST_MAX: Duration = Duration::from_millis(50);
 
 /// Bytes of a removed file that are freed at once, in a commit of the file system of their own.
 pub const ERASED_AT_ONCE_BYTES: u64 = 4 * 1024 * 1024;
@@ -103,8 +106,11 @@ pub const IN_FLIGHT_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Statements that run in SQLite at once, unless `dqlite_node_set_pool_thread_count` says otherwise.
 pub const SQL_THREADS: usize = 4;
 
-/// A statement that ran no longer than this the last time runs on the worker that serves its connection.
+/// A statement that ran no longer than this the last time, or the time before, runs on the worker that serves its connection.
 pub const SQL_SHORT: Duration = Duration::from_micros(300);
+
+/// A statement that once took longer than this did not only wait for a processor: it is short no more.
+pub const SQL_LONG: Duration = Duration::from_millis(10);
 
 /// Time after which such a statement leaves the worker to others.
 pub const SQL_ON_WORKER_MAX: Duration = Duration::from_millis(1);

@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 use tokio_util::task::TaskTracker;
 
@@ -14,6 +15,11 @@ pub trait BlockingPool: Send + Sync {
     /// The same for work that takes long, needs the processor and can wait for those who serve clients.
     fn run_behind(&self, work: Box<dyn FnOnce() + Send>) {
         self.run(work);
+    }
+
+    /// Called by such work after each bit, with the time that it took: leaves processor and disk to others for a while.
+    fn give_way(&self, worked: Duration) {
+        let _ = worked;
     }
 }
 
@@ -63,7 +69,7 @@ impl BlockingPool for LaterPool {
 }
 
 /// Time in which a thread of the pool takes over a worker, if the machine is not busy.
-const WORKER_HANDOVER: std::time::Duration = std::time::Duration::from_micros(100);
+const WORKER_HANDOVER: Duration = Duration::from_micros(100);
 
 /// How SQL runs inside a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +100,7 @@ impl SqlSection {
     }
 
     /// Called by work that runs on a worker and takes longer than was expected: other tasks go on elsewhere from here.
-    pub fn let_others_run(self, patience: std::time::Duration) {
+    pub fn let_others_run(self, patience: Duration) {
         if self == SqlSection::BlockInPlace {
             // The worker goes to another thread when that wakes up in time; then this thread keeps its task alone.
             tokio::task::block_in_place(|| std::thread::sleep(patience.max(WORKER_HANDOVER)));

@@ -9,7 +9,7 @@ use libsqlite3_sys as sqlite;
 
 use super::connection::{Handle, SqliteError};
 use super::threading::serial_guard;
-use crate::types::config::SQL_SHORT;
+use crate::types::config::{SQL_LONG, SQL_SHORT};
 use crate::types::tasks::Expected;
 
 /// A value of SQLite: a parameter to bind, or a column that lives until the next call on the statement.
@@ -30,8 +30,10 @@ pub struct Statement {
     raw: NonNull<sqlite::sqlite3_stmt>,
     handle: Arc<Handle>,
     has_row: bool,
-    /// What its last run tells of the next.
+    /// What its last runs tell of the next.
     expected: Expected,
+    /// Its last run was not short.
+    was_slow: bool,
     /// Not `Sync`: one task at a time.
     _one_task: std::marker::PhantomData<std::cell::Cell<()>>,
 }
@@ -46,6 +48,7 @@ impl Statement {
             handle,
             has_row: false,
             expected: Expected::Unknown,
+            was_slow: false,
             _one_task: std::marker::PhantomData,
         }
     }
@@ -64,9 +67,15 @@ impl Statement {
         self.expected
     }
 
-    /// How long a run, or a part of it, took.
+    /// How long a run, or a part of it, took. One that was slow may have waited for a processor; two were slow themselves.
     pub fn took(&mut self, time: Duration) {
-        self.expected = if time <= SQL_SHORT { Expected::Short } else { Expected::Unknown };
+        let slow = time > SQL_SHORT;
+        if !slow {
+            self.expected = Expected::Short;
+        } else if self.was_slow || time > SQL_LONG {
+            self.expected = Expected::Unknown;
+        }
+        self.was_slow = slow;
     }
 
     /// Its SQL.
