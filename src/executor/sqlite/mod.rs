@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 mod connection;
+mod speed;
 mod statement;
 pub mod threading;
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 use libsqlite3_sys as sqlite;
 
 use super::connection::{Handle, SqliteError};
+use super::speed::Speed;
 use super::threading::serial_guard;
-use crate::types::config::{SQL_LONG, SQL_SHORT};
 use crate::types::tasks::Expected;
 
 /// A value of SQLite: a parameter to bind, or a column that lives until the next call on the statement.
@@ -30,10 +30,7 @@ pub struct Statement {
     raw: NonNull<sqlite::sqlite3_stmt>,
     handle: Arc<Handle>,
     has_row: bool,
-    /// What its last runs tell of the next.
-    expected: Expected,
-    /// Its last run was not short.
-    was_slow: bool,
+    speed: Speed,
     /// Not `Sync`: one task at a time.
     _one_task: std::marker::PhantomData<std::cell::Cell<()>>,
 }
@@ -43,14 +40,7 @@ unsafe impl Send for Statement {}
 
 impl Statement {
     pub(super) fn new(raw: NonNull<sqlite::sqlite3_stmt>, handle: Arc<Handle>) -> Statement {
-        Statement {
-            raw,
-            handle,
-            has_row: false,
-            expected: Expected::Unknown,
-            was_slow: false,
-            _one_task: std::marker::PhantomData,
-        }
+        Statement { raw, handle, has_row: false, speed: Speed::UNKNOWN, _one_task: std::marker::PhantomData }
     }
 
     fn raw(&self) -> *mut sqlite::sqlite3_stmt {
@@ -64,18 +54,12 @@ impl Statement {
     /// How long its next run, or the next part of it, is expected to take.
     #[must_use]
     pub fn expected(&self) -> Expected {
-        self.expected
+        self.speed.expected()
     }
 
-    /// How long a run, or a part of it, took. One that was slow may have waited for a processor; two were slow themselves.
+    /// How long a run, or a part of it, took.
     pub fn took(&mut self, time: Duration) {
-        let slow = time > SQL_SHORT;
-        if !slow {
-            self.expected = Expected::Short;
-        } else if self.was_slow || time > SQL_LONG {
-            self.expected = Expected::Unknown;
-        }
-        self.was_slow = slow;
+        self.speed.took(time);
     }
 
     /// Its SQL.
