@@ -219,10 +219,10 @@ impl Session {
         let kept = self.open_mut()?.kept.take(sql);
         let statement = match kept {
             Some(statement) => statement,
-            None => {
-                let compiled = self.compile(&mut request, sql, Tail::Refuse).await;
-                if compiled.is_ok() { compiled?.0 } else { self.conclude(&mut request, compiled).await?.0 }
-            }
+            None => match self.compile(&mut request, sql, Tail::Refuse).await {
+                Ok((statement, _)) => statement,
+                refused => self.conclude(&mut request, refused).await?.0,
+            },
         };
         if values.len() > statement.parameter_count() {
             self.keep(sql, statement);

@@ -239,6 +239,21 @@ impl Cluster {
         Ok(&seat.options.directory)
     }
 
+    /// Whether a complete snapshot lies in the directory of a node.
+    ///
+    /// # Errors
+    /// No such node, or its directory cannot be read.
+    pub fn has_snapshot(&self, id: u64) -> Result<bool> {
+        let directory = self.directory(id)?;
+        for entry in std::fs::read_dir(directory)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if name.strip_suffix(".meta").is_some_and(|data| directory.join(data).exists()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// A connection to a node.
     ///
     /// # Errors

@@ -251,15 +251,6 @@ fn has_entry(directory: &Path, index: u64) -> bool {
     })
 }
 
-/// Whether a snapshot is complete.
-fn has_snapshot(directory: &Path) -> bool {
-    let mut names = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name());
-    names.any(|name| {
-        let name = name.to_string_lossy();
-        name.starts_with("snapshot-") && !name.ends_with(".meta")
-    })
-}
-
 // conformance: raft-wire 24
 #[test]
 fn a_node_that_was_down_too_long_for_the_log_gets_a_snapshot() {
@@ -396,9 +387,7 @@ fn a_large_snapshot_goes_to_a_new_node_in_bounded_memory_while_others_write() {
     write_more(&writers, 50);
     // The snapshot takes its time; as long as it does, the log is all there and would be sent.
     let end = std::time::Instant::now() + ROWS_WAIT;
-    while !has_snapshot(cluster.directory(FIRST_ID).unwrap())
-        || has_entry(cluster.directory(FIRST_ID).unwrap(), 5)
-    {
+    while !cluster.has_snapshot(FIRST_ID).unwrap() || has_entry(cluster.directory(FIRST_ID).unwrap(), 5) {
         assert!(std::time::Instant::now() < end, "the leader keeps all of its log");
         write_more(&writers, 1);
     }

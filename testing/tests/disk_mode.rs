@@ -4,7 +4,6 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use dqlite::types::Role;
@@ -133,14 +132,6 @@ fn insert(client: &mut Client, first: u64) {
     client.exec(&sql, &[]).unwrap();
 }
 
-fn has_snapshot(directory: &Path) -> bool {
-    let mut names = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name());
-    names.any(|name| {
-        let name = name.to_string_lossy();
-        name.starts_with("snapshot-") && !name.ends_with(".meta")
-    })
-}
-
 #[test]
 fn a_database_larger_than_memory_is_used_in_every_way() {
     let size_mib = setting("DQLITE_TEST_DISK_MIB", SIZE_MIB);
@@ -176,7 +167,7 @@ fn a_database_larger_than_memory_is_used_in_every_way() {
     world.done("written");
     let written = client.number("PRAGMA page_count").unwrap() as u64;
     assert!(written * 4096 >= (size_mib << 20) * 9 / 10, "only {written} pages");
-    assert!(has_snapshot(world.cluster.directory(FIRST_ID).unwrap()), "no snapshot was taken");
+    assert!(world.cluster.has_snapshot(FIRST_ID).unwrap(), "no snapshot was taken");
 
     assert_eq!(client.number("SELECT count(*) FROM t WHERE length(b) = 950").unwrap(), rows);
     world.done("read");

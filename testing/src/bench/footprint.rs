@@ -81,7 +81,7 @@ fn fill(cluster: &Cluster, mib: u64) -> Result<(f64, Vec<f64>), Failure> {
     }
     let end = Instant::now() + PATIENCE;
     let mut updates_us = Vec::new();
-    while updates_us.len() < UPDATES || !has_snapshot(cluster.directory(FIRST_ID)?)? {
+    while updates_us.len() < UPDATES || !cluster.has_snapshot(FIRST_ID)? {
         let begin = Instant::now();
         if begin > end {
             return Err("no snapshot was taken".into());
@@ -92,18 +92,6 @@ fn fill(cluster: &Cluster, mib: u64) -> Result<(f64, Vec<f64>), Failure> {
     updates_us.sort_by(f64::total_cmp);
     let size = client.number("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")?;
     Ok((size as f64, updates_us))
-}
-
-fn has_snapshot(directory: &Path) -> Result<bool, Failure> {
-    for entry in std::fs::read_dir(directory)? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        if let Some(data) = name.strip_suffix(".meta")
-            && directory.join(data).exists()
-        {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 /// The first answer to a query of the restarted node.
