@@ -78,6 +78,15 @@ impl PageRef {
         }
     }
 
+    /// The bytes where they lie, as long as anybody holds the page. `None`: in the page file.
+    #[must_use]
+    pub fn in_memory(&self) -> Option<&[u8; PAGE_SIZE]> {
+        match &self.0 {
+            Place::Memory(bytes) => Some(bytes),
+            Place::File(_) => None,
+        }
+    }
+
     /// As `with`, for whoever reads all pages once: what others use stays in memory.
     ///
     /// # Errors

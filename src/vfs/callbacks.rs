@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use libsqlite3_sys as sqlite;
 
+use super::fetch;
 use super::file::File;
 use super::journal_callbacks;
 use super::register::Shared;
@@ -26,7 +27,7 @@ struct Inner {
 }
 
 static METHODS: sqlite::sqlite3_io_methods = sqlite::sqlite3_io_methods {
-    iVersion: 1,
+    iVersion: 3,
     xClose: Some(close),
     xRead: Some(read),
     xWrite: Some(write),
@@ -43,8 +44,8 @@ static METHODS: sqlite::sqlite3_io_methods = sqlite::sqlite3_io_methods {
     xShmLock: None,
     xShmBarrier: None,
     xShmUnmap: None,
-    xFetch: None,
-    xUnfetch: None,
+    xFetch: Some(fetch::fetch),
+    xUnfetch: Some(fetch::unfetch),
 };
 
 /// Runs `work`; a panic is reported to the node and becomes an I/O error.
@@ -59,7 +60,10 @@ pub(super) fn guard(shared: &Shared, work: impl FnOnce() -> c_int) -> c_int {
 ///
 /// # Safety
 /// `file` was opened by `open` below and is not closed; SQLite uses a file from one thread at a time.
-unsafe fn with_file(file: *mut sqlite::sqlite3_file, work: impl FnOnce(&mut File) -> c_int) -> c_int {
+pub(super) unsafe fn with_file(
+    file: *mut sqlite::sqlite3_file,
+    work: impl FnOnce(&mut File) -> c_int,
+) -> c_int {
     // SAFETY: `open` made it an `OpenFile`, by this function's contract.
     let inner = unsafe { (*file.cast::<OpenFile>()).inner };
     // SAFETY: `open` put a box there that `close` has not taken; nobody else uses it meanwhile.

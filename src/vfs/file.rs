@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use libsqlite3_sys as sqlite;
 
+use super::fetch::Fetched;
 use super::register::VfsOptions;
 use super::template::deletion_page;
 use super::view::{DeletionPermit, DeletionRefused, Seen, View};
@@ -33,6 +34,7 @@ pub(super) struct File {
     space: PageSpace,
     lock: i32,
     pin: Option<Pin>,
+    fetched: Fetched,
     overlay: Option<Overlay>,
     /// There from `PRAGMA delete_database` to the end of the transaction.
     deletion: Option<DeletionPermit>,
@@ -48,6 +50,7 @@ impl File {
             space,
             lock: sqlite::SQLITE_LOCK_NONE,
             pin: None,
+            fetched: Fetched::default(),
             overlay: None,
             deletion: None,
         }
@@ -136,6 +139,18 @@ impl File {
             show(92 + index, byte);
         }
         Ok(())
+    }
+
+    /// Where a page lies that a reader may use as it is. `None`: it has to be read.
+    pub(super) fn fetch(&mut self, number: PageNumber) -> Option<*const u8> {
+        if self.overlay.is_some() || self.lock >= sqlite::SQLITE_LOCK_RESERVED {
+            return None;
+        }
+        self.fetched.fetch(self.pin.as_ref()?, number)
+    }
+
+    pub(super) fn unfetch(&mut self) {
+        self.fetched.release();
     }
 
     fn overlay(&mut self) -> Option<&mut Overlay> {
@@ -238,7 +253,9 @@ impl File {
 
     fn set_pin(&mut self, pin: Pin, on_head: bool) {
         self.view.pinned(Seen { epoch: pin.epoch, version: pin.root.version(), on_head });
-        self.pin = Some(pin);
+        if let Some(before) = self.pin.replace(pin) {
+            self.fetched.keep(before.root);
+        }
     }
 
     pub(super) fn unlock(&mut self, level: i32) -> i32 {
@@ -248,7 +265,9 @@ impl File {
             self.database().unreserve(self.connection_id);
         }
         if level == sqlite::SQLITE_LOCK_NONE {
-            self.pin = None;
+            if let Some(before) = self.pin.take() {
+                self.fetched.keep(before.root);
+            }
             self.view.unpinned();
         }
         self.lock = self.lock.min(level);

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 mod callbacks;
+mod fetch;
 mod file;
 mod journal;
 mod journal_callbacks;

@@ -265,13 +265,14 @@ impl Connection {
             return Err(self.handle.error(code));
         }
         self.execute(b"PRAGMA synchronous=OFF")?;
-        // Truncated, not deleted: no name is ever asked for.
-        let journal: &[u8] = if self.handle.vfs.serves_journals() {
-            b"PRAGMA journal_mode=TRUNCATE"
+        if self.handle.vfs.serves_journals() {
+            // Truncated, not deleted: no name is ever asked for.
+            self.execute(b"PRAGMA journal_mode=TRUNCATE")?;
         } else {
-            b"PRAGMA journal_mode=MEMORY"
-        };
-        self.execute(journal)?;
+            self.execute(b"PRAGMA journal_mode=MEMORY")?;
+            // Any number but 0: pages are in memory, and read where they lie.
+            self.execute(b"PRAGMA main.mmap_size=1")?;
+        }
         self.view.clear_seen();
         // SAFETY: the function has the wanted type and needs no data.
         let code = unsafe { sqlite::sqlite3_set_authorizer(raw, Some(authorize), ptr::null_mut()) };
@@ -424,3 +425,7 @@ unsafe extern "C" fn progress(watched: *mut c_void) -> c_int {
     let looked = catch_unwind(AssertUnwindSafe(|| watched.look()));
     c_int::from(looked.is_err() || watched.interrupted.load(Ordering::Acquire))
 }
+
+#[cfg(test)]
+#[path = "connection_tests.rs"]
+mod tests;

@@ -1,0 +1,94 @@
+use std::ffi::c_int;
+use std::sync::Arc;
+
+use libsqlite3_sys as sqlite;
+
+use super::Connection;
+use crate::executor::sqlite::{Step, Value, empty_page};
+use crate::pages::PageStore;
+use crate::types::config::PAGE_SIZE;
+use crate::vfs::{Vfs, VfsOptions};
+
+const ROWS: i64 = 2000;
+
+fn opened() -> (Arc<PageStore>, Arc<Vfs>, Connection) {
+    let store = PageStore::new();
+    store.open(b"test", &empty_page()).unwrap();
+    let report = Box::new(|text: &str| panic!("{text}"));
+    let vfs = Vfs::register(Arc::clone(&store), VfsOptions::default(), report).unwrap();
+    let connection = writer(&vfs);
+    connection.execute(b"create table t(a integer primary key, b); create table u(a, b)").unwrap();
+    let fill = format!(
+        "with n(i) as (select 1 union all select i + 1 from n where i < {ROWS})
+         insert into t select i, zeroblob(1000) from n"
+    );
+    connection.execute(fill.as_bytes()).unwrap();
+    (store, vfs, connection)
+}
+
+fn writer(vfs: &Arc<Vfs>) -> Connection {
+    let connection = Connection::open(vfs, b"test").unwrap();
+    connection.view().set_use_head(true);
+    connection.view().set_turn(true);
+    connection
+}
+
+fn cached_bytes(connection: &Connection) -> usize {
+    let (mut now, mut most): (c_int, c_int) = (0, 0);
+    // SAFETY: an open connection, two places for numbers.
+    let code = unsafe {
+        let raw = connection.handle.raw();
+        sqlite::sqlite3_db_status(raw, sqlite::SQLITE_DBSTATUS_CACHE_USED, &raw mut now, &raw mut most, 0)
+    };
+    assert_eq!(code, sqlite::SQLITE_OK);
+    usize::try_from(now).unwrap()
+}
+
+fn integer(connection: &Connection, sql: &str) -> i64 {
+    let mut statement = connection.prepare(sql.as_bytes()).unwrap().0.unwrap();
+    assert_eq!(statement.step().unwrap(), Step::Row);
+    let Value::Integer(number) = statement.value(0) else { panic!("{sql}") };
+    number
+}
+
+#[test]
+fn a_reader_makes_no_copies_of_the_pages_it_reads() {
+    let (store, vfs, _writer) = opened();
+    let pages = store.open(b"test", &empty_page()).unwrap().head().root.page_count() as usize;
+    let reader = writer(&vfs);
+
+    assert_eq!(integer(&reader, "select sum(length(b)) from t"), ROWS * 1000);
+    let read_once = cached_bytes(&reader);
+    reader.execute(b"begin immediate").unwrap();
+    assert_eq!(integer(&reader, "select sum(length(b)) from t"), ROWS * 1000);
+    let read_by_a_writer = cached_bytes(&reader);
+    reader.execute(b"rollback").unwrap();
+
+    // A few lie where SQLite may look at what is not ours.
+    assert!(read_once < pages * PAGE_SIZE / 4, "{read_once} bytes cached of {pages} pages");
+    assert!(read_by_a_writer > pages * PAGE_SIZE / 2, "{read_by_a_writer} bytes: nothing was measured");
+}
+
+#[test]
+fn pages_that_a_statement_stands_on_outlive_the_commits_that_replace_them() {
+    let (_store, _vfs, connection) = opened();
+    let mut reading = connection.prepare(b"select a, length(b) from t order by a").unwrap().0.unwrap();
+    let mut seen = 0;
+    while reading.step().unwrap() == Step::Row {
+        seen += 1;
+        assert_eq!(reading.value(0), Value::Integer(seen));
+        if seen % 100 == 0 {
+            // Behind the statement, where it stands, and in another table.
+            let change = format!(
+                "update t set b = zeroblob(1001) where a <= {seen};
+                 insert into u select a, b from t where a between {seen} and {seen} + 50;
+                 delete from u where a < {seen}"
+            );
+            connection.execute(change.as_bytes()).unwrap();
+        }
+    }
+
+    assert_eq!(seen, ROWS);
+    assert_eq!(integer(&connection, "select sum(length(b)) from t"), ROWS * 1001);
+    assert_eq!(integer(&connection, "select count(*) from u"), 1);
+}

@@ -1,0 +1,112 @@
+//! Pages that SQLite reads where they lie: a reader's connection needs no copies of its own, which every commit of another
+//! connection would make worthless. SQLite reference: `xFetch`, `PRAGMA mmap_size`.
+
+use std::ffi::{c_int, c_void};
+use std::ptr;
+
+use libsqlite3_sys as sqlite;
+
+use super::callbacks::with_file;
+use crate::pages::{Pin, Root};
+use crate::types::PageNumber;
+use crate::types::config::PAGE_SIZE;
+
+/// With a damaged page SQLite may look at so many bytes behind it, as its own VFS for Unix allows for.
+const LOOKED_AT_BEHIND: usize = 256;
+
+/// What is mapped in pieces of this size, or of multiples of it, on every platform.
+const MAPPED_UNIT: usize = 4096;
+
+/// Pages that SQLite holds, of the pinned root or of ones before it.
+#[derive(Default)]
+pub(super) struct Fetched {
+    pages: usize,
+    /// Roots that a commit replaced while SQLite held pages of theirs.
+    before: Vec<Root>,
+}
+
+impl Fetched {
+    /// Where a page of the pinned root lies. `None`: SQLite has to ask for a copy.
+    pub(super) fn fetch(&mut self, pin: &Pin, number: PageNumber) -> Option<*const u8> {
+        // Page 1 is not shown as it is stored.
+        if number == PageNumber(1) || number.0 > pin.root.page_count() {
+            return None;
+        }
+        let bytes = pin.root.get(number)?.in_memory()?.as_ptr();
+        if !is_readable_behind(bytes) {
+            return None;
+        }
+        self.pages += 1;
+        Some(bytes)
+    }
+
+    pub(super) fn release(&mut self) {
+        self.pages = self.pages.saturating_sub(1);
+        if self.pages == 0 {
+            self.before.clear();
+        }
+    }
+
+    /// The pinned root is replaced.
+    pub(super) fn keep(&mut self, root: Root) {
+        if self.pages > 0 {
+            self.before.push(root);
+        }
+    }
+}
+
+/// Whether what SQLite may look at behind the page surely is memory: it lies in the same piece as the page's end.
+fn is_readable_behind(page: *const u8) -> bool {
+    let end = page.addr() % MAPPED_UNIT;
+    end != 0 && end + LOOKED_AT_BEHIND <= MAPPED_UNIT
+}
+
+pub(super) unsafe extern "C" fn fetch(
+    file: *mut sqlite::sqlite3_file,
+    offset: sqlite::sqlite3_int64,
+    amount: c_int,
+    out: *mut *mut c_void,
+) -> c_int {
+    // SAFETY: SQLite passes a pointer to be set.
+    unsafe { *out = ptr::null_mut() };
+    let page_size = PAGE_SIZE as i64;
+    let number = u32::try_from(offset / page_size).ok().and_then(|index| index.checked_add(1));
+    let (Some(number), true) = (number, offset >= 0 && offset % page_size == 0) else {
+        return sqlite::SQLITE_OK;
+    };
+    if i64::from(amount) != page_size {
+        return sqlite::SQLITE_OK;
+    }
+    let mut page = None;
+    // SAFETY: SQLite passes a file that `open` made.
+    let code = unsafe {
+        with_file(file, |file| {
+            page = file.fetch(PageNumber(number));
+            sqlite::SQLITE_OK
+        })
+    };
+    if let Some(page) = page {
+        // SQLite does not write to pages that it fetched.
+        // SAFETY: SQLite passes a pointer to be set.
+        unsafe { *out = page.cast_mut().cast() };
+    }
+    code
+}
+
+pub(super) unsafe extern "C" fn unfetch(
+    file: *mut sqlite::sqlite3_file,
+    _offset: sqlite::sqlite3_int64,
+    page: *mut c_void,
+) -> c_int {
+    if page.is_null() {
+        // All mappings are to be forgotten: there are none.
+        return sqlite::SQLITE_OK;
+    }
+    // SAFETY: SQLite passes a file that `open` made.
+    unsafe {
+        with_file(file, |file| {
+            file.unfetch();
+            sqlite::SQLITE_OK
+        })
+    }
+}
