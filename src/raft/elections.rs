@@ -1,5 +1,4 @@
-//! What openraft leaves to its user about elections: a leader without a quorum steps down, and a leader whose process
-//! died is replaced at once. openraft-mapping 4.5; the second is this library's own.
+//! A leader whose process died is replaced at once: this library's own, beside openraft's elections.
 
 use std::time::Duration;
 
@@ -7,68 +6,20 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::io::AsyncReadExt;
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::engine::Engine;
 use super::failover::Suspicion;
-use super::status::Leadership;
 use crate::peers::message::{Message, RequestVote};
 use crate::peers::replicator::Target;
 use crate::types::config::{
     FAILOVER_DIAL_PAUSE, FAILOVER_DIAL_TIMEOUT, FAILOVER_KEEPS_CONNECTION, FAILOVER_RETRY_MAX,
-    FAILOVER_RETRY_MIN, FAILOVER_SPREAD, FAILOVER_VOTE_TIMEOUT, QUORUM_CHECKS,
+    FAILOVER_RETRY_MIN, FAILOVER_SPREAD, FAILOVER_VOTE_TIMEOUT,
 };
 use crate::types::{Role, Term};
 
 impl Engine {
-    /// Ends leadership when a majority of the voters has not answered for an election timeout. Until openraft ends.
-    pub(super) async fn watch_quorum(self, mut leadership: watch::Receiver<Leadership>) {
-        loop {
-            // A node that does not lead is not woken.
-            let term = match leadership.wait_for(|now| *now != Leadership::Other).await.as_deref() {
-                Ok(Leadership::Leading(term)) => *term,
-                _ => return,
-            };
-            let since = Instant::now();
-            while *leadership.borrow_and_update() == Leadership::Leading(term) {
-                // Alone, nobody wants heartbeats: an idle node sleeps.
-                self.raft.runtime_config().tick(!self.log.configuration().0.is_only_member(self.id));
-                tokio::select! {
-                    biased;
-                    changed = leadership.changed() => if changed.is_ok() { continue } else { return },
-                    () = sleep(self.election_timeout / QUORUM_CHECKS) => {}
-                }
-                self.retire_if_not_voter();
-                if since.elapsed() >= self.election_timeout && !self.hears_quorum(term) {
-                    self.step_down().await;
-                    break;
-                }
-            }
-            self.raft.runtime_config().tick(true);
-        }
-    }
-
-    /// Whether a majority of the voters has answered this leader within an election timeout.
-    fn hears_quorum(&self, term: Term) -> bool {
-        let configuration = self.log.configuration().0;
-        let voters = configuration.voters().count();
-        let heard = configuration
-            .voters()
-            .filter(|server| {
-                let peer = self.peers.peer(server.id);
-                server.id == self.id
-                    || peer.heard(term).is_some_and(|heard| heard.elapsed() < self.election_timeout)
-            })
-            .count();
-        let is_quorum = heard > voters / 2;
-        if !is_quorum {
-            warn!(term = term.0, heard, voters, "no quorum answers: leadership ends");
-        }
-        is_quorum
-    }
-
     /// Replaces a leader that is gone. Never returns.
     pub(super) async fn watch_leader(self) {
         let mut suspicions = self.board.suspicion();

@@ -129,6 +129,8 @@ pub struct Engine {
     pub(super) deletions_always: Arc<AtomicBool>,
     pub(super) heartbeat_interval: Duration,
     pub(super) election_timeout: Duration,
+    /// That of openraft.
+    pub(super) raft_heartbeat: Duration,
     stopping: CancellationToken,
 }
 
@@ -226,6 +228,7 @@ impl Engine {
         let raft = Raft::new(options.id.0, config, network, store, machine)
             .await
             .map_err(|error| EngineError::Consensus(error.to_string()))?;
+        let raft_heartbeat = raft_heartbeat(options.heartbeat_interval, options.election_timeout);
         let engine = Engine {
             id: options.id,
             raft,
@@ -244,6 +247,7 @@ impl Engine {
             deletions_always: Arc::default(),
             heartbeat_interval: options.heartbeat_interval,
             election_timeout: options.election_timeout,
+            raft_heartbeat,
             stopping,
         };
         engine.start_tasks(options.hooks);
@@ -257,8 +261,7 @@ impl Engine {
             receiver: SnapshotReceiver::new(engine.snapshots.clone(), decoder),
             spawn,
             tail: Arc::default(),
-            told: Arc::default(),
-            tell_every: raft_heartbeat(options.heartbeat_interval, options.election_timeout) / 2,
+            tell_every: raft_heartbeat / 2,
         }));
         if engine.configuration().configuration.is_only_voter(engine.id) {
             engine.lead(restores).await?;
@@ -301,7 +304,7 @@ impl Engine {
             patience: self.election_timeout,
         };
         self.spawn_scoped(rounds.run());
-        self.spawn_scoped(self.clone().watch_quorum(leadership));
+        self.spawn_scoped(self.clone().watch_timers(leadership));
         self.spawn_scoped(self.clone().watch_leader());
     }
 
@@ -579,3 +582,7 @@ mod peer_tests;
 #[cfg(test)]
 #[path = "wire_tests.rs"]
 mod wire_tests;
+
+#[cfg(test)]
+#[path = "timers_tests.rs"]
+mod timers_tests;

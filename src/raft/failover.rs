@@ -24,6 +24,8 @@ struct Leader {
 struct State {
     leader: Option<Leader>,
     heard: Option<Instant>,
+    /// Of which leader openraft was last told.
+    told: Option<(NodeId, Term, Instant)>,
     /// Connections of each peer that are open.
     open: BTreeSet<(NodeId, u64)>,
     /// Nothing is left of the leader's connections, and it does not answer.
@@ -67,6 +69,16 @@ impl LeaderBoard {
         state.gone = false;
         drop(state);
         self.suspicion.send_if_modified(|suspicion| suspicion.take().is_some());
+    }
+
+    /// openraft gets a message of this leader.
+    pub(super) fn tell(&self, leader: NodeId, term: Term) {
+        self.lock().told = Some((leader, term, Instant::now()));
+    }
+
+    /// When openraft was last told of this leader, if of no other since.
+    pub(super) fn told(&self, leader: NodeId, term: Term) -> Option<Instant> {
+        self.lock().told.filter(|told| (told.0, told.1) == (leader, term)).map(|told| told.2)
     }
 
     /// This node voted for another leader, in this term.

@@ -12,7 +12,6 @@ use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeader
 use openraft::{LogId, Vote};
 use tokio::sync::{mpsc, watch};
 use tokio::task::unconstrained;
-use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::failover::LeaderBoard;
@@ -41,8 +40,6 @@ pub(super) struct RaftInbound {
     pub(super) receiver: SnapshotReceiver,
     pub(super) spawn: Spawn,
     pub(super) tail: Arc<Mutex<Option<Tail>>>,
-    /// When openraft last heard of the leader of a term.
-    pub(super) told: Arc<Mutex<Option<(NodeId, Term, Instant)>>>,
     /// openraft hears of a leader that sends heartbeats at least so often.
     pub(super) tell_every: Duration,
 }
@@ -205,10 +202,8 @@ impl RaftInbound {
         }
         let (vote, committed) = self.log.vote()?;
         let follows = committed && (vote.term, vote.voted_for) == (message.term.0, from.id.0);
-        let told = *self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let recently = told.is_some_and(|(leader, term, at)| {
-            (leader, term) == (from.id, message.term) && at.elapsed() < self.tell_every
-        });
+        let told = self.board.told(from.id, message.term);
+        let recently = told.is_some_and(|told| told.elapsed() < self.tell_every);
         (follows && recently).then(|| AppendEntriesResult {
             term: message.term,
             rejected: message.previous_index,
@@ -300,8 +295,7 @@ impl Inbound for RaftInbound {
             *self.tail.lock().unwrap_or_else(PoisonError::into_inner) = tail;
         }
         let answer = self.hand_over(request);
-        *self.told.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some((from.id, message.term, Instant::now()));
+        self.board.tell(from.id, message.term);
         let log = self.log.clone();
         let tails = Arc::clone(&self.tail);
         let term = message.term;

@@ -244,8 +244,6 @@ impl Engine {
         if known.map(|id| id.index) != raft_index(index) {
             return Err(ChangeError::InProgress);
         }
-        // Who comes wants heartbeats.
-        self.raft.runtime_config().tick(true);
         let precondition = Precondition::LastMembershipLogId { last_membership_log_id: known };
         let mut status = self.status();
         let raft = self.raft.clone();

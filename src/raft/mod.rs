@@ -23,6 +23,7 @@ mod state_machine;
 pub mod status;
 #[cfg(test)]
 pub(crate) mod testing;
+mod timers;
 pub mod types;
 
 pub use deletion::{DeletionPermit, DeletionRefused};

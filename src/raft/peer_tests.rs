@@ -402,7 +402,7 @@ async fn leader() -> (Bench, DuplexStream) {
 }
 
 /// Node 2 votes for it.
-async fn elected(mut node: Bench) -> (Bench, DuplexStream) {
+pub(super) async fn elected(mut node: Bench) -> (Bench, DuplexStream) {
     let mut follower = node.connect(2);
     loop {
         if let (_, Message::RequestVote(request)) = node.answer().await {

@@ -49,8 +49,8 @@ pub const SNAPSHOT_THRESHOLDS_MAX: u64 = 32;
 /// Pages by which the heap grows at once; less than the 64 KiB from which on glibc tidies up when memory is given back.
 pub const HEAP_AHEAD_PAGES: usize = 15;
 
-/// How often a leader looks within an election timeout whether a majority answers.
-pub const QUORUM_CHECKS: u32 = 4;
+/// In how many parts a follower divides an election timeout to see whether its leader is silent: openraft's timers run from the last of them on.
+pub const TIMER_CHECKS: u32 = 4;
 
 /// Bytes of entries kept in memory that the snapshot on disk covers; a follower that needs older ones gets the snapshot.
 pub const LOG_TRAILING_MAX_BYTES: usize = 32 * 1024 * 1024;
