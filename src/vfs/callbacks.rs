@@ -1,6 +1,7 @@
 //! The functions that SQLite calls for a VFS and its main databases, and the one guard around them.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::Arc;
@@ -209,11 +210,8 @@ unsafe extern "C" fn read(
     let Ok(length) = usize::try_from(amount) else {
         return sqlite::SQLITE_IOERR_READ;
     };
-    // Zeroed first: what SQLite passes may be uninitialised memory.
-    // SAFETY: SQLite passes a buffer of `amount` bytes.
-    unsafe { ptr::write_bytes(buffer.cast::<u8>(), 0, length) };
-    // SAFETY: `amount` initialised bytes that nobody else uses meanwhile.
-    let buffer = unsafe { std::slice::from_raw_parts_mut(buffer.cast::<u8>(), length) };
+    // SAFETY: SQLite passes a buffer of `amount` bytes, initialised or not, that nobody else uses meanwhile.
+    let buffer = unsafe { std::slice::from_raw_parts_mut(buffer.cast::<MaybeUninit<u8>>(), length) };
     // SAFETY: SQLite passes a file that `open` made.
     unsafe { with_file(file, |file| file.read(buffer, offset)) }
 }

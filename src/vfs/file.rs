@@ -2,6 +2,7 @@
 
 use std::ffi::CStr;
 use std::io;
+use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 use libsqlite3_sys as sqlite;
@@ -25,6 +26,8 @@ const ENTRY_BYTES_ONCE: u64 = 1024;
 /// Format versions in page 1: SQLite is shown a rollback-journal database, the stored image says WAL.
 const VERSION_SHOWN: u8 = 1;
 const VERSION_STORED: u8 = 2;
+
+const ZERO: MaybeUninit<u8> = MaybeUninit::new(0);
 
 pub(super) struct File {
     attached: Attached,
@@ -64,13 +67,6 @@ impl File {
         self.attached.database()
     }
 
-    fn root(&self) -> Root {
-        match &self.pin {
-            Some(pin) => pin.root.clone(),
-            None => self.database().committed().root,
-        }
-    }
-
     fn page_count(&self) -> u32 {
         match (&self.overlay, &self.pin) {
             (Some(overlay), _) => overlay.page_count(),
@@ -84,25 +80,31 @@ impl File {
     }
 
     /// Fills `buffer` from `offset` on; what lies beyond the end is zero and makes it a short read.
-    pub(super) fn read(&self, buffer: &mut [u8], offset: i64) -> i32 {
+    pub(super) fn read(&self, buffer: &mut [MaybeUninit<u8>], offset: i64) -> i32 {
         let Ok(mut offset) = u64::try_from(offset) else {
             return sqlite::SQLITE_IOERR_READ;
         };
-        let root = self.root();
+        let committed;
+        let root = if let Some(pin) = &self.pin {
+            &pin.root
+        } else {
+            committed = self.database().committed().root;
+            &committed
+        };
         let page_count = self.overlay.as_ref().map_or(root.page_count(), Overlay::page_count);
         let mut rest = buffer;
         while !rest.is_empty() {
             let index = offset / PAGE_SIZE as u64;
             let within = (offset % PAGE_SIZE as u64) as usize;
             if index >= u64::from(page_count) {
-                rest.fill(0);
+                rest.fill(ZERO);
                 return sqlite::SQLITE_IOERR_SHORT_READ;
             }
             let length = rest.len().min(PAGE_SIZE - within);
             let (part, tail) = rest.split_at_mut(length);
             // Below the page count, which is a u32.
             let number = PageNumber(index as u32 + 1);
-            if let Err(error) = self.read_page(&root, number, part, within) {
+            if let Err(error) = self.read_page(root, number, part, within) {
                 tracing::error!(%error, page = number.0, "a page cannot be read");
                 return sqlite::SQLITE_IOERR_READ;
             }
@@ -112,21 +114,31 @@ impl File {
         sqlite::SQLITE_OK
     }
 
-    fn read_page(&self, root: &Root, number: PageNumber, out: &mut [u8], within: usize) -> io::Result<()> {
+    fn read_page(
+        &self,
+        root: &Root,
+        number: PageNumber,
+        out: &mut [MaybeUninit<u8>],
+        within: usize,
+    ) -> io::Result<()> {
         let page = match &self.overlay {
             Some(overlay) => overlay.get(number),
             None => root.get(number),
         };
         match page {
-            Some(page) => page.with(|bytes| out.copy_from_slice(&bytes[within..within + out.len()]))?,
-            None => out.fill(0),
+            Some(page) => page.with(|bytes| {
+                for (to, from) in out.iter_mut().zip(&bytes[within..]) {
+                    to.write(*from);
+                }
+            })?,
+            None => out.fill(ZERO),
         }
         if number != PageNumber(1) {
             return Ok(());
         }
         let mut show = |at: usize, byte: u8| {
             if let Some(place) = at.checked_sub(within).and_then(|at| out.get_mut(at)) {
-                *place = byte;
+                place.write(byte);
             }
         };
         show(18, VERSION_SHOWN);
