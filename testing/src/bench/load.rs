@@ -24,6 +24,8 @@ const RANGE_CLIENTS: usize = 4;
 const ROWS: u64 = 20_000;
 /// Databases when there are several.
 const DATABASES: usize = 4;
+/// Inserts a second beside readers, about as many as upstream's nodes do there when all is written that can be.
+const FEW_INSERTS: f64 = 300.0;
 /// Open loop: so many times as long as the others, since the tail is what it is for.
 const OPEN_LOOP_TIMES: u32 = 4;
 /// Time in which an idle cluster is watched.
@@ -174,20 +176,30 @@ impl Bench<'_> {
         Ok(())
     }
 
+    /// Beside writers that write all they can, and beside as many inserts as every contender gets through.
     fn reads_beside_writers(&mut self) -> Result<(), Failure> {
-        let name = format!("point read, {CLIENTS} clients beside {CLIENTS} writers");
-        if !self.settings.wants(&name) {
-            return Ok(());
+        let loads = [
+            (None, format!("point read, {CLIENTS} clients beside {CLIENTS} writers")),
+            (Some(FEW_INSERTS), format!("point read, {CLIENTS} clients beside {FEW_INSERTS} inserts a second")),
+        ];
+        for (rate, name) in loads {
+            if self.settings.wants(&name) {
+                self.reads_beside(rate, &name)?;
+            }
         }
-        let (readers, writers) =
-            (self.plan(Workload::PointRead, CLIENTS), self.plan(Workload::Insert, CLIENTS));
+        Ok(())
+    }
+
+    fn reads_beside(&mut self, rate: Option<f64>, name: &str) -> Result<(), Failure> {
+        let readers = self.plan(Workload::PointRead, CLIENTS);
+        let writers = Plan { rate, ..self.plan(Workload::Insert, CLIENTS) };
         let (read, written) = std::thread::scope(|scope| {
             let writing = scope.spawn(|| run(&writers, || {}, || {}));
             let read = run(&readers, || {}, || {});
             (read, writing.join())
         });
         let written = written.map_err(|_| "the writers panicked")??;
-        self.rate_and_latency(&name, &read?);
+        self.rate_and_latency(name, &read?);
         self.add(&format!("{name}: inserts per second"), written.per_second());
         Ok(())
     }
