@@ -576,8 +576,16 @@ impl std::fmt::Debug for Engine {
 mod tests;
 
 #[cfg(test)]
+#[path = "peer_bench.rs"]
+mod peer_bench;
+
+#[cfg(test)]
 #[path = "peer_tests.rs"]
 mod peer_tests;
+
+#[cfg(test)]
+#[path = "election_tests.rs"]
+mod election_tests;
 
 #[cfg(test)]
 #[path = "wire_tests.rs"]

@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::field::{Field, Visit};
 use tracing::span;
 
-use super::peer_tests::{Bench, append, elected, follower, node, servers};
+use super::peer_bench::{Bench, append, change, elected, follower, node, servers};
 use super::*;
 use crate::peers::message::Message;
 use crate::types::Role;
@@ -93,7 +93,7 @@ async fn openraft_rests_while_a_leader_is_heard_and_replaces_it_in_time_when_it_
 #[tokio::test(start_paused = true)]
 async fn a_leader_sends_heartbeats_at_their_interval_without_openrafts_timers() {
     let ticks = Ticks::default();
-    let node = node(vec![super::peer_tests::change(1, &servers(&[Role::Voter; 2]))], 1).await;
+    let node = node(vec![change(1, &servers(&[Role::Voter; 2]))], 1).await;
     let (mut node, _follower) = elected(node).await;
     let _counting = tracing::subscriber::set_default(ticks.clone());
     let began = Instant::now();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 
-use super::peer_tests::{Bench, append, change, follower, node, number, send, servers, snapshot};
+use super::peer_bench::{Bench, append, change, follower, node, number, send, servers, snapshot};
 use crate::peers::message::{Message, TimeoutNow};
 use crate::types::{LogIndex, Role, Term};
 

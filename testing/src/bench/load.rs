@@ -180,7 +180,10 @@ impl Bench<'_> {
     fn reads_beside_writers(&mut self) -> Result<(), Failure> {
         let loads = [
             (None, format!("point read, {CLIENTS} clients beside {CLIENTS} writers")),
-            (Some(FEW_INSERTS), format!("point read, {CLIENTS} clients beside {FEW_INSERTS} inserts a second")),
+            (
+                Some(FEW_INSERTS),
+                format!("point read, {CLIENTS} clients beside {FEW_INSERTS} inserts a second"),
+            ),
         ];
         for (rate, name) in loads {
             if self.settings.wants(&name) {
