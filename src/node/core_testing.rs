@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::core::{Core, CoreError, CoreParts, LiveSettings, StoreEpochs};
 use crate::pages::{PageSpace, PageStore};
 use crate::protocol::request::{Parameters, Request, Value};
-use crate::raft::engine::EngineOptions;
+use crate::raft::EngineOptions;
 use crate::raft::snapshot::{SnapshotPace, SnapshotPolicy};
 use crate::raft::testing::{InlinePool, TestDisk};
 use crate::state_machine::databases::Databases;

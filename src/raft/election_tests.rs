@@ -12,7 +12,7 @@ use crate::peers::message::{Message, RequestVote, RequestVoteResult, TimeoutNow}
 use crate::peers::reader::Received;
 use crate::raft::testing::{InlinePool, TestDisk, TestHooks, TestMachine};
 use crate::transport::client_stream::ClientStream;
-use crate::transport::dial::Stream;
+use crate::transport::dial::{Dial, Stream};
 use crate::types::Role;
 
 // conformance: raft-wire 19, 23

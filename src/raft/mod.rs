@@ -4,6 +4,7 @@ mod append_session;
 pub mod deletion;
 mod elections;
 pub mod engine;
+mod engine_options;
 mod failover;
 mod inbound;
 pub mod leader_id;
@@ -27,7 +28,8 @@ mod timers;
 pub mod types;
 
 pub use deletion::{DeletionPermit, DeletionRefused};
-pub use engine::{CurrentConfiguration, Engine, EngineError, EngineOptions};
+pub use engine::{CurrentConfiguration, Engine};
+pub use engine_options::{EngineError, EngineOptions};
 pub use log_sender::{LogPhase, LogSender};
 pub use machine::{Machine, SnapshotContent};
 pub use membership::ChangeError;

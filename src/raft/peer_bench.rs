@@ -19,7 +19,7 @@ use crate::peers::message::{
 use crate::peers::reader::{MessageReader, Received};
 use crate::raft::testing::{InlinePool, TestDisk, TestHooks, TestMachine};
 use crate::transport::client_stream::ClientStream;
-use crate::transport::dial::Stream;
+use crate::transport::dial::{Dial, Stream};
 use crate::types::{Entry, EntryData, EntryKind, Role, Server};
 
 /// What the node sends, by the address it dialled.
