@@ -11,6 +11,7 @@ use crate::storage::error::StorageError;
 use crate::storage::snapshot::{Compression, SnapshotWriter};
 use crate::storage::snapshot_meta::{SnapshotFile, SnapshotMeta, SnapshotName};
 use crate::types::Configuration;
+use crate::types::config::{RECEIVED_OUT_AT_ONCE_BYTES, WRITTEN_OUT_AT_ONCE_BYTES};
 
 /// Writes and finds snapshot files.
 pub struct SnapshotFiles {
@@ -75,8 +76,14 @@ impl SnapshotStore for SnapshotFiles {
         let meta = self.meta(position);
         let name = meta.name().data_name();
         let size = content.content_size();
-        let mut writer = SnapshotWriter::create(&self.directory, meta, size, self.compression())
-            .map_err(|error| error.to_string())?;
+        let mut writer = SnapshotWriter::create(
+            &self.directory,
+            meta,
+            size,
+            self.compression(),
+            WRITTEN_OUT_AT_ONCE_BYTES,
+        )
+        .map_err(|error| error.to_string())?;
         content.write_to(&mut writer).map_err(|error| format!("{name}: {error}"))?;
         // Nothing may stay behind in a buffer that `finish` does not know.
         writer.flush().map_err(|error| format!("{name}: {error}"))?;
@@ -99,7 +106,8 @@ impl SnapshotStore for SnapshotFiles {
         content_bytes: u64,
     ) -> Result<Box<dyn ReceivedSnapshot>, String> {
         let meta = self.meta(position);
-        let writer = SnapshotWriter::create(&self.directory, meta, content_bytes, self.compression())
+        let (compression, at_once) = (self.compression(), RECEIVED_OUT_AT_ONCE_BYTES);
+        let writer = SnapshotWriter::create(&self.directory, meta, content_bytes, compression, at_once)
             .map_err(|error| error.to_string())?;
         Ok(Box::new(Receiving(writer)))
     }

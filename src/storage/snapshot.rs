@@ -13,7 +13,6 @@ use super::disk::{DiskFile, OpenMode};
 use super::error::StorageError;
 use super::operations::{exists, failed, make_file, remove_if_there, rename, sync_directory};
 use super::snapshot_meta::{SnapshotFile, SnapshotMeta};
-use crate::types::config::WRITTEN_OUT_AT_ONCE_BYTES;
 
 /// First bytes of an LZ4 frame. spec: disk-format 5.2.
 const LZ4_MAGIC: [u8; 4] = [0x04, 0x22, 0x4d, 0x18];
@@ -51,7 +50,8 @@ enum Sink {
 }
 
 impl SnapshotWriter {
-    /// Makes the `.meta` file of a snapshot and begins its data of `content_size` bytes.
+    /// Makes the `.meta` file of a snapshot and begins its data of `content_size` bytes, of which about `at_once` bytes are handed
+    /// to the disk at once.
     ///
     /// # Errors
     /// A file operation failed, or the snapshot exists.
@@ -60,6 +60,7 @@ impl SnapshotWriter {
         meta: SnapshotMeta,
         content_size: u64,
         compression: Compression,
+        at_once: u64,
     ) -> Result<SnapshotWriter, StorageError> {
         let name = meta.name().data_name();
         let meta_path = directory.path().join(meta.name().meta_name());
@@ -78,6 +79,7 @@ impl SnapshotWriter {
             file: opened.map_err(|error| failed("create snapshot", temporary.clone(), error))?,
             offset: 0,
             synced: 0,
+            at_once,
             buffer: Vec::with_capacity(BUFFER_BYTES),
         };
         let sink = match compression {
@@ -199,6 +201,7 @@ struct FileAppender {
     file: Box<dyn DiskFile>,
     offset: u64,
     synced: u64,
+    at_once: u64,
     buffer: Vec<u8>,
 }
 
@@ -207,7 +210,7 @@ impl FileAppender {
         self.file.write_vectored_at(&[IoSlice::new(bytes)], self.offset)?;
         self.offset += bytes.len() as u64;
         // Written out bit by bit: the log's syncs must not wait behind a whole snapshot.
-        if self.offset - self.synced >= WRITTEN_OUT_AT_ONCE_BYTES {
+        if self.offset - self.synced >= self.at_once {
             self.file.sync_data()?;
             self.synced = self.offset;
         }
@@ -366,7 +369,8 @@ mod tests {
             configuration: Configuration::new(vec![server]).unwrap(),
             configuration_index: LogIndex(1),
         };
-        let mut writer = SnapshotWriter::create(directory, meta, content.len() as u64, compression).unwrap();
+        let mut writer =
+            SnapshotWriter::create(directory, meta, content.len() as u64, compression, 4096).unwrap();
         for piece in content.chunks(10_000) {
             writer.write_all(piece).unwrap();
         }

@@ -73,6 +73,9 @@ pub const SEGMENTS_AHEAD: usize = 2;
 /// Bytes of a snapshot or of a segment's zeros that are handed to the disk at once.
 pub const WRITTEN_OUT_AT_ONCE_BYTES: u64 = 256 * 1024;
 
+/// The same of a snapshot that is received: entries that its node could log come behind it.
+pub const RECEIVED_OUT_AT_ONCE_BYTES: u64 = 4 * 1024 * 1024;
+
 /// Longest time that a snapshot gives way after such a piece; else as long as the piece took.
 pub const SNAPSHOT_REST_MAX: Duration = Duration::from_millis(50);
 
