@@ -12,8 +12,10 @@ const ORDER: &[&str] = &[
     "usize::from_le",
     "usize::to_le",
 ];
-/// What depends on the size of the machine's pages: asking for it, mapping files, and I/O that must be aligned to it.
-const PAGES: &[&str] = &["_SC_PAGE", "getpagesize", "page_size()", "mmap", "madvise", "MAP_", "O_DIRECT"];
+/// What depends on the size of the machine's pages: asking for it, mapping files, and I/O that must be aligned to it. SQLite's
+/// setting `mmap_size` maps nothing where the VFS does not.
+const PAGES: &[&str] =
+    &["_SC_PAGE", "getpagesize", "page_size()", "mmap(", "Mmap", "memmap", "madvise", "MAP_", "O_DIRECT"];
 /// How structs of fixed layout are made of bytes: their fields must have an order.
 const LAYOUT: &str = "zerocopy";
 const ORDERED: &[&str] = &["little_endian", "big_endian"];
