@@ -1,18 +1,9 @@
 //! Votes, elections and the end of leadership, through a node's raft connections. spec: raft-wire 6
 
-use bytes::Bytes;
-use futures_util::future::BoxFuture;
-use tokio::io::duplex;
-use tokio::sync::mpsc;
-
-use super::super::snapshot::SnapshotPace;
 use super::peer_bench::*;
 use super::*;
 use crate::peers::message::{Message, RequestVote, RequestVoteResult, TimeoutNow};
 use crate::peers::reader::Received;
-use crate::raft::testing::{InlinePool, TestDisk, TestHooks, TestMachine};
-use crate::transport::client_stream::ClientStream;
-use crate::transport::dial::{Dial, Stream};
 use crate::types::Role;
 
 // conformance: raft-wire 19, 23
@@ -129,59 +120,17 @@ async fn a_leader_that_nobody_answers_gives_up() {
 // fast failover: a leader whose connections end and that does not answer is replaced at once
 #[tokio::test(start_paused = true)]
 async fn a_leader_that_is_gone_is_replaced_without_waiting_for_the_timer() {
-    struct Gone(Hand);
-    impl Dial for Gone {
-        fn dial(&self, address: Vec<u8>) -> BoxFuture<'static, std::io::Result<Stream>> {
-            if address == b"2" {
-                return Box::pin(async { Err(std::io::ErrorKind::ConnectionRefused.into()) });
-            }
-            self.0.dial(address)
-        }
-    }
-    let (sent, mut messages) = mpsc::unbounded_channel();
-    let hand = Hand { sent, dialled: Arc::default() };
-    let disk = TestDisk::default();
-    disk.lock().term = Term(1);
-    disk.lock().first = LogIndex(1);
-    disk.lock().entries = vec![change(1, &servers(&[Role::Voter; 3]))];
-    let options = EngineOptions {
-        id: NodeId(1),
-        address: b"1".to_vec(),
-        heartbeat_interval: Duration::from_millis(500),
-        election_timeout: Duration::from_millis(3000),
-        snapshot_policy: SnapshotPolicy {
-            threshold_entries: u64::MAX,
-            trailing_entries: 0,
-            pace: SnapshotPace::Entries,
-        },
-        consensus: Tasks::new(tokio::runtime::Handle::current()),
-        pool: Arc::new(InlinePool),
-        random: Arc::new(RandomSource::from_seed(1)),
-        log: disk.sender(),
-        loaded: disk.loaded(),
-        snapshots: Arc::new(disk.clone()),
-        machine: Box::new(TestMachine::default()),
-        hooks: Arc::new(TestHooks::default()),
-        dial: Arc::new(Gone(hand)),
-        payloads: None,
-    };
-    let engine = Engine::start(options).await.unwrap();
-    let connect = |id: u64| {
-        let (ours, theirs) = duplex(1 << 16);
-        let (read, write) = tokio::io::split(theirs);
-        let address = Bytes::from(id.to_string());
-        engine.peers().accept(NodeId(id), address, Bytes::new(), <(_, _)>::detach(read, write));
-        ours
-    };
-    let mut leader = connect(2);
+    let entries = vec![change(1, &servers(&[Role::Voter; 3]))];
+    let mut node = node_without(b"2", entries, 1).await;
+    let mut leader = node.connect(2);
     append(&mut leader, 2, (1, 1), 0, &[]).await;
-    let mut status = engine.status();
+    let mut status = node.engine.status();
     status.wait_for(|now| now.leader.is_some()).await.unwrap();
-    let mut candidate = connect(3);
+    let mut candidate = node.connect(3);
     send(&mut candidate, &vote(3, 3, (1, 1), false, true), &[]).await;
-    let next = |messages: &mut mpsc::UnboundedReceiver<(Vec<u8>, Received)>| messages.try_recv().ok();
     tokio::time::sleep(Duration::from_millis(50)).await;
-    let Some((_, Received { message: Message::RequestVoteResult(result), .. })) = next(&mut messages) else {
+    let Some((_, Received { message: Message::RequestVoteResult(result), .. })) = node.sent.try_recv().ok()
+    else {
         panic!()
     };
     assert!(!result.granted, "a live leader is not unseated");
@@ -189,7 +138,8 @@ async fn a_leader_that_is_gone_is_replaced_without_waiting_for_the_timer() {
     drop(leader);
     let began = tokio::time::Instant::now();
     let asked = loop {
-        if let (_, Received { message: Message::RequestVote(request), .. }) = messages.recv().await.unwrap() {
+        if let (_, Received { message: Message::RequestVote(request), .. }) = node.sent.recv().await.unwrap()
+        {
             break request;
         }
     };
@@ -197,7 +147,7 @@ async fn a_leader_that_is_gone_is_replaced_without_waiting_for_the_timer() {
     send(&mut candidate, &vote(3, 3, (1, 1), false, true), &[]).await;
     let granted = loop {
         if let (_, Received { message: Message::RequestVoteResult(result), .. }) =
-            messages.recv().await.unwrap()
+            node.sent.recv().await.unwrap()
         {
             break result.granted;
         }
@@ -207,7 +157,7 @@ async fn a_leader_that_is_gone_is_replaced_without_waiting_for_the_timer() {
     // One of upstream's that last heard of the leader a moment ago refuses for up to two of its timeouts.
     let mut asked_late = 0;
     while began.elapsed() < Duration::from_millis(5800) {
-        let (_, received) = messages.recv().await.unwrap();
+        let (_, received) = node.sent.recv().await.unwrap();
         if let Message::RequestVote(RequestVote { is_pre_vote: true, .. }) = received.message {
             asked_late += u32::from(began.elapsed() > Duration::from_millis(3500));
             let refused = RequestVoteResult { term: Term(1), granted: false, is_pre_vote: Some(true) };

@@ -27,10 +27,15 @@ use crate::types::{Entry, EntryData, EntryKind, Role, Server};
 pub(super) struct Hand {
     pub(super) sent: mpsc::UnboundedSender<(Vec<u8>, Received)>,
     pub(super) dialled: Arc<Mutex<BTreeMap<Vec<u8>, usize>>>,
+    /// Where nobody listens; empty: the hand does everywhere.
+    gone: &'static [u8],
 }
 
 impl Dial for Hand {
     fn dial(&self, address: Vec<u8>) -> BoxFuture<'static, std::io::Result<Stream>> {
+        if address == self.gone {
+            return Box::pin(async { Err(std::io::ErrorKind::ConnectionRefused.into()) });
+        }
         let hand = self.clone();
         Box::pin(async move {
             *hand.dialled.lock().unwrap().entry(address.clone()).or_default() += 1;
@@ -78,16 +83,25 @@ pub(super) fn number(term: u64, number: u64) -> Entry {
 
 /// A follower with these entries, in this term.
 pub(super) async fn node(entries: Vec<Entry>, term: u64) -> Bench {
+    node_without(b"", entries, term).await
+}
+
+/// The same; nobody listens at the address `gone`.
+pub(super) async fn node_without(gone: &'static [u8], entries: Vec<Entry>, term: u64) -> Bench {
     let disk = TestDisk::default();
     disk.lock().term = Term(term);
     disk.lock().first = LogIndex(1);
     disk.lock().entries = entries;
-    node_on(disk).await
+    start(disk, gone).await
 }
 
 pub(super) async fn node_on(disk: TestDisk) -> Bench {
+    start(disk, b"").await
+}
+
+async fn start(disk: TestDisk, gone: &'static [u8]) -> Bench {
     let (sent, receiver) = mpsc::unbounded_channel();
-    let hand = Hand { sent, dialled: Arc::default() };
+    let hand = Hand { sent, dialled: Arc::default(), gone };
     let machine = TestMachine::default();
     let options = EngineOptions {
         id: NodeId(1),

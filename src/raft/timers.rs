@@ -20,11 +20,13 @@ impl Engine {
         while leadership.has_changed().is_ok() {
             let now = leadership.borrow_and_update().clone();
             match now {
-                Leadership::Stopped => return,
+                Leadership::Stopped => break,
                 Leadership::Leading(term) => self.lead_in(term, &mut leadership).await,
                 Leadership::Other => self.follow(&mut leadership).await,
             }
         }
+        // Whoever does not know when they are needed lets them run.
+        self.raft.runtime_config().tick(true);
     }
 
     /// Sends heartbeats, and ends leadership when a majority of the voters has not answered for an election timeout.
@@ -55,26 +57,34 @@ impl Engine {
                 break;
             }
         }
-        self.raft.runtime_config().tick(true);
     }
 
     /// Whether a majority of the voters has answered this leader within an election timeout.
     fn hears_quorum(&self, term: Term) -> bool {
-        let is_quorum = self.quorum_heard(term).is_some_and(|heard| heard.elapsed() < self.election_timeout);
+        let voters = self.last_heard(term);
+        let is_recent =
+            |heard: &&Option<Instant>| heard.is_some_and(|at| at.elapsed() < self.election_timeout);
+        let (heard, voters) = (voters.iter().filter(is_recent).count(), voters.len());
+        let is_quorum = heard > voters / 2;
         if !is_quorum {
-            let voters = self.log.configuration().0.voters().count();
-            warn!(term = term.0, voters, "no quorum answers: leadership ends");
+            warn!(term = term.0, heard, voters, "no quorum answers: leadership ends");
         }
         is_quorum
     }
 
     /// Since when all of a majority of the voters have answered, the latest such time. `None`: some never did in this term.
     fn quorum_heard(&self, term: Term) -> Option<Instant> {
+        let heard = self.last_heard(term);
+        heard.get(heard.len() / 2).copied().flatten()
+    }
+
+    /// When each voter last answered in this term, the latest first.
+    fn last_heard(&self, term: Term) -> Vec<Option<Instant>> {
         let configuration = self.log.configuration().0;
         let heard = |id| if id == self.id { Some(Instant::now()) } else { self.peers.peer(id).heard(term) };
         let mut heard: Vec<_> = configuration.voters().map(|server| heard(server.id)).collect();
         heard.sort_unstable_by_key(|heard| Reverse(*heard));
-        heard.get(heard.len() / 2).copied().flatten()
+        heard
     }
 
     /// Lets openraft tick while nobody is known to lead, or the leader has been silent for a while.
@@ -90,7 +100,6 @@ impl Engine {
                 () = sleep(rest.unwrap_or(self.election_timeout / TIMER_CHECKS)) => {}
             }
         }
-        self.raft.runtime_config().tick(true);
     }
 
     /// How long openraft's timers need not be looked at: it has heard of its leader less than an election timeout ago, which

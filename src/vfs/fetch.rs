@@ -7,6 +7,7 @@ use std::ptr;
 use libsqlite3_sys as sqlite;
 
 use super::callbacks::with_file;
+use super::file::page_at;
 use crate::pages::{Pin, Root};
 use crate::types::PageNumber;
 use crate::types::config::PAGE_SIZE;
@@ -69,19 +70,14 @@ pub(super) unsafe extern "C" fn fetch(
 ) -> c_int {
     // SAFETY: SQLite passes a pointer to be set.
     unsafe { *out = ptr::null_mut() };
-    let page_size = PAGE_SIZE as i64;
-    let number = u32::try_from(offset / page_size).ok().and_then(|index| index.checked_add(1));
-    let (Some(number), true) = (number, offset >= 0 && offset % page_size == 0) else {
+    let Some(number) = page_at(offset).filter(|_| usize::try_from(amount) == Ok(PAGE_SIZE)) else {
         return sqlite::SQLITE_OK;
     };
-    if i64::from(amount) != page_size {
-        return sqlite::SQLITE_OK;
-    }
     let mut page = None;
     // SAFETY: SQLite passes a file that `open` made.
     let code = unsafe {
         with_file(file, |file| {
-            page = file.fetch(PageNumber(number));
+            page = file.fetch(number);
             sqlite::SQLITE_OK
         })
     };

@@ -29,6 +29,12 @@ const VERSION_STORED: u8 = 2;
 
 const ZERO: MaybeUninit<u8> = MaybeUninit::new(0);
 
+/// The page that begins at `offset`.
+pub(super) fn page_at(offset: i64) -> Option<PageNumber> {
+    let offset = u64::try_from(offset).ok().filter(|offset| offset.is_multiple_of(PAGE_SIZE as u64))?;
+    u32::try_from(offset / PAGE_SIZE as u64).ok()?.checked_add(1).map(PageNumber)
+}
+
 pub(super) struct File {
     attached: Attached,
     view: Arc<View>,
@@ -155,7 +161,8 @@ impl File {
 
     /// Where a page lies that a reader may use as it is. `None`: it has to be read.
     pub(super) fn fetch(&mut self, number: PageNumber) -> Option<*const u8> {
-        if self.overlay.is_some() || self.lock >= sqlite::SQLITE_LOCK_RESERVED {
+        // Only from RESERVED on may there be an overlay.
+        if self.lock >= sqlite::SQLITE_LOCK_RESERVED {
             return None;
         }
         self.fetched.fetch(self.pin.as_ref()?, number)
@@ -184,16 +191,11 @@ impl File {
 
     /// Writes one whole page.
     pub(super) fn write(&mut self, bytes: &[u8], offset: i64) -> i32 {
-        let page_size = PAGE_SIZE as i64;
-        let number = u32::try_from(offset / page_size).ok().and_then(|index| index.checked_add(1));
-        let (Some(number), Ok(bytes)) = (number, <&[u8; PAGE_SIZE]>::try_from(bytes)) else {
+        let (Some(number), Ok(bytes)) = (page_at(offset), <&[u8; PAGE_SIZE]>::try_from(bytes)) else {
             return sqlite::SQLITE_IOERR_WRITE;
         };
-        if offset < 0 || offset % page_size != 0 {
-            return sqlite::SQLITE_IOERR_WRITE;
-        }
         let page_one;
-        let bytes = if number == 1 {
+        let bytes = if number == PageNumber(1) {
             let mut stored = *bytes;
             if u16::from_be_bytes([stored[16], stored[17]]) as usize != PAGE_SIZE {
                 return sqlite::SQLITE_IOERR_WRITE;
@@ -209,20 +211,20 @@ impl File {
         let Some(overlay) = self.overlay() else {
             return sqlite::SQLITE_IOERR_WRITE;
         };
-        let (is_new, pages) = (!overlay.contains(PageNumber(number)), overlay.changed() + 1);
+        let (is_new, pages) = (!overlay.contains(number), overlay.changed() + 1);
         if is_new && !self.takes_entry(pages) {
             return sqlite::SQLITE_FULL;
         }
         let Some(overlay) = self.overlay() else {
             return sqlite::SQLITE_IOERR_WRITE;
         };
-        match space.page(PageNumber(number), bytes) {
+        match space.page(number, bytes) {
             Ok(page) => {
-                overlay.write(PageNumber(number), page);
+                overlay.write(number, page);
                 sqlite::SQLITE_OK
             }
             Err(error) => {
-                tracing::warn!(%error, page = number, "a page cannot be written");
+                tracing::warn!(%error, page = number.0, "a page cannot be written");
                 if is_no_space(&error) { sqlite::SQLITE_FULL } else { sqlite::SQLITE_IOERR_WRITE }
             }
         }
