@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use dqlite::executor::sqlite::{Connection, Step, Value, empty_page};
 use dqlite::pages::{Database, PageSpace, PageStore};
-use dqlite::state_machine::command;
 use dqlite::state_machine::databases::Databases;
+use dqlite::state_machine::frames;
 use dqlite::storage::scratch::UnnamedFiles;
 use dqlite::types::{Entry, EntryData, EntryKind, LogIndex, PageNumber, ProposalRange, ProposalToken, Term};
 use dqlite::vfs::{Vfs, VfsOptions};
@@ -189,7 +189,7 @@ fn merged_at_random(random: &mut Random, proposals: Vec<Proposal>) -> Vec<Propos
     for next in proposals {
         match out.last_mut() {
             Some(last) if last.merges && next.merges && random.below(3) > 0 => {
-                last.data = command::merge_frames([&last.data, &next.data].into_iter()).unwrap();
+                last.data = frames::merge_frames([&last.data, &next.data].into_iter()).unwrap();
                 last.range.last = next.range.last;
             }
             _ => out.push(next),
@@ -255,7 +255,7 @@ fn run(seed: u64, space: PageSpace, counts: &mut Counts) {
                 sequence += 1;
                 let token = ProposalToken { epoch: store.epoch(), sequence };
                 assert!(database.assign(commit.version, token));
-                let data = command::encode_frames(b"test", &commit.pages);
+                let data = frames::encode_frames(b"test", &commit.pages);
                 proposals.push(Proposal { range: ProposalRange::of(token), data, merges: !commit.shrinks });
             }
         }

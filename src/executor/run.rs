@@ -7,7 +7,7 @@ use crate::pages::Database;
 use crate::protocol::request::Value;
 use crate::protocol::rows::ColumnValue;
 use crate::raft::Proposed;
-use crate::state_machine::command;
+use crate::state_machine::frames;
 use crate::types::config::SQL_SHORT_TEXT_BYTES;
 use crate::types::tasks::Expected;
 
@@ -262,7 +262,7 @@ impl Session {
             if commit.pages.is_empty() {
                 continue;
             }
-            let data = command::encode_frames(open.database.name(), &commit.pages);
+            let data = frames::encode_frames(open.database.name(), &commit.pages);
             if let Some(permit) = request.in_flight.last_mut() {
                 permit.add_bytes(data.len());
             }

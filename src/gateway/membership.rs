@@ -77,7 +77,7 @@ fn check(configuration: &Configuration, own: NodeId, request: &Request) -> Resul
         Request::Promote { id } => check_role(configuration, NodeId(*id), Role::Voter),
         Request::Remove { id } => {
             let server = configuration.get(NodeId(*id)).ok_or(ID_INVALID)?;
-            if is_only_voter(configuration, server.id) { Err(NOT_POSSIBLE) } else { Ok(()) }
+            if configuration.is_only_voter(server.id) { Err(NOT_POSSIBLE) } else { Ok(()) }
         }
         Request::Transfer { id: 0 } => {
             if configuration.voters().count() > 1 {
@@ -99,9 +99,5 @@ fn check_role(configuration: &Configuration, id: NodeId, role: Role) -> Result<(
     if server.role == role {
         return Err(ROLE_INVALID);
     }
-    if is_only_voter(configuration, id) { Err(NOT_POSSIBLE) } else { Ok(()) }
-}
-
-fn is_only_voter(configuration: &Configuration, id: NodeId) -> bool {
-    configuration.voters().all(|voter| voter.id == id)
+    if configuration.is_only_voter(id) { Err(NOT_POSSIBLE) } else { Ok(()) }
 }

@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 
 use super::failover::LeaderBoard;
 use super::leader_id::LeaderId;
-use super::log_store::LogView;
+use super::log_view::LogView;
 use super::network::term_only;
 use super::snapshot_receive::SnapshotReceiver;
 use super::state_machine::{Applied, StateMachine};

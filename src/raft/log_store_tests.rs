@@ -1,4 +1,4 @@
-use openraft::entry::RaftPayload;
+use openraft::entry::{RaftEntry, RaftPayload};
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::{LogId, StorageError};
 
@@ -9,6 +9,7 @@ use super::super::state_machine::StateMachine;
 use super::super::testing::{InlinePool, TestDisk, TestMachine, command};
 use super::super::types::{Payload, Proposal, Runtime};
 use super::*;
+use crate::types::{ProposalRange, Term};
 
 fn empty_store(disk: &TestDisk) -> LogStore {
     LogStore::new(&disk.loaded(), disk.sender(), Arc::new(InlinePool)).unwrap()

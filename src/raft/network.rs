@@ -21,7 +21,7 @@ use openraft::{AnyError, OptionalSend, Vote};
 
 use super::append_session::AppendSession;
 use super::leader_id::LeaderId;
-use super::log_store::LogView;
+use super::log_view::LogView;
 use super::snapshot::{RaftSnapshot, SnapshotData, Snapshots};
 use super::snapshot_send::{SendError, send_snapshot};
 use super::types::{Node, TypeConfig, position};

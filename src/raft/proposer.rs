@@ -10,11 +10,11 @@ use tokio::sync::{Notify, oneshot, watch};
 use tracing::{debug, info};
 
 use super::log_sender::LogPhase;
-use super::log_store::LogView;
+use super::log_view::LogView;
 use super::state_machine::{Applied, StateMachine};
 use super::status::{Leadership, Serving, StatusBoard};
 use super::types::{OutcomeSender, Proposal, TypeConfig};
-use crate::state_machine::command;
+use crate::state_machine::frames;
 use crate::types::config::{PROPOSAL_BATCH_BYTES_MAX, PROPOSAL_BATCH_ENTRIES_MAX};
 use crate::types::{EntryData, ProposalRange, ProposalToken, Term};
 
@@ -194,13 +194,13 @@ impl ProposalQueue {
 /// keeps its version and its waiter, and is in the log with the others or not at all.
 fn merged(batch: &[Waiting]) -> VecDeque<Waiting> {
     let database =
-        |waiting: &Waiting| waiting.proposed.merges.then(|| command::frames_name(&waiting.proposed.data))?;
+        |waiting: &Waiting| waiting.proposed.merges.then(|| frames::frames_name(&waiting.proposed.data))?;
     let mut out = VecDeque::with_capacity(batch.len());
     for run in batch.chunk_by(|last, next| database(last).is_some_and(|name| database(next) == Some(name))) {
         let shared = match run {
             [first, .., last] => {
                 let proposals = ProposalRange { last: last.proposals.last, ..first.proposals };
-                let data = command::merge_frames(run.iter().map(|waiting| &waiting.proposed.data));
+                let data = frames::merge_frames(run.iter().map(|waiting| &waiting.proposed.data));
                 data.map(|data| Waiting { proposals, proposed: Proposed { data, merges: true } })
             }
             _ => None,
@@ -367,7 +367,7 @@ mod tests {
 
     fn transaction(name: &[u8], number: u32, merges: bool) -> Proposed {
         let page = PageRef::new(&[number as u8; PAGE_SIZE]);
-        Proposed { data: command::encode_frames(name, &[(PageNumber(number), page)]), merges }
+        Proposed { data: frames::encode_frames(name, &[(PageNumber(number), page)]), merges }
     }
 
     fn queue(proposals: impl IntoIterator<Item = Proposed>) -> ProposalQueue {

@@ -13,7 +13,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Notify, oneshot};
 
-use super::log_store::LogView;
+use super::log_view::LogView;
 use super::status::StatusBoard;
 use crate::peers::Peers;
 use crate::peers::replicator::Target;

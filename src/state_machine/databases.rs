@@ -8,8 +8,9 @@ use crate::pages::{BadPage, DatabaseImages, NameError, PageRef, PageSpace, PageS
 use crate::types::scratch::is_no_space;
 use crate::types::{Entry, EntryKind, LogIndex, PageNumber};
 
-use super::command::{self, Command, CommandError, Frames};
+use super::command::{Command, CommandError, Frames};
 use super::content::{self, Content, ContentError};
+use super::frames;
 
 /// The replicated databases.
 #[derive(Debug)]
@@ -77,7 +78,7 @@ impl Databases {
             return Ok(());
         }
         self.apply_command(entry)?;
-        if let Some(name) = command::deleted_database(entry) {
+        if let Some(name) = frames::deleted_database(entry) {
             self.store.remove_deleted(&name);
         }
         Ok(())
@@ -85,7 +86,7 @@ impl Databases {
 
     fn apply_command(&self, entry: &Entry) -> Result<(), ApplyError> {
         if let Some(proposals) = entry.proposals
-            && let Some(name) = command::frames_name(&entry.data)
+            && let Some(name) = frames::frames_name(&entry.data)
             && self.store.get(&name).is_some_and(|database| database.apply_own(proposals))
         {
             return Ok(());
@@ -170,7 +171,7 @@ mod tests {
 
     fn frames(name: &[u8], pages: &[(u32, PageRef)]) -> Entry {
         let pages: Vec<_> = pages.iter().map(|(number, page)| (PageNumber(*number), page.clone())).collect();
-        let data = command::encode_frames(name, &pages);
+        let data = frames::encode_frames(name, &pages);
         Entry { term: Term(1), kind: EntryKind::Command, data, proposals: None }
     }
 

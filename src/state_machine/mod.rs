@@ -3,3 +3,5 @@
 pub mod command;
 pub mod content;
 pub mod databases;
+mod fields;
+pub mod frames;

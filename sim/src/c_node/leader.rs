@@ -6,7 +6,7 @@ use std::time::Duration;
 use dqlite::pages::PageRef;
 use dqlite::peers::Sender;
 use dqlite::peers::message::{AppendEntries, AppendEntriesResult, EntryHeader, InstallSnapshot, Message};
-use dqlite::state_machine::command::encode_frames;
+use dqlite::state_machine::frames::encode_frames;
 use dqlite::types::config::PAGE_SIZE;
 use dqlite::types::{Entry, EntryData, EntryKind, LogIndex, NodeId, PageNumber, Role};
 use dqlite::vfs::empty_page;
