@@ -1,4 +1,4 @@
-//! Files without a name that fail on demand.
+//! Pages of one byte, and files without a name that fail on demand.
 
 #![allow(clippy::unwrap_used)]
 
@@ -8,7 +8,14 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
+use super::PageRef;
+use crate::types::config::PAGE_SIZE;
 use crate::types::scratch::{ScratchDisk, ScratchFile};
+
+/// A page full of this byte.
+pub(crate) fn page(byte: u8) -> PageRef {
+    PageRef::new(&[byte; PAGE_SIZE])
+}
 
 /// What the files of one disk do: an error number for every operation of a kind, 0 for none.
 #[derive(Debug, Default)]

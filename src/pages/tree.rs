@@ -253,12 +253,8 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::testing::page;
     use super::*;
-    use crate::types::config::PAGE_SIZE;
-
-    fn page(byte: u8) -> PageRef {
-        PageRef::new(&[byte; PAGE_SIZE])
-    }
 
     fn content(root: &Root) -> BTreeMap<u32, PageRef> {
         root.pages().filter_map(|(number, page)| Some((number.0, page?))).collect()

@@ -42,7 +42,7 @@ pub(super) struct State {
     /// Term and vote on disk.
     pub(super) metadata: Metadata,
     /// Token of the last entry proposed here.
-    pub(super) last_token: Option<ProposalToken>,
+    last_token: Option<ProposalToken>,
     /// A received snapshot that is being installed.
     pub(super) incoming: Option<SnapshotPosition>,
     /// Bytes of entries appended since the start, and of those loaded that no snapshot covers. Never less.
@@ -144,6 +144,14 @@ impl State {
         usize::try_from(offset).unwrap_or(usize::MAX).min(self.entries.len())
     }
 
+    /// The entry at an index, if it is in memory.
+    pub(super) fn entry(&self, index: LogIndex) -> Option<&Entry> {
+        if index < self.first {
+            return None;
+        }
+        self.entries.get(self.place(index))
+    }
+
     /// Checks that `entries` continue the log and the epoch; the token of the last one of this node.
     fn check(&self, entries: &[Entry]) -> Result<Option<ProposalToken>, LogFault> {
         let mut expected = self.next_index();
@@ -216,8 +224,7 @@ impl State {
         let beyond = index >= self.next_index();
         let count = self.place(index.next());
         let incoming = self.incoming.take_if(|snapshot| snapshot.index <= index);
-        let last = if beyond { None } else { self.entries.get(self.place(index)) };
-        self.purged_term = match (last, &incoming) {
+        self.purged_term = match (self.entry(index), &incoming) {
             (Some(entry), _) => entry.stored().term,
             (None, Some(snapshot)) => snapshot.term,
             (None, None) => Term(*upto.committed_leader_id()),

@@ -29,15 +29,10 @@ impl LogView {
 
     /// Rank of an entry that is still there or was purged last.
     pub(super) fn rank_at(&self, index: LogIndex) -> Option<Term> {
-        let state = self.state.lock();
-        let (purged_term, purged_index) = position(state.purged.as_ref());
-        if index == purged_index && index != LogIndex::NONE {
-            return Some(purged_term);
-        }
-        if index < state.first {
+        if index == LogIndex::NONE {
             return None;
         }
-        state.entries.get(state.place(index)).map(Entry::rank)
+        self.terms_at(index).map(|(_, rank)| rank)
     }
 
     /// Stored term and rank of an entry that is still there or was purged last; of index 0, zero.
@@ -50,10 +45,7 @@ impl LogView {
         if index == purged_index {
             return Some((state.purged_term, rank));
         }
-        if index < state.first {
-            return None;
-        }
-        state.entries.get(state.place(index)).map(|entry| (entry.stored().term, entry.rank()))
+        state.entry(index).map(|entry| (entry.stored().term, entry.rank()))
     }
 
     /// Index, stored term and rank of the last entry.
@@ -70,11 +62,7 @@ impl LogView {
 
     /// The entry at an index, if it is in memory.
     pub(super) fn entry_at(&self, index: LogIndex) -> Option<Entry> {
-        let state = self.state.lock();
-        if index < state.first {
-            return None;
-        }
-        state.entries.get(state.place(index)).cloned()
+        self.state.lock().entry(index).cloned()
     }
 
     /// The last entry in memory that deletes a database.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::fields::Fields;
+use super::fields::{Fields, little_endian};
 use crate::types::config::PAGE_SIZE;
 use crate::types::{Chunk, EntryData, PageNumber};
 
@@ -122,7 +122,7 @@ fn decode_frames(fields: &mut Fields<'_>) -> Result<Frames, CommandError> {
     let pages = numbers
         .chunks_exact(8)
         .map(|bytes| {
-            let number = bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte));
+            let number = little_endian(bytes);
             match u32::try_from(number) {
                 Ok(number @ 1..=0x7fff_ffff) => Ok((PageNumber(number), fields.page("page images")?)),
                 _ => Err(CommandError::Value { field: "page number", value: number }),
@@ -136,11 +136,7 @@ fn decode_frames(fields: &mut Fields<'_>) -> Result<Frames, CommandError> {
 mod tests {
     use super::super::frames::encode_frames;
     use super::*;
-    use crate::pages::PageRef;
-
-    fn page(byte: u8) -> PageRef {
-        PageRef::new(&[byte; PAGE_SIZE])
-    }
+    use crate::pages::testing::page;
 
     // conformance: state-machine 2
     #[test]

@@ -99,8 +99,7 @@ impl<'a> Fields<'a> {
     }
 
     pub(super) fn number(&mut self, field: &'static str, bytes: u64) -> Result<u64, CommandError> {
-        let taken = self.take(field, bytes)?;
-        Ok(taken.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+        Ok(little_endian(&self.take(field, bytes)?))
     }
 
     /// A text with its NUL, padded to words.
@@ -124,4 +123,9 @@ impl<'a> Fields<'a> {
             text.extend_from_slice(&word);
         }
     }
+}
+
+/// The number in up to 8 bytes.
+pub(super) fn little_endian(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::{Bytes, BytesMut};
 
 use super::command::{Command, FORMAT, FRAMES, Frames};
+use super::fields::little_endian;
 use crate::pages::PageRef;
 use crate::types::config::{DATABASE_NAME_MAX_BYTES, PAGE_SIZE};
 use crate::types::{Chunk, Entry, EntryData, EntryKind, PageNumber};
@@ -78,8 +79,7 @@ pub fn merge_frames<'a>(entries: impl Iterator<Item = &'a EntryData>) -> Option<
             return None;
         }
         for (number, image) in encoded.numbers.chunks_exact(8).zip(encoded.images) {
-            let number = u64::from_le_bytes(number.try_into().ok()?);
-            last_images.insert(PageNumber(u32::try_from(number).ok()?), image);
+            last_images.insert(PageNumber(u32::try_from(little_endian(number)).ok()?), image);
         }
     }
     Some(encode(&name?, last_images.iter().map(|(number, image)| (*number, Chunk::clone(image)))))
@@ -102,11 +102,8 @@ pub fn deleted_database(entry: &Entry) -> Option<Bytes> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pages::testing::page;
     use crate::types::Term;
-
-    fn page(byte: u8) -> PageRef {
-        PageRef::new(&[byte; PAGE_SIZE])
-    }
 
     // conformance: state-machine 1, 4
     #[test]
