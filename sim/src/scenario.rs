@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use dqlite::pages::fault::{self, Fault};
+use dqlite::types::fault::{self, Fault};
 use dqlite::protocol::request::Value;
 use dqlite::raft::{SnapshotPace, SnapshotPolicy};
 use dqlite::storage::log::LogRequest;

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::executor::permits::SqlPermits;
+use crate::executor::sqlite::threading::sqlite_is_serial;
 use crate::executor::{Executor, ExecutorParts};
 use crate::gateway::{Gateway, GatewayParts, PeerConnection, PeerSink};
 use crate::pages::PageStore;
@@ -129,9 +131,13 @@ impl Core {
             store: parts.store,
             vfs,
             engine: engine.clone(),
-            sql_threads: parts.sql_threads,
+            permits: match sqlite_is_serial() {
+                true => SqlPermits::of_process(),
+                false => SqlPermits::new(parts.sql_threads),
+            },
             busy_timeout_ms: Arc::clone(&parts.live.busy_timeout_ms),
             sql: parts.sql,
+            tasks: parts.sql_tasks.clone(),
         });
         let stop = CancellationToken::new();
         let gateway = Gateway::new(GatewayParts {
