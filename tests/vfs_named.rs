@@ -52,7 +52,9 @@ fn number(connection: &Connection, sql: &str) -> i64 {
 fn after_a_commit_that_changes_no_page_another_writer_is_seen() {
     let world = world(1 << 30);
     let (first, second) = (world.writer(), world.writer());
-    first.execute(&mut Inside::alone(), b"create table t(a); insert into t values(1); pragma user_version=5").unwrap();
+    first
+        .execute(&mut Inside::alone(), b"create table t(a); insert into t values(1); pragma user_version=5")
+        .unwrap();
     first.view().take_commits();
 
     first.execute(&mut Inside::alone(), b"pragma user_version=5").unwrap();
@@ -100,7 +102,8 @@ fn a_returning_statement_is_given_up_by_refusing_its_commit() {
     let world = world(1 << 30);
     let writer = world.writer();
     writer.execute(&mut Inside::alone(), b"create table t(a)").unwrap();
-    let mut statement = writer.prepare(&mut Inside::alone(), b"insert into t values(1) returning a").unwrap().0.unwrap();
+    let mut statement =
+        writer.prepare(&mut Inside::alone(), b"insert into t values(1) returning a").unwrap().0.unwrap();
     assert_eq!(statement.step(&mut Inside::alone()).unwrap(), Step::Row);
     writer.view().take_commits();
 
@@ -216,7 +219,9 @@ fn a_row_on_every_side_of_the_pending_byte_is_read_back() {
     world.database.apply_pages(vec![(dqlite::types::PageNumber(1), page)]).unwrap();
     let writer = world.writer();
 
-    writer.execute(&mut Inside::alone(), b"create table t(a); insert into t values(zeroblob(20000))").unwrap();
+    writer
+        .execute(&mut Inside::alone(), b"create table t(a); insert into t values(zeroblob(20000))")
+        .unwrap();
 
     assert_eq!(number(&writer, "select length(a) from t"), 20000);
     let root = world.database.head().root;
@@ -230,7 +235,7 @@ fn encodings_triggers_views_and_keys_work() {
     let world = world(1 << 30);
     let writer = world.writer();
     writer
-        .execute(&mut Inside::alone(), 
+        .execute(&mut Inside::alone(),
             b"pragma encoding='UTF-16le'; create table p(a integer primary key autoincrement, b unique);
               create table c(a references p on delete cascade);
               create trigger g after insert on p begin insert into c values(new.a); end;

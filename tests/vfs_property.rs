@@ -99,7 +99,9 @@ impl Drop for Reference {
 }
 
 fn query(connection: &Connection, sql: &str) -> Vec<String> {
-    let (statement, _) = connection.prepare(&mut Inside::alone(), sql.as_bytes()).unwrap_or_else(|error| panic!("{sql}: {error}"));
+    let (statement, _) = connection
+        .prepare(&mut Inside::alone(), sql.as_bytes())
+        .unwrap_or_else(|error| panic!("{sql}: {error}"));
     let mut statement = statement.unwrap();
     let mut rows = Vec::new();
     while statement.step(&mut Inside::alone()).unwrap() == Step::Row {
@@ -248,7 +250,11 @@ fn run(seed: u64, space: PageSpace, counts: &mut Counts) {
         let ours = error.as_ref().map_or(0, |error| error.code);
         let theirs = reference.execute(&sql);
         assert_eq!(ours, theirs, "seed {seed} step {step} {sql}: {error:?}");
-        assert_eq!(connection.autocommit(&Inside::alone()), reference.autocommit(), "seed {seed} step {step} {sql}");
+        assert_eq!(
+            connection.autocommit(&Inside::alone()),
+            reference.autocommit(),
+            "seed {seed} step {step} {sql}"
+        );
         counts.failed += u64::from(ours != 0);
         for commit in writers.iter().flat_map(|writer| writer.view().take_commits()) {
             if !commit.pages.is_empty() {

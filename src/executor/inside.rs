@@ -158,8 +158,7 @@ impl Seat {
         if !savepoint || self.connection().is_ok_and(|connection| connection.autocommit(inside)) {
             return rest;
         }
-        let undone =
-            if matches!(rest, Rest::Row) { self.run_aside(inside, ROLLBACK_TO) } else { Ok(()) };
+        let undone = if matches!(rest, Rest::Row) { self.run_aside(inside, ROLLBACK_TO) } else { Ok(()) };
         match (rest, undone.and_then(|()| self.run_aside(inside, RELEASE))) {
             // Its own reason counts more.
             (Rest::Failed(error), _) | (_, Err(error)) => Rest::Failed(error),

@@ -39,7 +39,8 @@ impl Kept {
         if text.len() > KEPT_STATEMENT_MAX_BYTES || !is_worth_keeping(text) {
             return Some(statement);
         }
-        let goes = if self.statements.len() < KEPT_STATEMENTS_MAX { None } else { self.statements.pop_back() };
+        let goes =
+            if self.statements.len() < KEPT_STATEMENTS_MAX { None } else { self.statements.pop_back() };
         self.statements.push_front((text.into(), statement));
         goes.map(|(_, statement)| statement)
     }

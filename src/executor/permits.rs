@@ -42,7 +42,9 @@ impl SqlPermits {
     /// As many at once as there are `threads`, at least one.
     #[must_use]
     pub fn new(threads: usize) -> SqlPermits {
-        SqlPermits { state: Arc::new(Mutex::new(State { free: threads.max(1), waiting: Default::default() })) }
+        SqlPermits {
+            state: Arc::new(Mutex::new(State { free: threads.max(1), waiting: Default::default() })),
+        }
     }
 
     /// The one permit of a process whose SQLite has no mutexes.

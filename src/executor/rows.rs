@@ -103,7 +103,8 @@ impl Session {
         while rows.frames.is_empty() && rows.state != State::Ended {
             if let Err(failure) = self.advance(rows).await {
                 rows.frames.clear();
-                self.end_query(rows).await;
+                rows.state = State::Ended;
+                self.rest(&mut rows.request).await;
                 let failure = self.conclude(&mut rows.request, Err::<(), _>(failure)).await.err();
                 return Err(rows.failed(failure.unwrap_or(Failure::interrupted())));
             }
@@ -112,10 +113,16 @@ impl Session {
         Ok(rows.frames.pop_front())
     }
 
-    /// Brings the query's statement to rest, wherever it is.
-    pub async fn end_query(&mut self, rows: &mut Rows) {
-        rows.state = State::Ended;
+    /// Brings the query's statement to rest, wherever it is, and waits for what it did.
+    ///
+    /// # Errors
+    /// Leadership's.
+    pub async fn end_query(&mut self, rows: &mut Rows) -> Result<(), Failure> {
+        if std::mem::replace(&mut rows.state, State::Ended) == State::Ended {
+            return Ok(());
+        }
         self.rest(&mut rows.request).await;
+        self.settle(&mut rows.request).await
     }
 
     /// Makes at least one frame ready, or ends.
@@ -138,8 +145,7 @@ impl Session {
                     return self.settle(&mut rows.request).await;
                 }
                 Rest::Done => {
-                    self.end_query(rows).await;
-                    self.settle(&mut rows.request).await?;
+                    self.end_query(rows).await?;
                     rows.frames.push_back(Batch { message, last: true });
                     return Ok(());
                 }

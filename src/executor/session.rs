@@ -217,7 +217,8 @@ impl Session {
                     if takes_all || of.has_more_behind(running.end) { Ok(()) } else { Err(Failure::bind()) }
                 };
                 seat.attempt(inside, &of, granted, check, |seat, inside| {
-                    let count = seat.running.as_ref().map_or(0, |running| running.statement.parameter_count());
+                    let count =
+                        seat.running.as_ref().map_or(0, |running| running.statement.parameter_count());
                     seat.execute_once(inside, &left[..count.min(left.len())])
                 })
             });
@@ -225,9 +226,8 @@ impl Session {
             let Some(rest) = self.came_to(request, &mut tries, attempt)? else { continue };
             let Some(rest) = rest else { return Ok(None) };
             return match rest {
-                Rest::Done => Ok(self.seat.as_ref().and_then(|seat| seat.running.as_ref()).map(|running| Ran {
-                    end: running.end,
-                    parameters: running.statement.parameter_count(),
+                Rest::Done => Ok(self.seat.as_ref().and_then(|seat| seat.running.as_ref()).map(|running| {
+                    Ran { end: running.end, parameters: running.statement.parameter_count() }
                 })),
                 Rest::Row => {
                     Err(Failure::new(failure::ERROR, "rows yielded when none expected for EXEC request"))

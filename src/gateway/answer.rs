@@ -161,8 +161,8 @@ impl<R: ClientRead, W: ClientWrite> Connection<R, W> {
             Text::Sql(sql) => self.session.query_sql(sql, values)?,
         };
         let sent = self.send_rows(&mut rows).await;
-        self.session.end_query(&mut rows).await;
-        sent
+        let ended = self.session.end_query(&mut rows).await;
+        sent.and(ended.map_err(Stopped::Failure))
     }
 
     async fn send_rows(&mut self, rows: &mut Rows) -> Result<(), Stopped> {

@@ -136,8 +136,7 @@ impl Gateway {
                 Attendant::new(Arc::clone(&inbox), ended, stop, gateway.executor.watch_epoch())
             });
             let stand_in = gateway.tasks.spawn(stand_in.stand_in());
-            let mut connection =
-                Connection { gateway, session, write, version, inbox, others_wait: false };
+            let mut connection = Connection { gateway, session, write, version, inbox, others_wait: false };
             let dialled = connection.run(&mut attendant).await;
             // It holds nothing.
             stand_in.abort();
@@ -268,7 +267,10 @@ impl<R: ClientRead, W: ClientWrite> Connection<R, W> {
             // Others need the seat; the message under way is finished all the same.
             Some(End::EpochOver) => self.session.leave_if_stale(),
             Some(End::Stopping | End::ClientGone) => {
-                return Poll::Ready(io::Error::new(io::ErrorKind::ConnectionAborted, "ended while it waited"));
+                return Poll::Ready(io::Error::new(
+                    io::ErrorKind::ConnectionAborted,
+                    "ended while it waited",
+                ));
             }
         }
         if !self.session.holds_turn() {

@@ -166,7 +166,6 @@ impl<R: ClientRead> Inbox<R> {
     pub(super) fn end(&self) -> Option<End> {
         self.lock().end
     }
-
 }
 
 impl<R: ClientRead> State<R> {

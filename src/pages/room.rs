@@ -47,11 +47,8 @@ impl Room {
     /// and may be more than what was left.
     pub fn wait(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
         let mut state = self.lock();
-        let granted = if state.waiting.is_empty() && self.has_room(&state) {
-            None
-        } else {
-            Some(state.waiting.wait())
-        };
+        let granted =
+            if state.waiting.is_empty() && self.has_room(&state) { None } else { Some(state.waiting.wait()) };
         async move {
             if let Some(granted) = granted {
                 // A room that has gone holds nobody back.

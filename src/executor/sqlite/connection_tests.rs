@@ -17,7 +17,9 @@ fn opened() -> (Arc<PageStore>, Arc<Vfs>, Connection) {
     let report = Box::new(|text: &str| panic!("{text}"));
     let vfs = Vfs::register(Arc::clone(&store), VfsOptions::default(), report).unwrap();
     let connection = writer(&vfs);
-    connection.execute(&mut Inside::alone(), b"create table t(a integer primary key, b); create table u(a, b)").unwrap();
+    connection
+        .execute(&mut Inside::alone(), b"create table t(a integer primary key, b); create table u(a, b)")
+        .unwrap();
     let fill = format!(
         "with n(i) as (select 1 union all select i + 1 from n where i < {ROWS})
          insert into t select i, zeroblob(1000) from n"
@@ -72,7 +74,11 @@ fn a_reader_makes_no_copies_of_the_pages_it_reads() {
 #[test]
 fn pages_that_a_statement_stands_on_outlive_the_commits_that_replace_them() {
     let (_store, _vfs, connection) = opened();
-    let mut reading = connection.prepare(&mut Inside::alone(), b"select a, length(b) from t order by a").unwrap().0.unwrap();
+    let mut reading = connection
+        .prepare(&mut Inside::alone(), b"select a, length(b) from t order by a")
+        .unwrap()
+        .0
+        .unwrap();
     let mut seen = 0;
     while reading.step(&mut Inside::alone()).unwrap() == Step::Row {
         seen += 1;

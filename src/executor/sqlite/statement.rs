@@ -132,12 +132,7 @@ impl Statement {
     ///
     /// # Errors
     /// SQLITE_RANGE, SQLITE_TOOBIG, SQLITE_MISUSE while it runs.
-    pub fn bind(
-        &mut self,
-        _inside: &mut Inside,
-        index: usize,
-        value: Value<'_>,
-    ) -> Result<(), SqliteError> {
+    pub fn bind(&mut self, _inside: &mut Inside, index: usize, value: Value<'_>) -> Result<(), SqliteError> {
         let index = c_int::try_from(index).unwrap_or(0);
         let raw = self.raw();
         let transient = sqlite::SQLITE_TRANSIENT();
