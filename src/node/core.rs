@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::executor::{Executor, ExecutorParts};
@@ -96,8 +97,8 @@ pub struct Core {
 pub struct StoreEpochs(pub Arc<PageStore>);
 
 impl EpochHooks for StoreEpochs {
-    fn epoch(&self) -> u64 {
-        self.0.epoch()
+    fn watch_epoch(&self) -> watch::Receiver<u64> {
+        self.0.watch_epoch()
     }
 
     fn end_epoch(&self, refused_from: Option<u64>) {

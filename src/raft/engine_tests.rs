@@ -101,7 +101,7 @@ async fn pipelined_proposals_reach_log_and_state_in_order_without_a_gap() {
     let sequences: Vec<u64> = node.disk.lock().tokens.iter().map(|token| token.last).collect();
     assert_eq!(sequences, (1..=1000).collect::<Vec<_>>());
     assert_eq!(node.commands(), (1..=1000).collect::<Vec<_>>());
-    assert!(node.hooks.0.lock().unwrap().1.is_empty());
+    assert!(node.hooks.ended.lock().unwrap().is_empty());
     node.engine.shutdown().await;
 }
 
@@ -168,7 +168,7 @@ async fn refuse_in_a_pipeline(before: bool, seed: u64) -> u64 {
     let serving = node.serves_from(1).await;
 
     let in_log = node.disk.lock().tokens.len() as u64;
-    assert_eq!(node.hooks.0.lock().unwrap().1[0], (0, Some(in_log + 1)));
+    assert_eq!(node.hooks.ended.lock().unwrap()[0], (0, Some(in_log + 1)));
     assert!(node.engine.propose(0, command(1), |_| true).is_err());
     let token = node.engine.propose(serving.epoch, command(900), |_| true).unwrap();
     node.applied(in_log as usize + 1).await;
