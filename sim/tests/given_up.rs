@@ -59,7 +59,8 @@ async fn write(cluster: &Cluster, sql: &str) {
 async fn give_up(change: Change, polls: usize) -> bool {
     let mut change = pin!(change);
     for _ in 0..polls {
-        let ended = std::future::poll_fn(|context| Poll::Ready(change.as_mut().poll(context).is_ready())).await;
+        let ended =
+            std::future::poll_fn(|context| Poll::Ready(change.as_mut().poll(context).is_ready())).await;
         if ended {
             return true;
         }

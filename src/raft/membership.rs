@@ -121,8 +121,8 @@ impl Engine {
     /// lead any more. Writes wait meanwhile.
     pub fn transfer(&self, target: Option<NodeId>) -> Change {
         let serving = self.serving().ok_or(ChangeError::NotLeader);
-        let turn = serving
-            .and_then(|serving| Ok((serving.term, self.queue.pause().ok_or(ChangeError::NotLeader)?)));
+        let turn =
+            serving.and_then(|serving| Ok((serving.term, self.queue.pause().ok_or(ChangeError::NotLeader)?)));
         let term = turn.as_ref().map_or(Term(0), |(term, _)| *term);
         self.begin(turn, move |engine| async move { engine.hand_over(target, term).await })
     }

@@ -154,12 +154,18 @@ pub const SQL_WORKER_THREADS: usize = 2;
 /// Threads for SQL that takes long, snapshots and connect callbacks.
 pub const BLOCKING_THREADS_MAX: usize = 512;
 
-/// Longest time that a stop waits for connections that are inside SQLite or a host's function before leadership, log and
-/// directory are given up all the same.
+/// Longest time that a stop waits for connections that are inside SQLite, before leadership, log and directory are given up
+/// all the same.
 pub const STOP_INSIDE_MAX: Duration = Duration::from_secs(5);
 
 /// Longest time that a stop waits after that for those that are still inside SQLite; then it says that they are left.
 pub const STOP_LEFT_MAX: Duration = Duration::from_secs(60);
+
+/// The same for the host's connect function, if nobody is inside SQLite.
+pub const STOP_CALLBACK_MAX: Duration = Duration::from_secs(10);
+
+/// Pause before a stop looks again whether it may take its VFS from a SQLite without mutexes.
+pub const SQLITE_RETRY: Duration = Duration::from_millis(10);
 
 /// Connections waiting to be accepted. spec: client-protocol 2.
 pub const LISTEN_BACKLOG: u32 = 128;
