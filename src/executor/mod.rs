@@ -14,7 +14,7 @@ mod proof;
 mod run;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -45,6 +45,7 @@ pub struct Executor {
     busy_timeout_ms: Arc<AtomicU32>,
     sql: SqlSection,
     members: Arc<dyn Members>,
+    stopping: Arc<AtomicBool>,
 }
 
 /// What an executor is made of.
@@ -81,7 +82,14 @@ impl Executor {
             turns: Mutex::new(HashMap::new()),
             busy_timeout_ms: parts.busy_timeout_ms,
             sql: parts.sql,
+            stopping: Arc::default(),
         })
+    }
+
+    /// Stops all statements, those that run and those that follow, from any thread: the runtime of the sessions may be inside
+    /// SQLite itself.
+    pub fn interrupt_all(&self) {
+        self.stopping.store(true, Ordering::Release);
     }
 
     /// A session without a database, for one client connection.

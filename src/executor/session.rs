@@ -84,7 +84,8 @@ pub enum Tail {
 
 impl Session {
     pub(super) fn new(executor: Arc<Executor>) -> Session {
-        Session { executor, open: None, interrupt: InterruptHandle::default() }
+        let interrupt = InterruptHandle::with_node(&executor.stopping);
+        Session { executor, open: None, interrupt }
     }
 
     /// Stops the running statement from any thread.

@@ -204,6 +204,7 @@ impl Core {
     /// Connections that are inside SQLite are waited for at most `STOP_INSIDE_MAX`.
     pub async fn stop(self) -> Stopped {
         self.engine.end_proposals();
+        self.executor.interrupt_all();
         self.stop.cancel();
         let ended = timeout(config::STOP_INSIDE_MAX, self.sql_tasks.finished()).await;
         self.engine.shutdown().await;

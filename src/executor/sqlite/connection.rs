@@ -65,6 +65,8 @@ pub struct InterruptHandle {
 #[derive(Debug, Default)]
 struct Watched {
     interrupted: AtomicBool,
+    /// Set for good, for all connections of a node, when it stops.
+    node_stops: Arc<AtomicBool>,
     /// Set while a statement runs on a worker of the runtime.
     on_worker: Mutex<Option<OnWorker>>,
     /// Epoch of a statement that runs and takes long, or may.
@@ -94,6 +96,10 @@ impl Watched {
         self.on_worker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Acquire) || self.node_stops.load(Ordering::Acquire)
+    }
+
     /// A statement that was expected to be short and is not leaves its worker to others. It is not told whether one has
     /// come, so that it offers the worker again and again.
     fn look(&self) {
@@ -113,6 +119,13 @@ impl Watched {
 }
 
 impl InterruptHandle {
+    /// One that also stops statements when this is set.
+    #[must_use]
+    pub fn with_node(node_stops: &Arc<AtomicBool>) -> InterruptHandle {
+        let watched = Watched { node_stops: Arc::clone(node_stops), ..Watched::default() };
+        InterruptHandle { watched: Arc::new(watched) }
+    }
+
     /// Makes running and later statements fail with SQLITE_INTERRUPT until `clear`.
     pub fn interrupt(&self) {
         self.watched.interrupted.store(true, Ordering::Release);
@@ -149,7 +162,7 @@ impl InterruptHandle {
     /// Whether statements are being stopped.
     #[must_use]
     pub fn is_interrupted(&self) -> bool {
-        self.watched.interrupted.load(Ordering::Acquire)
+        self.watched.is_interrupted()
     }
 }
 
@@ -423,7 +436,7 @@ unsafe extern "C" fn progress(watched: *mut c_void) -> c_int {
     let watched = unsafe { &*watched.cast::<Watched>() };
     // A panic is as good a reason to stop as any.
     let looked = catch_unwind(AssertUnwindSafe(|| watched.look()));
-    c_int::from(looked.is_err() || watched.interrupted.load(Ordering::Acquire))
+    c_int::from(looked.is_err() || watched.is_interrupted())
 }
 
 #[cfg(test)]
