@@ -18,7 +18,7 @@ mod seat;
 mod text;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -53,6 +53,7 @@ pub struct Executor {
     sql: SqlSection,
     tasks: Tasks,
     members: Arc<dyn Members>,
+    stopping: Arc<AtomicBool>,
 }
 
 /// What an executor is made of.
@@ -90,7 +91,14 @@ impl Executor {
             busy_timeout_ms: parts.busy_timeout_ms,
             sql: parts.sql,
             tasks: parts.tasks,
+            stopping: Arc::default(),
         })
+    }
+
+    /// Stops all statements, those that run and those that follow, from any thread: the runtime of the sessions may be inside
+    /// SQLite itself.
+    pub fn interrupt_all(&self) {
+        self.stopping.store(true, Ordering::Release);
     }
 
     /// A session without a database, for one client connection.

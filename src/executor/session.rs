@@ -63,7 +63,7 @@ struct Ran {
 
 impl Session {
     pub(super) fn new(executor: Arc<Executor>) -> Session {
-        let ended = Ended::new(Arc::clone(&executor.store));
+        let ended = Ended::of_node(Arc::clone(&executor.store), Arc::clone(&executor.stopping));
         Session { executor, seat: None, ended }
     }
 

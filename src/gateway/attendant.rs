@@ -60,10 +60,8 @@ impl<R: ClientRead> Attendant<R> {
         while let Poll::Ready(ended) = self.over.as_mut().poll(context) {
             match ended {
                 Some(epoch) => self.over = over(self.stop.clone(), epoch),
-                None => {
-                    self.ended.set_stopping();
-                    self.over = Box::pin(std::future::pending());
-                }
+                // The node itself says that it stops.
+                None => self.over = Box::pin(std::future::pending()),
             }
         }
         self.inbox.read_ahead(context);

@@ -3,7 +3,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -42,11 +42,10 @@ pub enum Heeds {
     OnlyTheNode,
 }
 
-const STOPPING: u8 = 1;
-const CLIENT_GONE: u8 = 2;
-const INTERRUPTED: u8 = 4;
+const CLIENT_GONE: u8 = 1;
+const INTERRUPTED: u8 = 2;
 /// Not an end: the statement that runs has made its changes.
-const HAS_CHANGED: u8 = 8;
+const HAS_CHANGED: u8 = 4;
 
 /// Of no request.
 const NO_EPOCH: u64 = 0;
@@ -62,6 +61,8 @@ pub struct Ended {
 #[derive(Debug)]
 pub(super) struct Shared {
     flags: AtomicU8,
+    /// Set for good, for all connections of a node, when it stops.
+    node_stops: Arc<AtomicBool>,
     /// Epoch of the request under way.
     epoch: AtomicU64,
     store: Arc<PageStore>,
@@ -92,10 +93,10 @@ impl Shared {
     }
 
     fn end(&self, heeds: Heeds) -> Option<End> {
-        let flags = self.flags.load(Ordering::Acquire);
-        if flags & STOPPING != 0 {
+        if self.node_stops.load(Ordering::Acquire) {
             return Some(End::Stopping);
         }
+        let flags = self.flags.load(Ordering::Acquire);
         let epoch = self.epoch.load(Ordering::Relaxed);
         if epoch != NO_EPOCH && epoch != self.store.epoch() {
             return Some(End::EpochOver);
@@ -144,9 +145,16 @@ impl Ended {
     /// Of a connection that works on the databases of this store.
     #[must_use]
     pub fn new(store: Arc<PageStore>) -> Ended {
+        Ended::of_node(store, Arc::default())
+    }
+
+    /// The same of a node that says when it stops.
+    #[must_use]
+    pub fn of_node(store: Arc<PageStore>, node_stops: Arc<AtomicBool>) -> Ended {
         Ended {
             shared: Arc::new(Shared {
                 flags: AtomicU8::new(0),
+                node_stops,
                 epoch: AtomicU64::new(NO_EPOCH),
                 store,
                 on_worker: Mutex::new(None),
@@ -158,11 +166,6 @@ impl Ended {
     /// A request of this epoch begins.
     pub fn begin(&self, epoch: u64) {
         self.shared.epoch.store(epoch, Ordering::Relaxed);
-    }
-
-    /// The node stops.
-    pub fn set_stopping(&self) {
-        self.shared.set(STOPPING, true);
     }
 
     /// Nobody waits for answers any more.
