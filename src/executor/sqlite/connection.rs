@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use libsqlite3_sys as sqlite;
 use tokio::sync::watch;
 
+use super::authorizer;
 use super::statement::Statement;
 use super::threading::{serial_guard, sqlite_is_serial};
 use crate::pages::{NameError, check_name};
@@ -274,8 +275,8 @@ impl Connection {
             self.execute(b"PRAGMA main.mmap_size=1")?;
         }
         self.view.clear_seen();
-        // SAFETY: the function has the wanted type and needs no data.
-        let code = unsafe { sqlite::sqlite3_set_authorizer(raw, Some(authorize), ptr::null_mut()) };
+        // SAFETY: an open connection that nobody else uses.
+        let code = unsafe { authorizer::restrict(raw) };
         if code != sqlite::SQLITE_OK {
             return Err(self.handle.error(code));
         }
@@ -386,36 +387,6 @@ impl Connection {
         let code = unsafe { sqlite::sqlite3_extended_errcode(self.handle.raw()) };
         self.handle.error(code)
     }
-}
-
-/// spec: state-machine 4.3, column 1.18.6.
-fn is_denied(action: c_int, first: Option<&[u8]>, second: Option<&[u8]>) -> bool {
-    let one_of = |name: &[u8], names: &[&[u8]]| names.iter().any(|known| known.eq_ignore_ascii_case(name));
-    match (action, first) {
-        (sqlite::SQLITE_ATTACH, Some(file)) => !file.is_empty(),
-        (sqlite::SQLITE_ATTACH, None) => true,
-        (sqlite::SQLITE_PRAGMA, Some(name)) => {
-            one_of(name, &[b"wal_checkpoint", b"busy_timeout", b"locking_mode", b"read_uncommitted"])
-                || (second.is_some()
-                    && one_of(name, &[b"journal_mode", b"page_size", b"wal_autocheckpoint", b"synchronous"]))
-        }
-        _ => false,
-    }
-}
-
-unsafe extern "C" fn authorize(
-    _data: *mut c_void,
-    action: c_int,
-    first: *const c_char,
-    second: *const c_char,
-    _database: *const c_char,
-    _trigger: *const c_char,
-) -> c_int {
-    // SAFETY: null or a C string, by SQLite's contract.
-    let first = (!first.is_null()).then(|| unsafe { CStr::from_ptr(first) }.to_bytes());
-    // SAFETY: as above.
-    let second = (!second.is_null()).then(|| unsafe { CStr::from_ptr(second) }.to_bytes());
-    if is_denied(action, first, second) { sqlite::SQLITE_DENY } else { sqlite::SQLITE_OK }
 }
 
 unsafe extern "C" fn progress(watched: *mut c_void) -> c_int {

@@ -3,6 +3,7 @@
 
 #![allow(unsafe_code)]
 
+mod authorizer;
 mod connection;
 mod speed;
 mod statement;
