@@ -15,7 +15,7 @@ enum Decision {
     Allowed,
     /// Without a value SQLite carries it out, with one it is refused.
     ReadOnly,
-    /// It does nothing and answers nothing.
+    /// As `ReadOnly`, but with a value it does nothing and answers nothing.
     Ignored,
     /// It is refused.
     Refused,
@@ -103,7 +103,7 @@ const PRAGMAS: &[Group] = &[
         "about files or locks of a kind that there is none of",
         &["checkpoint_fullfsync", "fullfsync", "journal_size_limit", "lock_status"],
     ),
-    (Allowed, "helper threads: the limit SQLITE_LIMIT_WORKER_THREADS is 0", &["threads"]),
+    (Ignored, "SQLite would make threads: there are none but the node's, and the limit is 0", &["threads"]),
     (
         Ignored,
         "maps files, for temporary ones too: a disk that fails would end the process by SIGBUS. As upstream's it answers nothing",
@@ -369,7 +369,7 @@ fn decide(action: c_int, first: Option<&[u8]>, second: Option<&[u8]>) -> Decisio
         (sqlite::SQLITE_ATTACH, ..) => Refused,
         (sqlite::SQLITE_PRAGMA, Some(name), value) => match decided(PRAGMAS, name) {
             ReadOnly if value.is_some() => Refused,
-            ReadOnly => Allowed,
+            ReadOnly | Ignored if value.is_none() => Allowed,
             decision => decision,
         },
         (sqlite::SQLITE_FUNCTION, _, Some(name)) => decided(FUNCTIONS, name),

@@ -110,8 +110,15 @@ fn no_file_is_mapped_and_no_thread_is_made_for_a_client() {
     let connection = opened();
 
     assert_eq!(rows(&connection, "PRAGMA mmap_size = 100000000").unwrap(), Vec::<String>::new());
-    assert_eq!(prepared(&connection, "PRAGMA mmap_size").unwrap().column_count(), 0);
-    assert_eq!(rows(&connection, "PRAGMA threads = 8").unwrap(), ["0"]);
+    let fill = b"PRAGMA temp_store = FILE; PRAGMA temp.cache_size = 10; CREATE TEMP TABLE t(b);
+        WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000) INSERT INTO t SELECT zeroblob(1000) FROM n";
+    connection.execute(fill).unwrap();
+    assert_eq!(rows(&connection, "PRAGMA temp.mmap_size = 100000000").unwrap(), Vec::<String>::new());
+    assert_eq!(rows(&connection, "SELECT sum(length(b)) FROM temp.t").unwrap(), ["2000000"]);
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    assert!(!maps.contains("etilqs"), "a temporary file is mapped");
+    assert_eq!(rows(&connection, "PRAGMA threads = 8").unwrap(), Vec::<String>::new());
+    assert_eq!(rows(&connection, "PRAGMA threads").unwrap(), ["0"]);
 }
 
 // conformance: client-protocol 11.3

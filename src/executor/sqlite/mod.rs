@@ -7,9 +7,8 @@ mod authorizer;
 mod connection;
 mod speed;
 mod statement;
-pub mod threading;
 
 pub use connection::{Connection, InterruptHandle, OpenError, SqliteError, TransactionState};
 pub use statement::{Statement, Step, Value};
 
-pub use crate::vfs::empty_page;
+pub use crate::vfs::{empty_page, threading};
