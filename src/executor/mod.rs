@@ -12,6 +12,7 @@ mod kept;
 mod members;
 mod proof;
 mod run;
+mod text;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};

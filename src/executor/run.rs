@@ -16,6 +16,7 @@ use super::limits::InFlightPermit;
 use super::proof::Proving;
 use super::session::{Session, Tail};
 use super::sqlite::{SqliteError, Statement, Step, TransactionState};
+use super::text::is_blank;
 
 /// One request: what it used and what its reply waits for.
 #[derive(Debug)]
@@ -379,37 +380,4 @@ pub(super) fn bind_all(statement: &mut Statement, values: &[Value]) -> Result<()
         statement.bind(position + 1, value)?;
     }
     Ok(())
-}
-
-/// Whether there is nothing but blanks, semicolons and comments.
-pub(super) fn is_blank(sql: &[u8]) -> bool {
-    let mut rest = sql;
-    loop {
-        rest = match rest {
-            [] | [0, ..] => return true,
-            [b' ' | b'\t' | b'\n' | b'\r' | b'\x0c' | b';', tail @ ..] => tail,
-            [b'-', b'-', tail @ ..] => {
-                tail.iter().position(|byte| *byte == b'\n').map_or(&[][..], |end| &tail[end..])
-            }
-            [b'/', b'*', tail @ ..] => {
-                tail.windows(2).position(|pair| pair == b"*/").map_or(&[][..], |end| &tail[end + 2..])
-            }
-            _ => return false,
-        };
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_blank;
-
-    #[test]
-    fn comments_and_semicolons_are_blank() {
-        for blank in ["", " ;\n", "-- x", "/* a */ ; -- b\n ", "/* open"] {
-            assert!(is_blank(blank.as_bytes()), "{blank:?}");
-        }
-        for text in ["SELECT 1", "-- x\nSELECT", "- 1", "/* a */ b"] {
-            assert!(!is_blank(text.as_bytes()), "{text:?}");
-        }
-    }
 }
