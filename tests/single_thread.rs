@@ -116,10 +116,10 @@ fn registering_waits_for_whoever_is_inside_sqlite() {
 
     let inside = serial_guard(true);
     let dropping = std::thread::spawn(move || {
-        drop(vfs);
+        vfs.unregister();
         steps.send(()).unwrap();
     });
-    assert!(step.recv_timeout(patience).is_err(), "dropped beside a thread that is inside SQLite");
+    assert!(step.recv_timeout(patience).is_err(), "unregistered beside a thread that is inside SQLite");
     drop(inside);
     dropping.join().unwrap();
 }
