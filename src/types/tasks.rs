@@ -2,6 +2,7 @@
 //! thread.
 
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -94,7 +95,7 @@ impl SqlSection {
     /// it takes long all the same.
     pub fn run<T>(self, expected: Expected, work: impl FnOnce() -> T) -> T {
         match (self, expected) {
-            (SqlSection::BlockInPlace, Expected::Unknown) => tokio::task::block_in_place(work),
+            (SqlSection::BlockInPlace, Expected::Unknown) => in_place(work),
             (SqlSection::BlockInPlace, Expected::Short) | (SqlSection::Inline, _) => work(),
         }
     }
@@ -103,8 +104,23 @@ impl SqlSection {
     pub fn let_others_run(self, patience: Duration) {
         if self == SqlSection::BlockInPlace {
             // The worker goes to another thread when that wakes up in time; then this thread keeps its task alone.
-            tokio::task::block_in_place(|| std::thread::sleep(patience.max(WORKER_HANDOVER)));
+            in_place(|| std::thread::sleep(patience.max(WORKER_HANDOVER)));
         }
+    }
+}
+
+/// `block_in_place`, which panics where no thread can be had that takes the worker over: then the work is done all the same. The
+/// worker's other tasks wait for it, as long as no other thread comes for them.
+fn in_place<T>(work: impl FnOnce() -> T) -> T {
+    let mut waiting = Some(work);
+    let blocking = || tokio::task::block_in_place(|| waiting.take().map(|work| work()));
+    match catch_unwind(AssertUnwindSafe(blocking)) {
+        Ok(Some(result)) => result,
+        Ok(None) => unreachable!("the work was there"),
+        Err(panic) => match waiting {
+            Some(work) => work(),
+            None => resume_unwind(panic),
+        },
     }
 }
 
