@@ -8,7 +8,8 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::executor::sqlite::threading;
+use crate::executor::permits::SqlPermits;
+use crate::executor::sqlite::threading::{self, sqlite_is_serial};
 use crate::executor::{Executor, ExecutorParts};
 use crate::gateway::{Gateway, GatewayParts, PeerConnection, PeerSink};
 use crate::pages::PageStore;
@@ -148,9 +149,13 @@ impl Core {
             store: parts.store,
             vfs: Arc::clone(&vfs),
             engine: engine.clone(),
-            sql_threads: parts.sql_threads,
+            permits: match sqlite_is_serial() {
+                true => SqlPermits::of_process(),
+                false => SqlPermits::new(parts.sql_threads),
+            },
             busy_timeout_ms: Arc::clone(&parts.live.busy_timeout_ms),
             sql: parts.sql,
+            tasks: parts.sql_tasks.clone(),
         });
         let stop = CancellationToken::new();
         let gateway = Gateway::new(GatewayParts {

@@ -461,8 +461,6 @@ fn accept(
                         Ok((stream, _)) => {
                             // Replies are whole messages: waiting for more gains nothing.
                             let _ = stream.set_nodelay(true);
-                            // A client whose machine has gone must not keep its transaction open for ever.
-                            let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive());
                             gateway.serve(stream);
                         }
                         Err(error) => after_failed_accept(&error).await,
@@ -486,10 +484,6 @@ fn accept(
             })
         }
     })
-}
-
-fn keepalive() -> socket2::TcpKeepalive {
-    socket2::TcpKeepalive::new().with_time(config::KEEPALIVE_IDLE).with_interval(config::KEEPALIVE_INTERVAL)
 }
 
 async fn after_failed_accept(error: &std::io::Error) {

@@ -142,6 +142,13 @@ pub const RETURNING_COLLECTED_MAX_BYTES: usize = 16 * 1024 * 1024;
 /// Longest time that a statement goes on when its client has closed its sending side: it may still wait for the answer.
 pub const STATEMENT_WITHOUT_CLIENT_MAX: Duration = Duration::from_secs(10);
 
+/// Longest time that a client which others wait for, since it holds the writer's turn, takes none of the bytes that it is sent
+/// and acknowledges none.
+pub const CLIENT_STALL_MAX: Duration = Duration::from_secs(10);
+
+/// Pause between two looks whether a client has gone of which nothing more is read.
+pub const CLIENT_LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// Requests of a connection read ahead of the one that is worked on.
 pub const REQUESTS_AHEAD: usize = 4;
 
@@ -203,6 +210,9 @@ pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 
 /// Pause between two such questions; the operating system gives up after some of them.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The same pause for a client that holds the writer's turn.
+pub const KEEPALIVE_INTERVAL_WITH_TURN: Duration = Duration::from_secs(1);
 
 /// Longest wait of a client of other nodes for a connection; the host's connect function may block for seconds.
 pub const CLIENT_DIAL_TIMEOUT: Duration = Duration::from_secs(10);
