@@ -8,7 +8,7 @@ use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use dqlite::executor::sqlite::{Connection, Step, Value};
+use dqlite::executor::sqlite::{Connection, Inside, Step, Value};
 use dqlite::pages::PageStore;
 use dqlite::vfs::{Vfs, VfsOptions};
 use libsqlite3_sys as sqlite;
@@ -100,22 +100,25 @@ fn methods_of_a_shim_are_called_with_the_shim() {
         let state = register_shim(version);
         let report = Box::new(|text: &str| panic!("{text}"));
         let vfs = Vfs::register(PageStore::new(), VfsOptions::default(), report).unwrap();
-        let connection = Connection::open(&vfs, b"test").unwrap();
+        let connection = Connection::open(&mut Inside::alone(), &vfs, b"test").unwrap();
 
         let sql = b"SELECT datetime('now') > '2020', length(hex(randomblob(8)))";
-        let mut statement = connection.prepare(sql).unwrap().0.unwrap();
-        assert_eq!(statement.step().unwrap(), Step::Row);
-        assert_eq!((statement.value(0), statement.value(1)), (Value::Integer(1), Value::Integer(16)));
+        let mut statement = connection.prepare(&mut Inside::alone(), sql).unwrap().0.unwrap();
+        assert_eq!(statement.step(&mut Inside::alone()).unwrap(), Step::Row);
+        assert_eq!(
+            (statement.value(&Inside::alone(), 0), statement.value(&Inside::alone(), 1)),
+            (Value::Integer(1), Value::Integer(16))
+        );
         assert_eq!(state.asked_for_the_time.load(Ordering::Relaxed), 1);
 
         // A file without a name: temporary tables beyond the cache.
         let fill = b"PRAGMA temp_store = FILE; PRAGMA temp.cache_size = 10; CREATE TEMP TABLE t(b);
             WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000) INSERT INTO t SELECT zeroblob(1000) FROM n";
-        connection.execute(fill).unwrap();
+        connection.execute(&mut Inside::alone(), fill).unwrap();
         assert!(state.opened.load(Ordering::Relaxed) > 0);
 
-        drop(statement);
-        drop(connection);
+        statement.finalize(&mut Inside::alone());
+        connection.close(&mut Inside::alone());
         assert_eq!(Arc::strong_count(&vfs), 1);
         // A host's hook may load a library into a connection of the node; here it is told that there is none.
         // SAFETY: a registered VFS that has this method.

@@ -75,7 +75,7 @@ fn a_commit_after_the_end_of_the_epoch_is_10250_and_rolled_back() {
 
     assert_eq!(SQLITE_IOERR_STALE, 10250);
     assert_eq!(code(&writer, "commit"), 10250);
-    assert!(writer.autocommit());
+    assert!(writer.autocommit(&Inside::alone()));
     assert_eq!(world.database.head().root.page_count(), 1);
 }
 
