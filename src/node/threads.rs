@@ -44,6 +44,7 @@ impl Threads {
             .worker_threads(config::SQL_WORKER_THREADS)
             .max_blocking_threads(config::BLOCKING_THREADS_MAX)
             .thread_name("dqlite-sql")
+            .thread_stack_size(config::SQL_STACK_BYTES)
             .enable_all()
             .build()?;
         Ok(Threads {

@@ -5,6 +5,7 @@
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use libsqlite3_sys as sqlite;
 
@@ -377,8 +378,55 @@ fn decide(action: c_int, first: Option<&[u8]>, second: Option<&[u8]>) -> Decisio
     }
 }
 
+/// What was asked for while statements were compiled.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    changes_schema: AtomicBool,
+    creates: AtomicBool,
+}
+
+/// How a statement may add to the schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SchemaChange {
+    /// It makes one object, which its text describes.
+    Creates,
+    /// In any way.
+    Any,
+}
+
+impl Asked {
+    /// What was compiled since this was last asked that may add to the schema.
+    pub(super) fn take_schema_change(&self) -> Option<SchemaChange> {
+        let creates = self.creates.swap(false, Ordering::Relaxed);
+        let changes = self.changes_schema.swap(false, Ordering::Relaxed);
+        changes.then_some(if creates { SchemaChange::Creates } else { SchemaChange::Any })
+    }
+
+    fn note(&self, action: c_int, first: Option<&[u8]>) {
+        // Making a table, a view or a trigger is asked for as an INSERT into the schema, too.
+        let writes = matches!(action, sqlite::SQLITE_INSERT | sqlite::SQLITE_UPDATE)
+            && first.is_some_and(|table| [&b"sqlite_master"[..], b"sqlite_temp_master"].contains(&table));
+        let creates = [
+            sqlite::SQLITE_CREATE_TABLE,
+            sqlite::SQLITE_CREATE_TEMP_TABLE,
+            sqlite::SQLITE_CREATE_VIEW,
+            sqlite::SQLITE_CREATE_TEMP_VIEW,
+            sqlite::SQLITE_CREATE_TRIGGER,
+            sqlite::SQLITE_CREATE_TEMP_TRIGGER,
+            sqlite::SQLITE_CREATE_INDEX,
+            sqlite::SQLITE_CREATE_TEMP_INDEX,
+        ];
+        if creates.contains(&action) {
+            self.creates.store(true, Ordering::Relaxed);
+        }
+        if writes || action == sqlite::SQLITE_ALTER_TABLE {
+            self.changes_schema.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
 unsafe extern "C" fn authorize(
-    _data: *mut c_void,
+    asked: *mut c_void,
     action: c_int,
     first: *const c_char,
     second: *const c_char,
@@ -389,6 +437,8 @@ unsafe extern "C" fn authorize(
     let first = (!first.is_null()).then(|| unsafe { CStr::from_ptr(first) }.to_bytes());
     // SAFETY: as above.
     let second = (!second.is_null()).then(|| unsafe { CStr::from_ptr(second) }.to_bytes());
+    // SAFETY: what `restrict` was given, which outlives the connection.
+    unsafe { &*asked.cast::<Asked>() }.note(action, first);
     match decide(action, first, second) {
         Allowed | ReadOnly => sqlite::SQLITE_OK,
         Ignored => sqlite::SQLITE_IGNORE,
@@ -399,8 +449,8 @@ unsafe extern "C" fn authorize(
 /// Restricts what SQL may do on this connection, from the next statement on. The answer is SQLite's code.
 ///
 /// # Safety
-/// `connection` is an open connection that nobody else uses meanwhile.
-pub(super) unsafe fn restrict(connection: *mut sqlite::sqlite3) -> c_int {
+/// `connection` is an open connection that nobody else uses meanwhile; `asked` outlives it.
+pub(super) unsafe fn restrict(connection: *mut sqlite::sqlite3, asked: &Asked) -> c_int {
     let no_answer = ptr::null_mut::<c_int>();
     // SAFETY: an open connection, by this function's contract; this option takes an int and a place for an int or null.
     let code = unsafe {
@@ -416,8 +466,9 @@ pub(super) unsafe fn restrict(connection: *mut sqlite::sqlite3) -> c_int {
     }
     // SAFETY: as above.
     unsafe { sqlite::sqlite3_limit(connection, sqlite::SQLITE_LIMIT_WORKER_THREADS, 0) };
-    // SAFETY: as above; the function has the wanted type and needs no data.
-    unsafe { sqlite::sqlite3_set_authorizer(connection, Some(authorize), ptr::null_mut()) }
+    let asked = ptr::from_ref(asked).cast_mut().cast();
+    // SAFETY: as above; the function has the wanted type and gets its own data.
+    unsafe { sqlite::sqlite3_set_authorizer(connection, Some(authorize), asked) }
 }
 
 #[cfg(test)]

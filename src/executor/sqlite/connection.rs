@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use libsqlite3_sys as sqlite;
 use tokio::sync::watch;
 
-use super::authorizer;
+use super::authorizer::{self, Asked};
+use super::nesting;
+use super::schema::Weighed;
 use super::statement::Statement;
 use super::threading::{serial_guard, sqlite_is_serial};
 use crate::pages::{NameError, check_name};
@@ -159,6 +161,9 @@ impl InterruptHandle {
 pub(super) struct Handle {
     raw: NonNull<sqlite::sqlite3>,
     interrupt: InterruptHandle,
+    asked: Box<Asked>,
+    /// What the schema weighs, as far as this connection knows.
+    pub(super) weighed: Mutex<Weighed>,
     /// Whether SQLite has no mutexes.
     pub(super) serial: bool,
     /// Keeps the VFS registered.
@@ -180,6 +185,58 @@ impl Handle {
         // SAFETY: an open connection.
         let text = unsafe { sqlite::sqlite3_errmsg(self.raw()) };
         SqliteError { code, message: copy_text(text) }
+    }
+
+    /// As `Connection::prepare`.
+    pub(super) fn prepare(self: &Arc<Handle>, sql: &[u8]) -> Result<(Option<Statement>, usize), SqliteError> {
+        nesting::check_statement(sql)?;
+        self.asked.take_schema_change();
+        let Ok(length) = c_int::try_from(sql.len()) else {
+            let message = b"string or blob too big".to_vec();
+            return Err(SqliteError { code: sqlite::SQLITE_TOOBIG, message });
+        };
+        let mut raw = ptr::null_mut();
+        let mut tail = ptr::null();
+        // SAFETY: an open connection, `length` bytes of text, two places to be set.
+        let code = unsafe {
+            sqlite::sqlite3_prepare_v2(self.raw(), sql.as_ptr().cast(), length, &raw mut raw, &raw mut tail)
+        };
+        if code != sqlite::SQLITE_OK {
+            return Err(self.error(code));
+        }
+        let start = sql.as_ptr().addr();
+        let mut offset = tail.addr().checked_sub(start).map_or(sql.len(), |offset| offset.min(sql.len()));
+        // SQLite reads nothing after a NUL.
+        if sql.get(offset) == Some(&0) {
+            offset = sql.len();
+        }
+        let schema_change = self.asked.take_schema_change();
+        let statement = NonNull::new(raw).map(|raw| {
+            // Tables of functions are declared as if they were made.
+            // SAFETY: a live statement.
+            let read_only = unsafe { sqlite::sqlite3_stmt_readonly(raw.as_ptr()) } != 0;
+            Statement::new(raw, Arc::clone(self), schema_change.filter(|_| !read_only))
+        });
+        Ok((statement, offset))
+    }
+
+    /// As `Connection::execute`.
+    pub(super) fn execute(self: &Arc<Handle>, sql: &[u8]) -> Result<(), SqliteError> {
+        let mut rest = sql;
+        while !rest.is_empty() {
+            let (statement, offset) = self.prepare(rest)?;
+            if let Some(mut statement) = statement {
+                while statement.step()? == super::Step::Row {}
+            }
+            rest = rest.get(offset..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Whether no explicit transaction is open.
+    pub(super) fn autocommit(&self) -> bool {
+        // SAFETY: an open connection.
+        unsafe { sqlite::sqlite3_get_autocommit(self.raw()) != 0 }
     }
 }
 
@@ -239,7 +296,15 @@ impl Connection {
             return Err(SqliteError { code, message: b"out of memory".to_vec() }.into());
         };
         let serial = sqlite_is_serial();
-        let handle = Arc::new(Handle { raw, interrupt: interrupt.clone(), serial, vfs: Arc::clone(vfs) });
+        let handle = Handle {
+            raw,
+            interrupt: interrupt.clone(),
+            asked: Box::default(),
+            weighed: Mutex::default(),
+            serial,
+            vfs: Arc::clone(vfs),
+        };
+        let handle = Arc::new(handle);
         if code != sqlite::SQLITE_OK {
             return Err(handle.error(code).into());
         }
@@ -275,8 +340,8 @@ impl Connection {
             self.execute(b"PRAGMA main.mmap_size=1")?;
         }
         self.view.clear_seen();
-        // SAFETY: an open connection that nobody else uses.
-        let code = unsafe { authorizer::restrict(raw) };
+        // SAFETY: an open connection that nobody else uses, and that the handle closes before `asked` goes.
+        let code = unsafe { authorizer::restrict(raw, &self.handle.asked) };
         if code != sqlite::SQLITE_OK {
             return Err(self.handle.error(code));
         }
@@ -301,35 +366,9 @@ impl Connection {
     /// Prepares the first statement of a text. `None`: only blanks and comments. The offset is that of what follows.
     ///
     /// # Errors
-    /// SQLite refuses; SQLITE_TOOBIG for a text of 2 GiB.
+    /// SQLite refuses; SQLITE_TOOBIG for a text of 2 GiB; a statement that nests too deep.
     pub fn prepare(&self, sql: &[u8]) -> Result<(Option<Statement>, usize), SqliteError> {
-        let Ok(length) = c_int::try_from(sql.len()) else {
-            let message = b"string or blob too big".to_vec();
-            return Err(SqliteError { code: sqlite::SQLITE_TOOBIG, message });
-        };
-        let mut raw = ptr::null_mut();
-        let mut tail = ptr::null();
-        // SAFETY: an open connection, `length` bytes of text, two places to be set.
-        let code = unsafe {
-            sqlite::sqlite3_prepare_v2(
-                self.handle.raw(),
-                sql.as_ptr().cast(),
-                length,
-                &raw mut raw,
-                &raw mut tail,
-            )
-        };
-        if code != sqlite::SQLITE_OK {
-            return Err(self.handle.error(code));
-        }
-        let start = sql.as_ptr().addr();
-        let mut offset = tail.addr().checked_sub(start).map_or(sql.len(), |offset| offset.min(sql.len()));
-        // SQLite reads nothing after a NUL.
-        if sql.get(offset) == Some(&0) {
-            offset = sql.len();
-        }
-        let statement = NonNull::new(raw).map(|raw| Statement::new(raw, Arc::clone(&self.handle)));
-        Ok((statement, offset))
+        self.handle.prepare(sql)
     }
 
     /// Runs all statements of a text and drops their rows.
@@ -337,22 +376,13 @@ impl Connection {
     /// # Errors
     /// The first error; what came before it stays.
     pub fn execute(&self, sql: &[u8]) -> Result<(), SqliteError> {
-        let mut rest = sql;
-        while !rest.is_empty() {
-            let (statement, offset) = self.prepare(rest)?;
-            if let Some(mut statement) = statement {
-                while statement.step()? == super::Step::Row {}
-            }
-            rest = rest.get(offset..).unwrap_or_default();
-        }
-        Ok(())
+        self.handle.execute(sql)
     }
 
     /// Whether no explicit transaction is open.
     #[must_use]
     pub fn autocommit(&self) -> bool {
-        // SAFETY: an open connection.
-        unsafe { sqlite::sqlite3_get_autocommit(self.handle.raw()) != 0 }
+        self.handle.autocommit()
     }
 
     /// Transaction state of the main database; temporary tables do not count.

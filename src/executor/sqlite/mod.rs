@@ -5,6 +5,8 @@
 
 mod authorizer;
 mod connection;
+mod nesting;
+mod schema;
 mod speed;
 mod statement;
 

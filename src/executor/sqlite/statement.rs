@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use libsqlite3_sys as sqlite;
 
+use super::authorizer::SchemaChange;
 use super::connection::{Handle, SqliteError};
+use super::schema;
 use super::speed::Speed;
 use super::threading::serial_guard;
 use crate::types::tasks::Expected;
@@ -31,6 +33,8 @@ pub struct Statement {
     handle: Arc<Handle>,
     has_row: bool,
     speed: Speed,
+    /// Whether it may add to the schema, which is then looked at before it is committed.
+    schema_change: Option<SchemaChange>,
     /// Not `Sync`: one task at a time.
     _one_task: std::marker::PhantomData<std::cell::Cell<()>>,
 }
@@ -39,8 +43,17 @@ pub struct Statement {
 unsafe impl Send for Statement {}
 
 impl Statement {
-    pub(super) fn new(raw: NonNull<sqlite::sqlite3_stmt>, handle: Arc<Handle>) -> Statement {
-        Statement { raw, handle, has_row: false, speed: Speed::UNKNOWN, _one_task: std::marker::PhantomData }
+    pub(super) fn new(
+        raw: NonNull<sqlite::sqlite3_stmt>,
+        handle: Arc<Handle>,
+        schema_change: Option<SchemaChange>,
+    ) -> Statement {
+        let _one_task = std::marker::PhantomData;
+        Statement { raw, handle, has_row: false, speed: Speed::UNKNOWN, schema_change, _one_task }
+    }
+
+    pub(super) fn handle(&self) -> &Arc<Handle> {
+        &self.handle
     }
 
     fn raw(&self) -> *mut sqlite::sqlite3_stmt {
@@ -129,6 +142,14 @@ impl Statement {
     /// # Errors
     /// What SQLite answers; the statement is to be reset.
     pub fn step(&mut self) -> Result<Step, SqliteError> {
+        match self.schema_change {
+            Some(change) => schema::step(self, change),
+            None => self.step_alone(),
+        }
+    }
+
+    /// A step that nothing is done around.
+    pub(super) fn step_alone(&mut self) -> Result<Step, SqliteError> {
         // SAFETY: a live statement.
         let code = unsafe { sqlite::sqlite3_step(self.raw()) };
         self.has_row = code == sqlite::SQLITE_ROW;
