@@ -8,7 +8,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::protocol::request::Value;
-use crate::protocol::rows::{Marker, RowsWriter};
+use crate::protocol::rows::{Marker, RowsWriter, Unfinished};
 use crate::types::config;
 
 use super::failure::{self, Failure};
@@ -238,7 +238,8 @@ fn fill_frame(open: &mut Open, statement: &mut Statement, values: Option<&Vec<Va
                 let writer = rows.get_or_insert_with(|| writer(statement));
                 push_row(writer, statement);
                 if writer.len() >= enough {
-                    return made(rows.take().and_then(|writer| writer.finish(Marker::Part)), Rest::Row);
+                    let full = rows.take().unwrap_or_else(|| self::writer(statement));
+                    return made(full.finish(Marker::Part), Rest::Row);
                 }
             }
             Ok(Step::Done) => {
@@ -260,15 +261,15 @@ fn fill_frame(open: &mut Open, statement: &mut Statement, values: Option<&Vec<Va
     }
 }
 
-/// A frame, unless a header cannot tell its length.
-fn made(message: Option<Vec<u8>>, rest: Rest) -> Made {
-    match message {
-        Some(message) => Made { message, rest },
-        None => {
-            let error = SqliteError { code: failure::TOO_BIG, message: b"string or blob too big".to_vec() };
-            Made { message: Vec::new(), rest: Rest::Failed(error) }
-        }
-    }
+/// A frame, unless a header cannot tell its length, or there is no memory for it.
+fn made(message: Result<Vec<u8>, Unfinished>, rest: Rest) -> Made {
+    let (code, text) = match message {
+        Ok(message) => return Made { message, rest },
+        Err(Unfinished::TooLong) => (failure::TOO_BIG, "string or blob too big"),
+        Err(Unfinished::NoMemory) => (failure::NO_MEMORY, "out of memory"),
+    };
+    let error = SqliteError { code, message: text.into() };
+    Made { message: Vec::new(), rest: Rest::Failed(error) }
 }
 
 fn writer(statement: &Statement) -> RowsWriter {

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::pages::Appended;
+use crate::protocol::codec::CodecError;
 
 use super::sqlite::{OpenError, SqliteError};
 
@@ -16,6 +17,8 @@ pub const ERROR: u64 = 1;
 pub const BUSY: u64 = 5;
 /// SQLITE_BUSY_SNAPSHOT.
 pub const BUSY_SNAPSHOT: u64 = 517;
+/// SQLITE_NOMEM.
+pub const NO_MEMORY: i32 = 7;
 /// SQLITE_INTERRUPT.
 pub const INTERRUPT: u64 = 9;
 /// SQLITE_NOTFOUND.
@@ -73,6 +76,15 @@ impl Failure {
     #[must_use]
     pub const fn bind() -> Failure {
         Failure::new(ERROR, "bind parameters")
+    }
+
+    /// What a parameter tuple that does not decode gets.
+    #[must_use]
+    pub const fn undecoded(error: &CodecError) -> Failure {
+        match error {
+            CodecError::NoMemory { .. } => Failure::new(NO_MEMORY as u64, "out of memory"),
+            _ => Failure::bind(),
+        }
     }
 
     /// Another connection's transaction holds the writer's turn.

@@ -253,7 +253,14 @@ fn copy_text(text: *const c_char) -> Vec<u8> {
         return Vec::new();
     }
     // SAFETY: not null; SQLite's texts are C strings that live until its next call.
-    unsafe { CStr::from_ptr(text) }.to_bytes().to_vec()
+    let text = unsafe { CStr::from_ptr(text) }.to_bytes();
+    // As long as names in the client's text are.
+    let mut copy = Vec::new();
+    match copy.try_reserve_exact(text.len()) {
+        Ok(()) => copy.extend_from_slice(text),
+        Err(_) => copy.extend_from_slice(b"out of memory"),
+    }
+    copy
 }
 
 /// A connection to one replicated database. It closes when it and its statements are dropped.

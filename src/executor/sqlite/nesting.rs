@@ -8,8 +8,8 @@ use libsqlite3_sys as sqlite;
 
 use super::SqliteError;
 use crate::types::config::{
-    NESTING_LEVEL_BYTES, NESTING_TEXT_BYTE_BYTES, NESTING_TEXT_MAX_BYTES, SCHEMA_NESTING_MAX_BYTES,
-    STATEMENT_NESTING_MAX_BYTES,
+    NESTING_LEVEL_BYTES, NESTING_PLAIN_LEVEL_BYTES, NESTING_TEXT_BYTE_BYTES, NESTING_TEXT_MAX_BYTES,
+    SCHEMA_NESTING_MAX_BYTES, STATEMENT_NESTING_MAX_BYTES,
 };
 
 /// Parentheses of functions and lists that every statement has.
@@ -22,6 +22,9 @@ struct Measure {
     /// Depth of parentheses.
     deepest: u64,
     references: u64,
+    /// Whether another view may be named behind IN, or it is a trigger: each nests without parentheses.
+    has_in: bool,
+    is_trigger: bool,
     /// Bytes without literals and comments.
     bytes: u64,
 }
@@ -32,8 +35,10 @@ impl Measure {
     }
 
     fn weight(self, levels: u64) -> u64 {
+        let plain = self.deepest == 0 && !self.has_in && !self.is_trigger;
+        let level_bytes = if plain { NESTING_PLAIN_LEVEL_BYTES } else { NESTING_LEVEL_BYTES };
         let text = (self.bytes * NESTING_TEXT_BYTE_BYTES).min(levels * NESTING_TEXT_MAX_BYTES);
-        levels * NESTING_LEVEL_BYTES + text
+        levels * level_bytes + text
     }
 }
 
@@ -112,6 +117,8 @@ fn measured(sql: &[u8]) -> Measure {
         };
         let (token, tail) = rest.split_at(length.min(rest.len()));
         measure.selects += u64::from(token.eq_ignore_ascii_case(b"select"));
+        measure.has_in |= token.eq_ignore_ascii_case(b"in");
+        measure.is_trigger |= token.eq_ignore_ascii_case(b"trigger");
         measure.references += u64::from(token.eq_ignore_ascii_case(b"references"));
         // A literal or a comment nests nothing, however long it is.
         measure.bytes += if is_word(*first) { token.len() as u64 } else { 1 };
