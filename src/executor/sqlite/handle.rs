@@ -1,8 +1,8 @@
 //! The open connection itself, shared with its statements, and SQLite's errors.
 
 use std::ffi::{CStr, c_char, c_int};
-use std::ptr::{self, NonNull};
-use std::sync::Arc;
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use libsqlite3_sys as sqlite;
 
@@ -27,9 +27,25 @@ pub(super) struct Handle {
     raw: NonNull<sqlite::sqlite3>,
     ended: Ended,
     noted: Arc<Noted>,
+    weighed: Mutex<Weighed>,
+    /// Statements that were dropped: whoever drops one may not be inside SQLite.
+    dropped: Mutex<Vec<Dropped>>,
     /// Keeps the VFS registered.
     vfs: Arc<Vfs>,
     is_closed: bool,
+}
+
+/// A statement that nobody holds any more. Those of virtual tables are not among them: SQLite finalizes its own.
+#[derive(Debug)]
+struct Dropped(NonNull<sqlite::sqlite3_stmt>);
+
+/// What is known of the weight of the schema, so that a text that makes many objects takes linear time.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Weighed {
+    /// The version for which it holds, and for what the connection has made on it.
+    pub(super) at: Option<(u64, u32)>,
+    /// At least the weight.
+    pub(super) weight: u64,
 }
 
 // SAFETY: opened with SQLITE_OPEN_FULLMUTEX; in SQLite's single-thread mode the process's one permit orders all calls.
@@ -39,7 +55,15 @@ unsafe impl Sync for Handle {}
 
 impl Handle {
     pub(super) fn new(raw: NonNull<sqlite::sqlite3>, ended: &Ended, vfs: &Arc<Vfs>) -> Handle {
-        Handle { raw, ended: ended.clone(), noted: Arc::default(), vfs: Arc::clone(vfs), is_closed: false }
+        Handle {
+            raw,
+            ended: ended.clone(),
+            noted: Arc::default(),
+            weighed: Mutex::default(),
+            dropped: Mutex::default(),
+            vfs: Arc::clone(vfs),
+            is_closed: false,
+        }
     }
 
     pub(super) fn raw(&self) -> *mut sqlite::sqlite3 {
@@ -60,6 +84,35 @@ impl Handle {
         Arc::as_ptr(&self.ended.shared)
     }
 
+    /// What is known of the weight of the schema.
+    pub(super) fn weighed(&self) -> MutexGuard<'_, Weighed> {
+        self.weighed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn dropped(&self) -> MutexGuard<'_, Vec<Dropped>> {
+        self.dropped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A statement was dropped: it is finalized when somebody is inside again.
+    pub(super) fn statement_dropped(&self, statement: NonNull<sqlite::sqlite3_stmt>) {
+        self.dropped().push(Dropped(statement));
+    }
+
+    /// Finalizes the statements that were dropped.
+    pub(super) fn finalize_dropped(&self, _inside: &mut Inside) {
+        let dropped = std::mem::take(&mut *self.dropped());
+        for statement in dropped {
+            // SAFETY: a statement of this connection that nobody holds, finalized once.
+            unsafe { sqlite::sqlite3_finalize(statement.0.as_ptr()) };
+        }
+    }
+
+    /// Whether no explicit transaction is open.
+    pub(super) fn autocommit(&self, _inside: &Inside) -> bool {
+        // SAFETY: an open connection.
+        unsafe { sqlite::sqlite3_get_autocommit(self.raw()) != 0 }
+    }
+
     /// A statement is going to be compiled.
     pub(super) fn forget_noted(&self) {
         self.noted.take();
@@ -77,21 +130,14 @@ impl Handle {
         SqliteError { code, message: copy_text(text) }
     }
 
-    /// Finalizes all statements and closes the connection, unless somebody still holds a statement: then it stays open.
-    pub(super) fn close(handle: Arc<Handle>, _inside: &mut Inside) {
+    /// Finalizes the statements that were dropped and closes the connection, unless somebody still holds a statement: then it
+    /// stays open.
+    pub(super) fn close(handle: Arc<Handle>, inside: &mut Inside) {
         let Some(mut handle) = Arc::into_inner(handle) else { return };
-        loop {
-            // SAFETY: an open connection; null asks for its first statement.
-            let statement = unsafe { sqlite::sqlite3_next_stmt(handle.raw(), ptr::null_mut()) };
-            if statement.is_null() {
-                break;
-            }
-            // SAFETY: a statement of this connection that nobody holds.
-            unsafe { sqlite::sqlite3_finalize(statement) };
-        }
-        handle.is_closed = true;
-        // SAFETY: open, and no statement is left.
-        unsafe { sqlite::sqlite3_close(handle.raw()) };
+        handle.finalize_dropped(inside);
+        // SAFETY: open, and no statement is left but those of virtual tables, which are SQLite's to finalize.
+        let code = unsafe { sqlite::sqlite3_close(handle.raw()) };
+        handle.is_closed = code == sqlite::SQLITE_OK;
     }
 }
 
@@ -101,7 +147,7 @@ impl Drop for Handle {
             return;
         }
         // Not inside SQLite: it stays open, with all that it refers to.
-        tracing::error!("a SQLite connection was dropped and not closed: it stays open");
+        tracing::error!("a SQLite connection was not closed: it stays open");
         std::mem::forget((self.ended.clone(), Arc::clone(&self.noted), Arc::clone(&self.vfs)));
     }
 }
@@ -111,5 +157,12 @@ fn copy_text(text: *const c_char) -> Vec<u8> {
         return Vec::new();
     }
     // SAFETY: not null; SQLite's texts are C strings that live until its next call.
-    unsafe { CStr::from_ptr(text) }.to_bytes().to_vec()
+    let text = unsafe { CStr::from_ptr(text) }.to_bytes();
+    // As long as names in the client's text are.
+    let mut copy = Vec::new();
+    match copy.try_reserve_exact(text.len()) {
+        Ok(()) => copy.extend_from_slice(text),
+        Err(_) => copy.extend_from_slice(b"out of memory"),
+    }
+    copy
 }
