@@ -11,3 +11,5 @@ mod nemesis;
 pub mod network;
 pub mod node;
 pub mod scenario;
+pub mod sessions;
+pub mod stream;

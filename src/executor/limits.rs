@@ -9,19 +9,27 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 #[derive(Clone, Debug)]
 pub struct SqlPermits {
     permits: Arc<Semaphore>,
+    places: usize,
 }
 
 impl SqlPermits {
     /// As many statements at once as there are `threads`, at least one.
     #[must_use]
     pub fn new(threads: usize) -> SqlPermits {
-        SqlPermits { permits: Arc::new(Semaphore::new(threads.clamp(1, Semaphore::MAX_PERMITS))) }
+        let places = threads.clamp(1, Semaphore::MAX_PERMITS);
+        SqlPermits { permits: Arc::new(Semaphore::new(places)), places }
     }
 
     /// Waits for a place.
     pub async fn acquire(&self) -> Option<OwnedSemaphorePermit> {
         // The semaphore is never closed; None would only mean unbounded, not unsafe.
         Arc::clone(&self.permits).acquire_owned().await.ok()
+    }
+
+    /// Places that are taken.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.places - self.permits.available_permits()
     }
 }
 
@@ -64,6 +72,18 @@ impl InFlight {
             }
             less.await;
         }
+    }
+
+    /// Transactions that may still start.
+    #[must_use]
+    pub fn free(&self) -> usize {
+        self.transactions.available_permits()
+    }
+
+    /// Bytes proposed and not yet applied.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Acquire)
     }
 }
 

@@ -12,6 +12,7 @@ mod kept;
 mod members;
 mod proof;
 mod run;
+mod usage;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -30,6 +31,7 @@ use crate::vfs::{Members, Vfs};
 pub use cursor::{Batch, Cursor};
 pub use failure::Failure;
 pub use session::Session;
+pub use usage::Usage;
 
 /// What all sessions of a node share.
 #[derive(Debug)]

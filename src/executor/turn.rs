@@ -89,6 +89,13 @@ impl Turn {
         }
     }
 
+    /// Whether somebody holds it, and how many wait for it.
+    #[must_use]
+    pub fn usage(&self) -> (bool, usize) {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        (state.held, state.waiting.iter().filter(|waiter| !waiter.is_closed()).count())
+    }
+
     fn pass_on(self: &Arc<Turn>) {
         // Else everybody in the queue would be woken for nothing.
         self.held_by_client.send_if_modified(|held| std::mem::replace(held, false));
