@@ -149,7 +149,7 @@ impl Client {
         }
         self.connection = None;
         self.next = (self.next + 1) % self.around.addresses.len();
-        sleep(Duration::from_millis(20)).await;
+        sleep(Duration::from_millis(60)).await;
         false
     }
 
@@ -253,8 +253,8 @@ impl Client {
         }
         Sizes {
             value_max: most.value_max.min(5000),
-            rows_max: most.rows_max.min(30),
-            text_max: most.text_max.min(20),
+            rows_max: most.rows_max.min(10),
+            text_max: most.text_max.min(8),
         }
     }
 

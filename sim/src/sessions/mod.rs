@@ -2,6 +2,7 @@
 //! move, stop and lose their power. When all clients have gone, nothing may be held or waited for, and everything that
 //! anybody was told must be what plain SQLite does in the order of the journal.
 
+pub mod campaign;
 mod client;
 pub mod model;
 mod observer;

@@ -162,7 +162,10 @@ pub fn reading(random: &mut SmallRng, full_text: &[&str], sizes: Sizes) -> (Stri
     let key = random.random_range(0..KEYS);
     let sql = match random.random_range(0..9) {
         0 | 1 => format!("SELECT {SEEN}, count(*), sum(k), max(id) FROM item"),
-        2 => format!("SELECT {SEEN}, id, k, tag, length(value) FROM item ORDER BY id"),
+        2 => {
+            let (rows, from) = (random.random_range(1..=sizes.rows_max * 4), random.random_range(0..200));
+            format!("SELECT {SEEN}, id, k, tag, length(value) FROM item WHERE id > {from} ORDER BY id LIMIT {rows}")
+        }
         3 => format!("SELECT {SEEN}, p.id, i.id FROM part p LEFT JOIN item i ON i.k = p.k ORDER BY 3, 4"),
         4 if !full_text.is_empty() => {
             let module = full_text[random.random_range(0..full_text.len())];

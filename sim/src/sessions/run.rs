@@ -1,5 +1,6 @@
 //! One history of the machine: a cluster, clients, trouble, and what must hold when all of it is over.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use dqlite::protocol::request::Value;
@@ -12,7 +13,7 @@ use super::client::{Client, Surroundings};
 use super::model;
 use super::observer::Observer;
 use super::recipe::Sizes;
-use super::record::Final;
+use super::record::{Final, Records};
 use super::schema::Schema;
 use super::shared::{Counts, Shared};
 use super::trouble::{Trouble, Troubles};
@@ -51,7 +52,7 @@ pub struct Report {
     pub quiet_in: Duration,
     /// Tags in all journals.
     pub journal: usize,
-    /// Digest of what passed between nodes.
+    /// Digest of what passed between nodes and of everything that clients were told.
     pub digest: u64,
 }
 
@@ -77,7 +78,7 @@ impl Plan {
         let databases = random.random_range(1..=3);
         let sizes = Sizes {
             value_max: if one_in(random, 12) { 40 << 20 } else { 100_000 },
-            rows_max: if one_in(random, 4) { 3000 } else { 200 },
+            rows_max: if one_in(random, 5) { 3000 } else { 100 },
             text_max: if one_in(random, 6) { 2000 } else { 100 },
         };
         Plan {
@@ -94,10 +95,10 @@ impl Plan {
             },
             databases: (0..databases).map(|number| format!("test{number}.db")).collect(),
             sizes,
-            work: Duration::from_secs(random.random_range(3..9)),
+            work: Duration::from_millis(random.random_range(1500..5000)),
             leaves_one_in: random.random_range(6..60),
-            client_pause_max: Duration::from_millis(random.random_range(5..160)),
-            trouble_pause_max: (!one_in(random, 4)).then(|| Duration::from_millis(random.random_range(200..2500))),
+            client_pause_max: Duration::from_millis(random.random_range(20..400)),
+            trouble_pause_max: (!one_in(random, 4)).then(|| Duration::from_millis(random.random_range(150..1500))),
         }
     }
 }
@@ -183,6 +184,7 @@ async fn run(seed: u64) -> Result<Report, String> {
         trouble.start(id).await?;
     }
     let (records, counts) = shared.take();
+    let told = digest_of(&records);
     let mut journal = 0;
     for (database, records) in plan.databases.iter().zip(&records) {
         let state = state_of(&observer, &schema, database).await?;
@@ -198,7 +200,7 @@ async fn run(seed: u64) -> Result<Report, String> {
     for id in cluster.ids() {
         cluster.stop(id).await;
     }
-    let digest = cluster.network.digest();
+    let digest = cluster.network.digest() ^ told;
     Ok(Report { seed, nodes: plan.nodes, clients: plan.clients, counts, troubles, quiet_in, journal, digest })
 }
 
@@ -263,4 +265,18 @@ async fn state_of(observer: &Observer<'_>, schema: &Schema, database: &str) -> R
         tables.push(observer.rows(database, query, WELL_MAX).await?);
     }
     Ok(Final { journal, tables })
+}
+
+/// Stands for everything that was recorded.
+fn digest_of(records: &[Records]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for records in records {
+        for write in records.writes.values() {
+            (write.tag, write.begin, write.end, write.outcome as u8).hash(&mut hasher);
+        }
+        for read in &records.reads {
+            (read.begin, read.end, read.rows.len(), read.complete).hash(&mut hasher);
+        }
+    }
+    hasher.finish()
 }
