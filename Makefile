@@ -1,4 +1,4 @@
-# Targets: all demo check check-upstream check-clients bench bench-go bench-peers failover rolls fuzz install uninstall, and the parts of check: deps fmt-check lint licences doc test. See README.md.
+# Targets: all demo check check-upstream check-clients bench bench-go bench-peers failover rolls fuzz torture-stops install uninstall, and the parts of check: deps fmt-check lint licences doc test. See README.md.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -123,6 +123,14 @@ check-clients check-clients-short: target/dqlite-node
 	    --upstream "$$(dirname "$$(ls $(UPSTREAM)/*/.complete | sort --version-sort | tail -n 1)")"
 	tests/clients/go_programs.sh v3.0.4 $(FOLDER) include
 	tests/clients/python_clients.sh target/dqlite-node $(FOLDER) target/clients/python
+
+# A node is stopped in good order under load, again and again, in both modes of SQLite: every directory must start again with every acknowledged row.
+.PHONY: torture-stops
+STOPS ?= 1000
+torture-stops: deps
+	$(CARGO) build --release --lib --package dqlite $(FEATURES)
+	DQLITE_LIBRARY=$(abspath target/release/libdqlite.so) DQLITE_STOP_ROUNDS=$(STOPS) \
+	    $(CARGO) test --package dqlite-testing --test stops -- --nocapture
 
 # Needs cargo-fuzz and a nightly toolchain; FUZZ_SECONDS for each decoder.
 FUZZ_SECONDS ?= 600

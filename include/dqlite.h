@@ -181,7 +181,7 @@ DQLITE_API const char *dqlite_node_get_bind_address(struct dqlite_node *n);
 DQLITE_API int dqlite_node_start(struct dqlite_node *n);
 
 /*
- Closes all connections and stops the node, which cannot be started again. Returns when nothing of it runs any more.
+ Closes all connections and stops the node, which cannot be started again. Returns when nothing of it runs any more, or fails.
  */
 DQLITE_API
 int dqlite_node_stop(struct dqlite_node *n);

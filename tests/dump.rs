@@ -109,5 +109,5 @@ fn a_stock_sqlite_opens_what_dump_gives() {
     let file = copy.path().join("test.db");
     assert_eq!(stock(&file, c"PRAGMA integrity_check"), ["ok"]);
     assert_eq!(stock(&file, c"SELECT count(*) || ' ' || sum(n) FROM t"), ["250 62750"]);
-    running.stop();
+    running.stop().unwrap();
 }

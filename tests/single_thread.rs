@@ -91,6 +91,6 @@ fn two_nodes_serve_many_clients_in_single_thread_mode() {
         let query = Request::QuerySql { db: 0, sql, parameters: Parameters::default() };
         let (_, body) = call(&mut open(address), &query);
         assert_eq!(u64::from_le_bytes(body[24..32].try_into().unwrap()), 400);
-        running.stop();
+        running.stop().unwrap();
     }
 }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use dqlite::executor::sqlite::{Connection, Step, Value, empty_page};
+use dqlite::executor::sqlite::{Connection, Inside, Step, Value, empty_page};
 use dqlite::pages::{Database, PageStore};
 use dqlite::vfs::{DeletionPermit, DeletionRefused, Members, SQLITE_IOERR_STALE, Vfs, VfsOptions};
 
@@ -28,7 +28,7 @@ fn world_with(options: VfsOptions) -> World {
 
 impl World {
     fn writer(&self) -> Connection {
-        let connection = Connection::open(&self.vfs, b"test").unwrap();
+        let connection = Connection::open(&mut Inside::alone(), &self.vfs, b"test").unwrap();
         connection.view().set_use_head(true);
         connection.view().set_turn(true);
         connection
@@ -36,13 +36,13 @@ impl World {
 }
 
 fn code(connection: &Connection, sql: &str) -> i32 {
-    connection.execute(sql.as_bytes()).err().map_or(0, |error| error.code)
+    connection.execute(&mut Inside::alone(), sql.as_bytes()).err().map_or(0, |error| error.code)
 }
 
 fn number(connection: &Connection, sql: &str) -> i64 {
-    let mut statement = connection.prepare(sql.as_bytes()).unwrap().0.unwrap();
-    assert_eq!(statement.step().unwrap(), Step::Row);
-    match statement.value(0) {
+    let mut statement = connection.prepare(&mut Inside::alone(), sql.as_bytes()).unwrap().0.unwrap();
+    assert_eq!(statement.step(&mut Inside::alone()).unwrap(), Step::Row);
+    match statement.value(&Inside::alone(), 0) {
         Value::Integer(number) => number,
         other => panic!("{sql}: {other:?}"),
     }
@@ -52,12 +52,14 @@ fn number(connection: &Connection, sql: &str) -> i64 {
 fn after_a_commit_that_changes_no_page_another_writer_is_seen() {
     let world = world(1 << 30);
     let (first, second) = (world.writer(), world.writer());
-    first.execute(b"create table t(a); insert into t values(1); pragma user_version=5").unwrap();
+    first
+        .execute(&mut Inside::alone(), b"create table t(a); insert into t values(1); pragma user_version=5")
+        .unwrap();
     first.view().take_commits();
 
-    first.execute(b"pragma user_version=5").unwrap();
+    first.execute(&mut Inside::alone(), b"pragma user_version=5").unwrap();
     let commits = first.view().take_commits();
-    second.execute(b"update t set a=2").unwrap();
+    second.execute(&mut Inside::alone(), b"update t set a=2").unwrap();
 
     assert_eq!(commits.len(), 1);
     assert!(commits[0].pages.is_empty());
@@ -68,7 +70,7 @@ fn after_a_commit_that_changes_no_page_another_writer_is_seen() {
 fn a_commit_after_the_end_of_the_epoch_is_10250_and_rolled_back() {
     let world = world(1 << 30);
     let writer = world.writer();
-    writer.execute(b"create table t(a); begin; insert into t values(1)").unwrap();
+    writer.execute(&mut Inside::alone(), b"create table t(a); begin; insert into t values(1)").unwrap();
     world.store.end_epoch(None);
 
     assert_eq!(SQLITE_IOERR_STALE, 10250);
@@ -81,12 +83,12 @@ fn a_commit_after_the_end_of_the_epoch_is_10250_and_rolled_back() {
 fn a_snapshot_that_is_no_longer_the_head_is_517_and_no_turn_is_5() {
     let world = world(1 << 30);
     let (first, second) = (world.writer(), world.writer());
-    first.execute(b"create table t(a)").unwrap();
-    second.execute(b"begin; select * from t").unwrap();
-    first.execute(b"insert into t values(1)").unwrap();
+    first.execute(&mut Inside::alone(), b"create table t(a)").unwrap();
+    second.execute(&mut Inside::alone(), b"begin; select * from t").unwrap();
+    first.execute(&mut Inside::alone(), b"insert into t values(1)").unwrap();
     assert_eq!(code(&second, "insert into t values(2)"), 517);
 
-    second.execute(b"rollback").unwrap();
+    second.execute(&mut Inside::alone(), b"rollback").unwrap();
     second.view().take_wanted_turn();
     second.view().set_turn(false);
     assert_eq!(code(&second, "insert into t values(2)"), 5);
@@ -99,13 +101,14 @@ fn a_snapshot_that_is_no_longer_the_head_is_517_and_no_turn_is_5() {
 fn a_returning_statement_is_given_up_by_refusing_its_commit() {
     let world = world(1 << 30);
     let writer = world.writer();
-    writer.execute(b"create table t(a)").unwrap();
-    let mut statement = writer.prepare(b"insert into t values(1) returning a").unwrap().0.unwrap();
-    assert_eq!(statement.step().unwrap(), Step::Row);
+    writer.execute(&mut Inside::alone(), b"create table t(a)").unwrap();
+    let mut statement =
+        writer.prepare(&mut Inside::alone(), b"insert into t values(1) returning a").unwrap().0.unwrap();
+    assert_eq!(statement.step(&mut Inside::alone()).unwrap(), Step::Row);
     writer.view().take_commits();
 
     writer.view().set_refuse_commit(true);
-    let reset = statement.reset();
+    let reset = statement.reset(&mut Inside::alone());
     writer.view().set_refuse_commit(false);
 
     assert!(reset.is_err());
@@ -157,7 +160,7 @@ fn a_transaction_too_large_for_other_members_is_13_and_only_while_there_are_some
 fn a_transaction_too_large_for_an_entry_is_13_and_rolled_back() {
     let world = world(64 * 4096);
     let writer = world.writer();
-    writer.execute(b"create table t(a); pragma cache_size=5; begin").unwrap();
+    writer.execute(&mut Inside::alone(), b"create table t(a); pragma cache_size=5; begin").unwrap();
 
     assert_eq!(code(&writer, "insert into t values(zeroblob(1000000))"), 13);
 
@@ -185,9 +188,9 @@ fn refused_and_allowed_statements_are_those_of_upstream() {
     {
         assert_eq!(code(&writer, sql), 0, "{sql}");
     }
-    let mut mode = writer.prepare(b"pragma journal_mode").unwrap().0.unwrap();
-    assert_eq!(mode.step().unwrap(), Step::Row);
-    assert_eq!(mode.value(0), Value::Text(b"wal"));
+    let mut mode = writer.prepare(&mut Inside::alone(), b"pragma journal_mode").unwrap().0.unwrap();
+    assert_eq!(mode.step(&mut Inside::alone()).unwrap(), Step::Row);
+    assert_eq!(mode.value(&Inside::alone(), 0), Value::Text(b"wal"));
     assert_eq!(number(&writer, "pragma page_size"), 4096);
     assert_eq!(number(&writer, "pragma foreign_keys"), 1);
 }
@@ -197,10 +200,10 @@ fn refused_and_allowed_statements_are_those_of_upstream() {
 fn delete_database_leaves_one_page_and_then_no_database() {
     let world = world(1 << 30);
     let writer = world.writer();
-    writer.execute(b"create table t(a)").unwrap();
+    writer.execute(&mut Inside::alone(), b"create table t(a)").unwrap();
     assert_eq!(code(&writer, "pragma delete_database"), 1);
 
-    writer.execute(b"begin immediate; pragma delete_database; commit").unwrap();
+    writer.execute(&mut Inside::alone(), b"begin immediate; pragma delete_database; commit").unwrap();
 
     assert_eq!(number(&writer, "select count(*) from sqlite_schema"), 0);
     assert_eq!(world.database.head().root.page_count(), 1);
@@ -216,7 +219,9 @@ fn a_row_on_every_side_of_the_pending_byte_is_read_back() {
     world.database.apply_pages(vec![(dqlite::types::PageNumber(1), page)]).unwrap();
     let writer = world.writer();
 
-    writer.execute(b"create table t(a); insert into t values(zeroblob(20000))").unwrap();
+    writer
+        .execute(&mut Inside::alone(), b"create table t(a); insert into t values(zeroblob(20000))")
+        .unwrap();
 
     assert_eq!(number(&writer, "select length(a) from t"), 20000);
     let root = world.database.head().root;
@@ -230,7 +235,7 @@ fn encodings_triggers_views_and_keys_work() {
     let world = world(1 << 30);
     let writer = world.writer();
     writer
-        .execute(
+        .execute(&mut Inside::alone(),
             b"pragma encoding='UTF-16le'; create table p(a integer primary key autoincrement, b unique);
               create table c(a references p on delete cascade);
               create trigger g after insert on p begin insert into c values(new.a); end;

@@ -7,7 +7,7 @@ use std::ffi::CString;
 use std::ptr;
 use std::sync::Arc;
 
-use dqlite::executor::sqlite::{Connection, Step, Value, empty_page};
+use dqlite::executor::sqlite::{Connection, Inside, Step, Value, empty_page};
 use dqlite::pages::{Database, PageSpace, PageStore};
 use dqlite::state_machine::databases::Databases;
 use dqlite::state_machine::frames;
@@ -99,11 +99,13 @@ impl Drop for Reference {
 }
 
 fn query(connection: &Connection, sql: &str) -> Vec<String> {
-    let (statement, _) = connection.prepare(sql.as_bytes()).unwrap_or_else(|error| panic!("{sql}: {error}"));
+    let (statement, _) = connection
+        .prepare(&mut Inside::alone(), sql.as_bytes())
+        .unwrap_or_else(|error| panic!("{sql}: {error}"));
     let mut statement = statement.unwrap();
     let mut rows = Vec::new();
-    while statement.step().unwrap() == Step::Row {
-        rows.push(match statement.value(0) {
+    while statement.step(&mut Inside::alone()).unwrap() == Step::Row {
+        rows.push(match statement.value(&Inside::alone(), 0) {
             Value::Text(text) => String::from_utf8_lossy(text).into_owned(),
             Value::Integer(number) => number.to_string(),
             Value::Null => String::new(),
@@ -161,7 +163,7 @@ fn statement(random: &mut Random, in_transaction: bool) -> String {
 }
 
 fn writer(vfs: &Arc<Vfs>) -> Connection {
-    let connection = Connection::open(vfs, b"test").unwrap();
+    let connection = Connection::open(&mut Inside::alone(), vfs, b"test").unwrap();
     connection.view().set_use_head(true);
     connection.view().set_turn(true);
     connection
@@ -217,7 +219,7 @@ fn run(seed: u64, space: PageSpace, counts: &mut Counts) {
     let vfs =
         Vfs::register(Arc::clone(&store), VfsOptions::default(), Box::new(|text| panic!("{text}"))).unwrap();
     let mut writers = [writer(&vfs), writer(&vfs)];
-    let reader = Connection::open(&vfs, b"test").unwrap();
+    let reader = Connection::open(&mut Inside::alone(), &vfs, b"test").unwrap();
     let mut reference = Reference::open();
     let mut applied = reference.copy();
     let mut proposals = Vec::new();
@@ -229,7 +231,7 @@ fn run(seed: u64, space: PageSpace, counts: &mut Counts) {
     let first = "create table t0(a integer primary key,b blob,c text unique)";
     for sql in [&vacuum_mode, first] {
         reference.execute(sql);
-        writers[0].execute(sql.as_bytes()).unwrap();
+        writers[0].execute(&mut Inside::alone(), sql.as_bytes()).unwrap();
     }
 
     for step in 0..STATEMENTS {
@@ -241,14 +243,18 @@ fn run(seed: u64, space: PageSpace, counts: &mut Counts) {
         let connection = &writers[active];
         if random.below(10) == 0 {
             let sql = format!("pragma cache_size={}", if random.below(2) == 0 { 3 } else { 200 });
-            connection.execute(sql.as_bytes()).unwrap();
+            connection.execute(&mut Inside::alone(), sql.as_bytes()).unwrap();
         }
         let sql = statement(&mut random, in_transaction);
-        let error = connection.execute(sql.as_bytes()).err();
+        let error = connection.execute(&mut Inside::alone(), sql.as_bytes()).err();
         let ours = error.as_ref().map_or(0, |error| error.code);
         let theirs = reference.execute(&sql);
         assert_eq!(ours, theirs, "seed {seed} step {step} {sql}: {error:?}");
-        assert_eq!(connection.autocommit(), reference.autocommit(), "seed {seed} step {step} {sql}");
+        assert_eq!(
+            connection.autocommit(&Inside::alone()),
+            reference.autocommit(),
+            "seed {seed} step {step} {sql}"
+        );
         counts.failed += u64::from(ours != 0);
         for commit in writers.iter().flat_map(|writer| writer.view().take_commits()) {
             if !commit.pages.is_empty() {
@@ -281,7 +287,7 @@ fn run(seed: u64, space: PageSpace, counts: &mut Counts) {
             assert_eq!(pages, [database.committed().root.page_count().to_string()]);
         } else if random.below(25) == 0 {
             if !reference.autocommit() {
-                writers[active].execute(b"rollback").unwrap();
+                writers[active].execute(&mut Inside::alone(), b"rollback").unwrap();
             }
             counts.discards += u64::from(!proposals.is_empty());
             proposals.clear();

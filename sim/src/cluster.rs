@@ -234,7 +234,7 @@ impl Cluster {
         let dead = CancellationToken::new();
         let dial = Arc::new(network.dialer(&place.address));
         let address = place.address.clone();
-        let sql = self.sql;
+        let sql = self.sql.clone();
         let member = Member { id, address, dial, dead: dead.clone(), tamper, skips, sql };
         let core = start_member(&place.disk, settings, member).await?;
         let mut accepted = network.listen(&place.address);
@@ -249,8 +249,7 @@ impl Cluster {
         let gateway = Arc::clone(core.gateway());
         tokio::spawn(async move {
             while let Some(stream) = entered.recv().await {
-                let (read, write) = tokio::io::split(stream);
-                gateway.serve((read, write));
+                gateway.serve(stream);
             }
         });
         place.life = Some(Life { core, dead });
@@ -285,7 +284,7 @@ impl Cluster {
         }
         let Some(place) = self.places.get_mut(&id) else { return true };
         let Some(life) = place.life.take() else { return true };
-        let stopped = timeout(STOP_MAX, life.core.stop()).await.is_ok();
+        let stopped = timeout(STOP_MAX, life.core.stop()).await.is_ok_and(|stopped| stopped.is_quiet);
         self.network.crash(&place.address);
         sleep(Duration::from_millis(10)).await;
         life.dead.cancel();

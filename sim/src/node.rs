@@ -112,8 +112,10 @@ pub struct Member {
 }
 
 /// How a node runs SQL.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct SqlSettings {
+    /// On the thread of the simulation, or on another one that hands the baton to and fro.
+    pub section: SqlSection,
     /// Statements inside SQLite at once.
     pub threads: usize,
     /// How long writers wait for a client's open transaction.
@@ -122,7 +124,7 @@ pub struct SqlSettings {
 
 impl Default for SqlSettings {
     fn default() -> SqlSettings {
-        SqlSettings { threads: 4, busy_timeout_ms: 0 }
+        SqlSettings { section: SqlSection::Inline, threads: 4, busy_timeout_ms: 0 }
     }
 }
 
@@ -256,7 +258,7 @@ pub async fn start_member(
         store,
         engine,
         sql_tasks: Tasks::new(tokio::runtime::Handle::current()),
-        sql: SqlSection::Inline,
+        sql: member.sql.section,
         sql_threads: member.sql.threads,
         live: Arc::new(live),
         on_panic: Box::new(|text| panic!("{text}")),

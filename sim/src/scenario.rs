@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use dqlite::pages::fault::{self, Fault};
 use dqlite::protocol::request::Value;
 use dqlite::raft::{SnapshotPace, SnapshotPolicy};
 use dqlite::storage::log::LogRequest;
 use dqlite::types::Role;
+use dqlite::types::fault::{self, Fault};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::{Instant, sleep, timeout};

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use dqlite::transport::client_stream::{ClientRead, ClientStream, ClientWrite, Detached};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, ReadHalf, WriteHalf};
 
 /// Polls after which a stream that has no such end breaks.
 const NEVER: u32 = u32::MAX;
@@ -15,6 +16,8 @@ const NEVER: u32 = u32::MAX;
 #[derive(Debug)]
 pub struct Fate {
     broken: AtomicBool,
+    /// The client has closed it in both directions.
+    closed: AtomicBool,
     polls_left: AtomicU32,
 }
 
@@ -57,19 +60,66 @@ pub struct ClientEnd {
     /// Reads and writes.
     pub stream: DuplexStream,
     /// Breaks it.
-    pub fate: Arc<Fate>,
+    pub fate: ClientFate,
+}
+
+/// The client's hold of its connection; dropped when it closes it.
+#[derive(Debug)]
+pub struct ClientFate(Arc<Fate>);
+
+impl std::ops::Deref for ClientFate {
+    type Target = Fate;
+
+    fn deref(&self) -> &Fate {
+        &self.0
+    }
+}
+
+impl Drop for ClientFate {
+    fn drop(&mut self) {
+        self.0.closed.store(true, Ordering::Release);
+    }
 }
 
 /// Both ends of a connection with this many bytes that nobody has read, each way.
 #[must_use]
 pub fn connection(buffer_bytes: usize) -> (ClientEnd, ServedStream, Weak<Fate>) {
     let (near, far) = tokio::io::duplex(buffer_bytes);
-    let fate = Arc::new(Fate { broken: AtomicBool::new(false), polls_left: AtomicU32::new(NEVER) });
+    let fate = Arc::new(Fate { broken: AtomicBool::new(false), closed: AtomicBool::new(false), polls_left: AtomicU32::new(NEVER) });
     let weak = Arc::downgrade(&fate);
-    (ClientEnd { stream: near, fate: Arc::clone(&fate) }, ServedStream { stream: far, fate }, weak)
+    (ClientEnd { stream: near, fate: ClientFate(Arc::clone(&fate)) }, ServedStream { stream: far, fate }, weak)
 }
 
-impl AsyncRead for ServedStream {
+/// What a client sends.
+#[derive(Debug)]
+pub struct ServedRead {
+    half: ReadHalf<DuplexStream>,
+    fate: Arc<Fate>,
+}
+
+/// What it is answered.
+#[derive(Debug)]
+pub struct ServedWrite {
+    half: WriteHalf<DuplexStream>,
+    fate: Arc<Fate>,
+}
+
+impl ClientStream for ServedStream {
+    type Read = ServedRead;
+    type Write = ServedWrite;
+
+    fn split(self) -> (ServedRead, ServedWrite) {
+        let (read, write) = tokio::io::split(self.stream);
+        (ServedRead { half: read, fate: Arc::clone(&self.fate) }, ServedWrite { half: write, fate: self.fate })
+    }
+
+    fn detach(read: ServedRead, write: ServedWrite) -> Detached {
+        let (read, write) = (read.half, write.half).split();
+        <(ReadHalf<DuplexStream>, WriteHalf<DuplexStream>)>::detach(read, write)
+    }
+}
+
+impl AsyncRead for ServedRead {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -79,23 +129,33 @@ impl AsyncRead for ServedStream {
         if self.fate.is_broken() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        Pin::new(&mut self.half).poll_read(context, buffer)
     }
 }
 
-impl AsyncWrite for ServedStream {
+impl ClientRead for ServedRead {
+    fn is_hung_up(&self) -> bool {
+        self.fate.is_broken() || self.fate.closed.load(Ordering::Acquire)
+    }
+}
+
+impl AsyncWrite for ServedWrite {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.fate.is_broken() {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        Pin::new(&mut self.half).poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        Pin::new(&mut self.half).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        Pin::new(&mut self.half).poll_shutdown(context)
     }
+}
+
+impl ClientWrite for ServedWrite {
+    fn set_others_wait(&self, _others_wait: bool) {}
 }

@@ -16,6 +16,8 @@ pub const ERROR: u64 = 1;
 pub const BUSY: u64 = 5;
 /// SQLITE_BUSY_SNAPSHOT.
 pub const BUSY_SNAPSHOT: u64 = 517;
+/// SQLITE_NOMEM.
+pub const NO_MEMORY: u64 = 7;
 /// SQLITE_INTERRUPT.
 pub const INTERRUPT: u64 = 9;
 /// SQLITE_NOTFOUND.
@@ -91,6 +93,18 @@ impl Failure {
     #[must_use]
     pub const fn cannot_open() -> Failure {
         Failure::new(CANNOT_OPEN, "unable to open database file")
+    }
+
+    /// The client asked to stop, or SQLite was told to.
+    #[must_use]
+    pub const fn interrupted() -> Failure {
+        Failure::new(INTERRUPT, "interrupted")
+    }
+
+    /// There is no memory for what the client wants.
+    #[must_use]
+    pub const fn no_memory() -> Failure {
+        Failure::new(NO_MEMORY, "out of memory")
     }
 
     /// Whether leadership was the reason.

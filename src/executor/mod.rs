@@ -2,34 +2,42 @@
 //! rule that no reply leaves before what its statement saw or made is applied. architecture "Two roots".
 
 pub mod failure;
-pub mod limits;
+pub mod permits;
 pub mod session;
 pub mod sqlite;
 pub mod turn;
 
-mod cursor;
+mod body;
+mod inside;
 mod kept;
 mod members;
 mod proof;
-mod run;
+mod request;
+mod rows;
+mod seat;
+mod text;
 mod usage;
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use crate::pages::{Database, PageStore};
+use crate::pages::PageStore;
 use crate::raft::engine::Engine;
 use crate::raft::status::{Serving, Status};
 use crate::types::config;
-use crate::types::tasks::{Expected, SqlSection};
+use crate::types::tasks::{Expected, SqlSection, Tasks};
 use crate::vfs::{Members, Vfs};
 
-pub use cursor::{Batch, Cursor};
+use permits::{Lane, SqlPermit, SqlPermits};
+use seat::Seat;
+use sqlite::{Ended, Inside};
+use turn::Turns;
+
 pub use failure::Failure;
+pub use rows::{Batch, Rows};
 pub use session::Session;
 pub use usage::Usage;
 
@@ -40,13 +48,14 @@ pub struct Executor {
     vfs: Arc<Vfs>,
     engine: Engine,
     status: watch::Receiver<Status>,
-    permits: limits::SqlPermits,
+    permits: SqlPermits,
     serial: bool,
-    in_flight: Arc<limits::InFlight>,
-    turns: Mutex<HashMap<Vec<u8>, Arc<turn::Turn>>>,
+    turns: Turns,
     busy_timeout_ms: Arc<AtomicU32>,
     sql: SqlSection,
+    tasks: Tasks,
     members: Arc<dyn Members>,
+    stopping: Arc<AtomicBool>,
 }
 
 /// What an executor is made of.
@@ -58,32 +67,40 @@ pub struct ExecutorParts {
     pub vfs: Arc<Vfs>,
     /// Where transactions go.
     pub engine: Engine,
-    /// Statements inside SQLite at once; one for the whole process if SQLite has no mutexes.
-    pub sql_threads: usize,
+    /// Permits to be inside SQLite; one for the whole process if SQLite has no mutexes.
+    pub permits: SqlPermits,
     /// How long a writer waits for a client's open transaction; the host may change it at any time.
     pub busy_timeout_ms: Arc<AtomicU32>,
     /// How SQL runs inside a task.
     pub sql: SqlSection,
+    /// Where connections are closed that nobody uses any more.
+    pub tasks: Tasks,
 }
 
 impl Executor {
     /// An executor over its parts.
     #[must_use]
     pub fn new(parts: ExecutorParts) -> Arc<Executor> {
-        let serial = sqlite::threading::sqlite_is_serial();
         Arc::new(Executor {
             store: parts.store,
             vfs: parts.vfs,
             status: parts.engine.status(),
             members: Arc::new(members::OfEngine(parts.engine.clone())),
             engine: parts.engine,
-            permits: limits::SqlPermits::new(if serial { 1 } else { parts.sql_threads }),
-            serial,
-            in_flight: limits::InFlight::new(config::IN_FLIGHT_TRANSACTIONS_MAX, config::IN_FLIGHT_BYTES_MAX),
-            turns: Mutex::new(HashMap::new()),
+            permits: parts.permits,
+            serial: sqlite::threading::sqlite_is_serial(),
+            turns: Turns::default(),
             busy_timeout_ms: parts.busy_timeout_ms,
             sql: parts.sql,
+            tasks: parts.tasks,
+            stopping: Arc::default(),
         })
+    }
+
+    /// Stops all statements, those that run and those that follow, from any thread: the runtime of the sessions may be inside
+    /// SQLite itself.
+    pub fn interrupt_all(&self) {
+        self.stopping.store(true, Ordering::Release);
     }
 
     /// A session without a database, for one client connection.
@@ -106,7 +123,7 @@ impl Executor {
 
     /// Runs work that reads pages outside of SQLite, where it may wait for a disk.
     pub fn read_pages<T>(&self, work: impl FnOnce() -> T) -> T {
-        if self.may_wait_for_a_disk() { self.sql.run(Expected::Unknown, work) } else { work() }
+        if self.may_wait_for_a_disk() { self.sql.run_now(Expected::Unknown, work) } else { work() }
     }
 
     /// Whether reading a page may wait for a disk.
@@ -118,35 +135,67 @@ impl Executor {
         self.status.borrow().serving.filter(|serving| serving.epoch == self.store.epoch())
     }
 
-    /// Runs `work`, which is inside SQLite, in the calling task.
-    fn in_sqlite<T>(
+    /// Runs `work` inside SQLite. The permit is given back by the work: whoever does not wait for it any more leaves it inside.
+    async fn run_inside<T: Send + 'static>(
         &self,
-        interrupt: &sqlite::InterruptHandle,
+        ended: &Ended,
+        permit: SqlPermit,
         expected: Expected,
-        epoch: u64,
-        work: impl FnOnce() -> T,
-    ) -> T {
+        work: impl FnOnce(&mut Inside) -> T + Send + 'static,
+    ) -> Option<T> {
         // How long the last one took says nothing about the disk.
         let expected = if self.may_wait_for_a_disk() { Expected::Unknown } else { expected };
-        if !self.serial {
-            return interrupt.run(self.sql, expected, epoch, work);
+        let serial = self.serial;
+        let work = move || {
+            let result = work(&mut Inside::with_permit(serial));
+            drop(permit);
+            result
+        };
+        ended.run_inside(&self.sql, expected, work).await
+    }
+
+    /// Closes a seat in a task of its own: nobody waits for the permit that it takes, but a stop.
+    fn close(self: &Arc<Executor>, seat: Box<Seat>) {
+        if let Some(turn) = &seat.turn {
+            // No client decides any more when it is given back.
+            turn.set_held_by_client(false);
         }
-        // Another node of the process may be inside for long.
-        match sqlite::threading::try_serial_guard() {
-            Some(_guard) => interrupt.run(self.sql, expected, epoch, work),
-            None => interrupt.run(self.sql, Expected::Unknown, epoch, || {
-                let _guard = sqlite::threading::serial_guard(true);
-                work()
-            }),
-        }
+        let executor = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let permit = executor.permits.acquire(Lane::GivesBack).await;
+            let expected = if seat.noted.autocommit { Expected::Short } else { Expected::Unknown };
+            // Nothing ends this early.
+            let ended = Ended::new(Arc::clone(&executor.store));
+            let closed = executor.run_inside(&ended, permit, expected, move |inside| seat.close(inside));
+            if closed.await.is_none() {
+                tracing::error!("a connection was not closed");
+            }
+        });
     }
 
     fn busy_timeout(&self) -> Duration {
         Duration::from_millis(u64::from(self.busy_timeout_ms.load(Ordering::Relaxed)))
     }
 
-    fn turn(&self, database: &Database) -> Arc<turn::Turn> {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(turns.entry(database.name().to_vec()).or_insert_with(turn::Turn::new))
+    /// The pace of a request that goes on and on.
+    fn pace(&self) -> Pace {
+        Pace { since: Instant::now(), looks_at_the_clock: matches!(self.sql, SqlSection::BlockInPlace) }
+    }
+}
+
+/// Has a task that never waits let others run.
+struct Pace {
+    since: Instant,
+    /// Not in a simulation, which must not depend on how long something takes in fact.
+    looks_at_the_clock: bool,
+}
+
+impl Pace {
+    async fn keep(&mut self) {
+        if self.looks_at_the_clock && self.since.elapsed() < config::SQL_ON_WORKER_MAX {
+            return;
+        }
+        tokio::task::yield_now().await;
+        self.since = Instant::now();
     }
 }

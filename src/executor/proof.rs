@@ -5,9 +5,10 @@
 use crate::raft::Proof;
 
 use super::failure::Failure;
-use super::run::Request;
-use super::session::{Open, Session};
-use super::sqlite::TransactionState;
+use super::request::Request;
+use super::seat::Seat;
+use super::session::Session;
+use super::sqlite::{Heeds, TransactionState};
 
 /// How far the proof for a request is.
 #[derive(Debug, Default)]
@@ -21,18 +22,18 @@ pub(super) enum Proving {
     Proven,
 }
 
-impl Open {
+impl Seat {
     /// Whether the request that runs looked at a root that no proof covers.
     fn is_unproven(&self, request: &Request) -> bool {
         let took_snapshot = self.view.saw().is_some() && !matches!(request.proving, Proving::Proven);
-        took_snapshot || (!self.proven && self.connection.transaction_state() != TransactionState::None)
+        took_snapshot || (!self.proven && self.noted.transaction != TransactionState::None)
     }
 }
 
 impl Session {
     /// Asks for the proof of a request that is going to read, so that it is on its way meanwhile.
     pub(super) fn ask_ahead(&mut self, request: &mut Request) {
-        let holds_proven = self.open.as_ref().is_some_and(|open| open.proven);
+        let holds_proven = self.seat.as_ref().is_some_and(|seat| seat.proven);
         if !holds_proven && matches!(request.proving, Proving::Unasked) {
             request.proving = Proving::Asked(self.executor.engine.prove());
         }
@@ -43,36 +44,37 @@ impl Session {
     /// # Errors
     /// This node may not lead. A transaction that is open then is lost with its connection: its client was told of a failure.
     pub(super) async fn prove(&mut self, request: &mut Request) -> Result<(), Failure> {
-        if request.wrote {
+        if request.has_written() {
             // Committed since: by a majority that knew no later leader.
             self.proven(request);
             return Ok(());
         }
-        let Some(open) = self.open.as_mut() else { return Err(request.lost()) };
-        if !open.is_unproven(request) {
+        let Some(seat) = self.seat.as_deref_mut() else { return Err(request.lost()) };
+        if !seat.is_unproven(request) {
             return Ok(());
         }
-        open.proven = false;
+        seat.proven = false;
         let asked = std::mem::take(&mut request.proving);
         let proof = if let Proving::Asked(proof) = asked { proof } else { self.executor.engine.prove() };
-        if proof.given().await {
+        let given = self.ended.race(Heeds::All, proof.given()).await;
+        if given == Ok(true) {
             self.proven(request);
             return Ok(());
         }
         self.void_transaction();
-        Err(Failure::not_leader())
+        Err(given.err().map_or(Failure::not_leader(), |end| request.ended(end)))
     }
 
     fn proven(&mut self, request: &mut Request) {
         request.proving = Proving::Proven;
-        if let Some(open) = self.open.as_mut() {
-            open.proven = true;
+        if let Some(seat) = self.seat.as_deref_mut() {
+            seat.proven = true;
         }
     }
 
     fn void_transaction(&mut self) {
-        if self.open.as_ref().is_some_and(|open| !open.connection.autocommit()) {
-            self.close();
+        if self.seat.as_ref().is_some_and(|seat| !seat.noted.autocommit) {
+            self.leave();
         }
     }
 }

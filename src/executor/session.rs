@@ -1,56 +1,29 @@
-//! What one client connection has open: a database, its SQLite connection, its prepared statements, its place as a
-//! writer. Lost as a whole when a version that it may have seen disappears. spec: client-protocol 7.1, 10.2.
+//! The requests of one client connection on its seat. Each is begun, has bodies of one statement, each of which comes to rest,
+//! and is settled before its reply. spec: client-protocol 7.1, 8, 10.2.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::pages::Database;
 use crate::protocol::request::Value;
+use crate::types::config::SQL_SHORT_TEXT_BYTES;
 use crate::types::tasks::Expected;
-use crate::vfs::View;
 
 use super::Executor;
-use super::cursor::{Cursor, Source};
-use super::failure::Failure;
-use super::kept::Kept;
-use super::run::Request;
-use super::sqlite::{Connection, InterruptHandle, Statement, TransactionState, threading};
-use super::turn::TurnGuard;
+use super::failure::{self, Failure};
+use super::inside::{Rest, Values};
+use super::permits::Lane;
+use super::request::Request;
+use super::seat::{Seat, Source};
+use super::sqlite::{Connection, Ended, SqliteError, TransactionState};
+use super::text::Text;
 
 /// One client connection's use of SQL.
 #[derive(Debug)]
 pub struct Session {
     pub(super) executor: Arc<Executor>,
-    pub(super) open: Option<Open>,
-    pub(super) interrupt: InterruptHandle,
-}
-
-/// An open database.
-#[derive(Debug)]
-pub(super) struct Open {
-    // Statements go before their connection.
-    pub(super) statements: Vec<Option<Statement>>,
-    pub(super) kept: Kept,
-    pub(super) connection: Connection,
-    pub(super) view: Arc<View>,
-    pub(super) database: Arc<Database>,
-    pub(super) turn: Option<TurnGuard>,
-    /// Whether leadership is proven for the snapshot of the open transaction.
-    pub(super) proven: bool,
-    /// Epoch in which it was opened: another one, and everything here is void.
-    pub(super) epoch: u64,
-}
-
-impl Open {
-    /// Whether its transaction reads a version that is the newest no longer: it can never write.
-    pub(super) fn reads_old_version(&self) -> bool {
-        self.connection.transaction_state() == TransactionState::Read
-            && self.view.pinned_version().is_some_and(|pinned| {
-                let head = self.database.head();
-                (pinned.epoch, pinned.version) != (head.epoch, head.root.version())
-            })
-    }
+    pub(super) seat: Option<Box<Seat>>,
+    pub(super) ended: Ended,
 }
 
 /// A prepared statement as the client knows it.
@@ -82,15 +55,22 @@ pub enum Tail {
     Report,
 }
 
+/// A statement that ran to its end: where the text goes on, and how many parameters it took.
+struct Ran {
+    end: usize,
+    parameters: usize,
+}
+
 impl Session {
     pub(super) fn new(executor: Arc<Executor>) -> Session {
-        Session { executor, open: None, interrupt: InterruptHandle::default() }
+        let ended = Ended::of_node(Arc::clone(&executor.store), Arc::clone(&executor.stopping));
+        Session { executor, seat: None, ended }
     }
 
-    /// Stops the running statement from any thread.
+    /// What ends this session's work; whoever looks after the connection sets it.
     #[must_use]
-    pub fn interrupt_handle(&self) -> InterruptHandle {
-        self.interrupt.clone()
+    pub fn ended(&self) -> &Ended {
+        &self.ended
     }
 
     /// Opens a database, creating it if need be.
@@ -98,32 +78,28 @@ impl Session {
     /// # Errors
     /// Not the leader; a database is open already; a name that is none.
     pub async fn open(&mut self, name: &[u8]) -> Result<(), Failure> {
-        self.drop_if_stale();
+        self.leave_if_stale();
         let Some(serving) = self.executor.serving() else {
             return Err(Failure::not_leader());
         };
-        if self.open.is_some() {
-            return Err(Failure::new(super::failure::BUSY, "a database for this connection is already open"));
+        if self.seat.is_some() {
+            return Err(Failure::new(failure::BUSY, "a database for this connection is already open"));
         }
+        self.ended.begin(serving.epoch);
+        let permit = self.permit(Lane::Works).await.map_err(|_| Failure::not_leader())?;
         let executor = Arc::clone(&self.executor);
-        let _permit = executor.permits.acquire().await;
-        let open = || Connection::open_with(&executor.vfs, name, &self.interrupt);
-        let opened = executor.in_sqlite(&self.interrupt, Expected::Unknown, serving.epoch, open);
-        let connection = opened?;
-        connection.view().set_members(Arc::clone(&executor.members));
-        let Some(database) = executor.store.get(name) else {
-            return Err(Failure::cannot_open());
-        };
-        self.open = Some(Open {
-            statements: Vec::new(),
-            kept: Kept::default(),
-            view: Arc::clone(connection.view()),
-            database,
-            connection,
-            turn: None,
-            proven: false,
-            epoch: serving.epoch,
+        let (ended, name) = (self.ended.clone(), name.to_vec());
+        let opened = self.executor.run_inside(&self.ended, permit, Expected::Unknown, move |inside| {
+            let connection = Connection::open_with(inside, &executor.vfs, &name, &ended)?;
+            connection.view().set_members(Arc::clone(&executor.members));
+            let Some(database) = executor.store.get(&name) else {
+                connection.close(inside);
+                return Err(Failure::cannot_open());
+            };
+            let store = Arc::clone(&executor.store);
+            Ok(Box::new(Seat::new(connection, database, store, ended, serving.epoch)))
         });
+        self.seat = Some(opened.await.ok_or(Failure::not_leader())??);
         Ok(())
     }
 
@@ -131,24 +107,34 @@ impl Session {
     ///
     /// # Errors
     /// SQLite's, an empty text (code 0), a second statement where none may be, leadership.
-    pub async fn prepare(&mut self, sql: &[u8], tail: Tail) -> Result<Prepared, Failure> {
+    pub async fn prepare(&mut self, sql: &Bytes, tail: Tail) -> Result<Prepared, Failure> {
         let mut request = self.begin()?;
-        let compiled = self.compile(&mut request, sql, tail).await;
-        let (statement, tail_offset) = self.conclude(&mut request, compiled).await?;
-        let parameters = statement.parameter_count() as u64;
-        let open = self.open_mut()?;
-        let slot = match open.statements.iter().position(Option::is_none) {
-            Some(free) => free,
-            None => {
-                open.statements.push(None);
-                open.statements.len() - 1
+        let prepared = self.compile(&mut request, sql, tail).await;
+        self.rest(&mut request).await;
+        self.conclude(&mut request, prepared).await
+    }
+
+    async fn compile(&mut self, request: &mut Request, sql: &Bytes, tail: Tail) -> Result<Prepared, Failure> {
+        let mut text = Text::new(sql.clone());
+        text.terminate()?;
+        let expected = if sql.len() <= SQL_SHORT_TEXT_BYTES { Expected::Short } else { Expected::Unknown };
+        let compiled = self.enter(request, Lane::Works, expected, move |inside, seat| {
+            let (statement, offset) = seat.connection()?.prepare(inside, text.to_compile(0))?;
+            let offset = offset.min(text.sql().len());
+            let statement = statement.ok_or(Failure::new(0, "empty statement"))?;
+            if tail == Tail::Refuse && !text.is_blank_from(offset) {
+                statement.finalize(inside);
+                return Err(Compiling::from(Failure::new(failure::ERROR, "nonempty statement tail")));
             }
-        };
-        if let Some(place) = open.statements.get_mut(slot) {
-            *place = Some(statement);
+            let parameters = statement.parameter_count() as u64;
+            let id = seat.add_prepared(statement)?;
+            Ok(Prepared { id, parameters, tail_offset: offset as u64 })
+        });
+        match compiled.await? {
+            Ok(prepared) => Ok(prepared),
+            Err(Compiling::Failure(failure)) => Err(failure),
+            Err(Compiling::Sqlite(error)) => Err(self.failed(request, error)),
         }
-        let id = u32::try_from(slot).map_err(|_| Failure::new(7, "stmt registry add failed"))?;
-        Ok(Prepared { id, parameters, tail_offset: tail_offset as u64 })
     }
 
     /// Forgets a prepared statement.
@@ -156,31 +142,18 @@ impl Session {
     /// # Errors
     /// No database, no such statement.
     pub fn finalize(&mut self, id: u32) -> Result<(), Failure> {
-        self.drop_if_stale();
-        let serial = self.executor.serial;
-        let open = self.open_mut()?;
-        let statement = open.statements.get_mut(id as usize).and_then(Option::take);
-        let Some(statement) = statement else {
-            return Err(Failure::no_statement());
-        };
-        let _serial = threading::serial_guard(serial);
-        drop(statement);
-        Ok(())
+        self.leave_if_stale();
+        self.seat_mut()?.remove_prepared(id)
     }
 
     /// Runs a prepared statement that yields no rows.
     ///
     /// # Errors
     /// SQLite's, those of the protocol, leadership.
-    pub async fn exec(&mut self, id: u32, values: &[Value]) -> Result<Executed, Failure> {
+    pub async fn exec(&mut self, id: u32, values: Vec<Value>) -> Result<Executed, Failure> {
         let mut request = self.begin()?;
-        let mut statement = self.take_statement(id)?;
-        let result = if values.len() > statement.parameter_count() {
-            Err(Failure::bind())
-        } else {
-            self.run_to_end(&mut request, &mut statement, values).await
-        };
-        self.put_statement(id, statement);
+        let result = self.run_one(&mut request, Source::Prepared(id), &Arc::new(values), 0).await;
+        self.rest(&mut request).await;
         self.conclude(&mut request, result).await?;
         self.executed()
     }
@@ -189,46 +162,80 @@ impl Session {
     ///
     /// # Errors
     /// Those of the first statement that fails; what ran before stays.
-    pub async fn exec_sql(&mut self, sql: &[u8], values: &[Value]) -> Result<Executed, Failure> {
+    pub async fn exec_sql(&mut self, sql: Bytes, values: Vec<Value>) -> Result<Executed, Failure> {
         let mut request = self.begin()?;
-        let result = self.run_all(&mut request, sql, values).await;
+        let result = self.run_all(&mut request, Text::new(sql), values).await;
         self.conclude(&mut request, result).await?;
         self.executed()
     }
 
-    /// Starts a query by a prepared statement.
-    ///
-    /// # Errors
-    /// As [`Session::exec`].
-    pub async fn query(&mut self, id: u32, values: Vec<Value>) -> Result<Cursor<'_>, Failure> {
-        let request = self.begin()?;
-        let statement = self.take_statement(id)?;
-        if values.len() > statement.parameter_count() {
-            self.put_statement(id, statement);
-            return Err(Failure::bind());
+    /// Runs every statement of a text; parameters run on from statement to statement. Each comes to rest before the next, so
+    /// that others write in between. spec: client-protocol 8.3.
+    async fn run_all(
+        &mut self,
+        request: &mut Request,
+        text: Text,
+        values: Vec<Value>,
+    ) -> Result<(), Failure> {
+        let values = Arc::new(values);
+        let (mut source, mut used) = (Source::Text(text, 0), 0);
+        let mut pace = self.executor.pace();
+        loop {
+            let ran = self.run_one(request, source.clone(), &values, used).await;
+            // What it left compiled is the same text.
+            self.rest(request).await;
+            let Some(ran) = ran? else { return Ok(()) };
+            if !source.has_more_behind(ran.end) {
+                return Ok(());
+            }
+            used += ran.parameters;
+            if let Source::Text(text, at) = &mut source {
+                text.terminate()?;
+                *at = ran.end;
+            }
+            pace.keep().await;
         }
-        Ok(Cursor::new(self, request, statement, Source::Prepared(id), values))
     }
 
-    /// Starts a query by a text of one statement.
-    ///
-    /// # Errors
-    /// As [`Session::prepare`].
-    pub async fn query_sql(&mut self, sql: &[u8], values: Vec<Value>) -> Result<Cursor<'_>, Failure> {
-        let mut request = self.begin()?;
-        let kept = self.open_mut()?.kept.take(sql);
-        let statement = match kept {
-            Some(statement) => statement,
-            None => match self.compile(&mut request, sql, Tail::Refuse).await {
-                Ok((statement, _)) => statement,
-                refused => self.conclude(&mut request, refused).await?.0,
-            },
-        };
-        if values.len() > statement.parameter_count() {
-            self.keep(sql, statement);
-            return Err(Failure::bind());
+    /// One body: a statement that must not yield a row. `None`: the text has no further statement.
+    async fn run_one(
+        &mut self,
+        request: &mut Request,
+        mut source: Source,
+        values: &Values,
+        used: usize,
+    ) -> Result<Option<Ran>, Failure> {
+        let mut tries = self.begin_body(request, &mut source)?;
+        loop {
+            let granted = self.grant(request, tries.needs).await?;
+            let expected = self.expected(request);
+            let (values, of) = (Arc::clone(values), source.clone());
+            let attempt = self.enter(request, self.lane(), expected, move |inside, seat| {
+                let left = values.get(used..).unwrap_or_default();
+                let check = |running: &super::seat::Running| {
+                    let takes_all = left.len() <= running.statement.parameter_count();
+                    if takes_all || of.has_more_behind(running.end) { Ok(()) } else { Err(Failure::bind()) }
+                };
+                seat.attempt(inside, &of, granted, check, |seat, inside| {
+                    let count =
+                        seat.running.as_ref().map_or(0, |running| running.statement.parameter_count());
+                    seat.execute_once(inside, &left[..count.min(left.len())])
+                })
+            });
+            let attempt = attempt.await?;
+            let Some(rest) = self.came_to(request, &mut tries, attempt)? else { continue };
+            let Some(rest) = rest else { return Ok(None) };
+            return match rest {
+                Rest::Done => Ok(self.seat.as_ref().and_then(|seat| seat.running.as_ref()).map(|running| {
+                    Ran { end: running.end, parameters: running.statement.parameter_count() }
+                })),
+                Rest::Row => {
+                    Err(Failure::new(failure::ERROR, "rows yielded when none expected for EXEC request"))
+                }
+                Rest::Failed(error) => Err(self.failed(request, error)),
+                Rest::Ended(end) => Err(request.ended(end)),
+            };
         }
-        Ok(Cursor::new(self, request, statement, Source::Text(Bytes::copy_from_slice(sql)), values))
     }
 
     /// Whether a request on this database can be served: the leader comes first, then the database.
@@ -236,79 +243,83 @@ impl Session {
     /// # Errors
     /// Not the leader; no database with this number.
     pub fn check(&mut self, db: u64) -> Result<(), Failure> {
-        self.drop_if_stale();
+        self.leave_if_stale();
         if self.executor.serving().is_none() {
             return Err(Failure::not_leader());
         }
-        if db != 0 || self.open.is_none() {
+        if db != 0 || self.seat.is_none() {
             return Err(Failure::no_database());
         }
         Ok(())
     }
 
-    /// Closes what an ended epoch has made void: connection, statements, transaction, turn.
-    pub fn drop_if_stale(&mut self) {
-        if self.open.as_ref().is_some_and(|open| open.epoch != self.executor.store.epoch()) {
-            self.close();
+    /// Leaves the seat if its epoch has ended: connection, statements, transaction and turn are void.
+    pub fn leave_if_stale(&mut self) {
+        if self.seat.as_ref().is_some_and(|seat| seat.epoch != self.executor.store.epoch()) {
+            self.leave();
         }
     }
 
-    pub(super) fn close(&mut self) {
-        let _serial = threading::serial_guard(self.executor.serial);
-        self.open = None;
-    }
-
-    pub(super) fn open_mut(&mut self) -> Result<&mut Open, Failure> {
-        self.open.as_mut().ok_or(Failure::no_database())
-    }
-
-    pub(super) fn take_statement(&mut self, id: u32) -> Result<Statement, Failure> {
-        self.open_mut()?.statements.get_mut(id as usize).and_then(Option::take).ok_or(Failure::no_statement())
-    }
-
-    pub(super) fn put_statement(&mut self, id: u32, statement: Statement) {
-        if let Some(place) = self.open.as_mut().and_then(|open| open.statements.get_mut(id as usize)) {
-            *place = Some(statement);
+    /// Leaves the seat, which is closed elsewhere as soon as there is a permit.
+    pub fn leave(&mut self) {
+        if let Some(seat) = self.seat.take() {
+            self.executor.close(seat);
         }
     }
 
-    /// Keeps a statement at rest that was sent as this text and nothing else.
-    pub(super) fn keep(&mut self, sql: &[u8], statement: Statement) {
-        if let Some(open) = self.open.as_mut() {
-            open.kept.put(sql, statement);
-        }
+    pub(super) fn seat_mut(&mut self) -> Result<&mut Seat, Failure> {
+        self.seat.as_deref_mut().ok_or(Failure::no_database())
     }
 
     /// A session that is checked to serve this request, as far as this node knows.
     pub(super) fn begin(&mut self) -> Result<Request, Failure> {
-        self.drop_if_stale();
+        self.leave_if_stale();
         let Some(serving) = self.executor.serving() else {
             return Err(Failure::not_leader());
         };
-        let open = self.open_mut()?;
-        open.view.clear_seen();
-        open.proven &= open.connection.transaction_state() != TransactionState::None;
-        let database = Arc::clone(&open.database);
+        self.ended.begin(serving.epoch);
+        let seat = self.seat_mut()?;
+        seat.view.clear_seen();
+        seat.proven &= seat.noted.transaction != TransactionState::None;
+        let database = Arc::clone(&seat.database);
         Ok(Request::new(serving.epoch, database))
     }
 
     fn executed(&mut self) -> Result<Executed, Failure> {
-        let connection = &self.open_mut()?.connection;
+        let noted = self.seat_mut()?.noted;
         Ok(Executed {
-            last_insert_id: connection.last_insert_rowid(),
-            rows_affected: u64::from(connection.changes().unsigned_abs()),
+            last_insert_id: noted.last_insert_rowid,
+            rows_affected: u64::from(noted.changes.unsigned_abs()),
         })
     }
 
     /// Whether a transaction of this session holds the writer's turn.
     #[must_use]
-    pub fn in_write_transaction(&self) -> bool {
-        self.open.as_ref().is_some_and(|open| open.connection.transaction_state() == TransactionState::Write)
+    pub fn holds_turn(&self) -> bool {
+        self.seat.as_ref().is_some_and(|seat| seat.turn.is_some())
+    }
+}
+
+/// Why a text was not compiled.
+enum Compiling {
+    Failure(Failure),
+    Sqlite(SqliteError),
+}
+
+impl From<Failure> for Compiling {
+    fn from(failure: Failure) -> Compiling {
+        Compiling::Failure(failure)
+    }
+}
+
+impl From<SqliteError> for Compiling {
+    fn from(error: SqliteError) -> Compiling {
+        Compiling::Sqlite(error)
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.close();
+        self.leave();
     }
 }

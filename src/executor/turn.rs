@@ -2,12 +2,48 @@
 //! proposal is queued; a client's open transaction until it ends, and only that counts against the busy timeout.
 //! spec: client-protocol 9.2; architecture "Two roots".
 
-use std::collections::VecDeque;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
+
+use crate::types::waiters::Waiters;
+
+/// The turns of all databases in one epoch. When the epoch ends the turns are new ones: whoever held an old one can commit
+/// nothing with it.
+#[derive(Debug, Default)]
+pub struct Turns {
+    current: Mutex<(u64, HashMap<Vec<u8>, Arc<Turn>>)>,
+}
+
+impl Turns {
+    /// The turn of a database in an epoch. Of an epoch that is over it is a turn of nobody else.
+    #[must_use]
+    pub fn of(&self, database: &[u8], epoch: u64) -> Arc<Turn> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if epoch < current.0 {
+            return Turn::new();
+        }
+        if epoch > current.0 {
+            *current = (epoch, HashMap::new());
+        }
+        if let Some(turn) = current.1.get(database) {
+            return Arc::clone(turn);
+        }
+        let turn = Turn::new();
+        current.1.insert(database.to_vec(), Arc::clone(&turn));
+        turn
+    }
+
+    /// How many turns of this epoch are held, and how many wait for one.
+    #[must_use]
+    pub fn usage(&self) -> (usize, usize) {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        current.1.values().map(|turn| turn.usage()).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    }
+}
 
 /// The turn of one database.
 #[derive(Debug)]
@@ -20,25 +56,7 @@ pub struct Turn {
 #[derive(Debug, Default)]
 struct State {
     held: bool,
-    waiting: VecDeque<oneshot::Sender<TurnGuard>>,
-    /// Length from which on those who gave up are looked for: twice what was left the last time, so that a waiter costs the
-    /// same however many there are.
-    sweep_at: usize,
-}
-
-/// Fewer waiters are never swept.
-const SWEEP_MIN: usize = 32;
-
-impl State {
-    fn wait(&mut self) -> oneshot::Receiver<TurnGuard> {
-        if self.waiting.len() >= self.sweep_at.max(SWEEP_MIN) {
-            self.waiting.retain(|waiter| !waiter.is_closed());
-            self.sweep_at = self.waiting.len() * 2;
-        }
-        let (sender, receiver) = oneshot::channel();
-        self.waiting.push_back(sender);
-        receiver
-    }
+    waiting: Waiters<TurnGuard>,
 }
 
 /// Holding the turn; gives it to the next in line when dropped.
@@ -70,7 +88,7 @@ impl Turn {
                 state.held = true;
                 return Ok(TurnGuard { turn: Some(Arc::clone(self)) });
             }
-            state.wait()
+            state.waiting.wait()
         };
         let mut held = self.held_by_client.subscribe();
         let mut left = busy_timeout;
@@ -89,11 +107,9 @@ impl Turn {
         }
     }
 
-    /// Whether somebody holds it, and how many wait for it.
-    #[must_use]
-    pub fn usage(&self) -> (bool, usize) {
+    fn usage(&self) -> (usize, usize) {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        (state.held, state.waiting.iter().filter(|waiter| !waiter.is_closed()).count())
+        (usize::from(state.held), state.waiting.count())
     }
 
     fn pass_on(self: &Arc<Turn>) {
@@ -102,7 +118,7 @@ impl Turn {
         loop {
             let next = {
                 let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-                let next = state.waiting.pop_front();
+                let next = state.waiting.next();
                 state.held = next.is_some();
                 next
             };
@@ -136,6 +152,18 @@ impl Drop for TurnGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_new_epoch_has_new_turns_and_an_old_one_gets_none_of_them() {
+        let turns = Turns::default();
+        let old = turns.of(b"a", 3);
+        assert!(Arc::ptr_eq(&old, &turns.of(b"a", 3)));
+        let new = turns.of(b"a", 4);
+
+        assert!(!Arc::ptr_eq(&old, &new));
+        assert!(!Arc::ptr_eq(&new, &turns.of(b"a", 3)));
+        assert!(Arc::ptr_eq(&new, &turns.of(b"a", 4)));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn writers_get_the_turn_in_order_and_do_not_time_out_on_each_other() {
@@ -177,19 +205,6 @@ mod tests {
         assert_eq!(start.elapsed().as_millis() / 10, 70);
         drop(first);
         assert!(turn.acquire(Duration::ZERO).await.is_ok());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn waiters_that_gave_up_are_not_kept_for_ever() {
-        let turn = Turn::new();
-        let first = turn.acquire(Duration::ZERO).await.unwrap();
-        first.set_held_by_client(true);
-
-        for _ in 0..100 * SWEEP_MIN {
-            assert_eq!(turn.acquire(Duration::ZERO).await.unwrap_err(), TurnBusy);
-        }
-
-        assert!(turn.state.lock().unwrap().waiting.len() <= SWEEP_MIN);
     }
 
     #[tokio::test(start_paused = true)]

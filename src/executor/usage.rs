@@ -1,43 +1,44 @@
 //! What the sessions of a node hold and wait for at this moment.
 
-use std::sync::PoisonError;
-
-use crate::types::config;
-
 use super::Executor;
 
 /// What is held and waited for. All of it is zero when no client is there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Permits to be inside SQLite.
+    /// Permits to be inside SQLite that are taken.
     pub permits: usize,
-    /// Transactions that have room in flight.
-    pub transactions: usize,
-    /// Bytes that are proposed and not yet applied.
-    pub bytes: usize,
-    /// Databases whose writer's turn is taken.
+    /// Those who wait for a permit.
+    pub waiting_for_permit: usize,
+    /// Turns of writers that are taken.
     pub turns: usize,
-    /// Writers that wait for a turn.
+    /// Those who wait for a turn.
     pub waiting_for_turn: usize,
+    /// Transactions that are proposed and not yet applied.
+    pub transactions: usize,
+    /// Their bytes.
+    pub bytes: usize,
+    /// Those who wait for room for a transaction.
+    pub waiting_for_room: usize,
+    /// Connections of SQLite that are open.
+    pub connections: usize,
 }
 
 impl Executor {
     /// What sessions hold and wait for.
     #[must_use]
     pub fn usage(&self) -> Usage {
-        let turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut held, mut waiting) = (0, 0);
-        for turn in turns.values() {
-            let (is_held, waiters) = turn.usage();
-            held += usize::from(is_held);
-            waiting += waiters;
-        }
+        let (permits, waiting_for_permit) = self.permits.usage();
+        let (turns, waiting_for_turn) = self.turns.usage();
+        let (transactions, bytes, waiting_for_room) = self.store.room().usage();
         Usage {
-            permits: self.permits.taken(),
-            transactions: config::IN_FLIGHT_TRANSACTIONS_MAX - self.in_flight.free(),
-            bytes: self.in_flight.bytes(),
-            turns: held,
-            waiting_for_turn: waiting,
+            permits,
+            waiting_for_permit,
+            turns,
+            waiting_for_turn,
+            transactions,
+            bytes,
+            waiting_for_room,
+            connections: self.store.connections(),
         }
     }
 }

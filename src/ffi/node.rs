@@ -106,7 +106,10 @@ pub unsafe extern "C" fn dqlite_node_start(n: *mut dqlite_node) -> c_int {
     unsafe { call(n, NodeHandle::start) }
 }
 
-/// Closes all connections and stops the node, which cannot be started again. Returns when nothing of it runs any more.
+/// Closes all connections and stops the node, which cannot be started again. Returns when nothing of it runs any more, or fails.
+///
+/// Leadership, log and directory are given up within seconds, whoever is inside SQLite or the host's connect function. These are
+/// waited for; if one does not return in time, `dqlite_node_errmsg` says so. Refused in a function that the node itself calls.
 ///
 /// # Safety
 /// `n` is null or a live node.

@@ -4,14 +4,14 @@ use std::io;
 use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 
-use tokio::io::{AsyncRead, AsyncWrite};
-
-use crate::executor::Failure;
 use crate::executor::session::{Executed, Tail};
+use crate::executor::sqlite::Heeds;
+use crate::executor::{Failure, Rows};
 use crate::pages::Root;
 use crate::protocol::failure::{DATABASE_NOT_FOUND, PARSE, UNRECOGNIZED_CLUSTER_FORMAT};
 use crate::protocol::request::{DecodeError, Parameters, Request, Value};
 use crate::protocol::response;
+use crate::transport::client_stream::{ClientRead, ClientWrite};
 use crate::types::config::PAGE_SIZE;
 use crate::types::{PageNumber, Role};
 
@@ -23,11 +23,7 @@ const HEARTBEAT_TIMEOUT_MS: u64 = 15000;
 
 type Reply = Result<Vec<u8>, Failure>;
 
-impl<R, W> Connection<R, W>
-where
-    R: AsyncRead + Send + Unpin + 'static,
-    W: AsyncWrite + Send + Unpin,
-{
+impl<R: ClientRead, W: ClientWrite> Connection<R, W> {
     /// Answers one request.
     pub(super) async fn answer(&mut self, frame: Frame) -> io::Result<Next> {
         let request = match Request::decode(frame.header.kind, frame.header.schema, &frame.body) {
@@ -40,7 +36,9 @@ where
         };
         drop(frame);
         if needs_leader(&request) {
-            self.gateway.engine.settled().await;
+            let settled = self.session.ended().race(Heeds::All, self.gateway.engine.settled());
+            // Whoever serves the request looks at what has ended.
+            let _ = settled.await;
         }
         let reply = match request {
             Request::Query { db, stmt, parameters } => {
@@ -76,12 +74,13 @@ where
             Request::Exec { db, stmt, parameters } => {
                 self.session.check(u64::from(db))?;
                 let values = values(&parameters)?;
-                Ok(result(self.session.exec(stmt, &values).await?))
+                Ok(result(self.session.exec(stmt, values).await?))
             }
             Request::ExecSql { db, sql, parameters } => {
                 self.session.check(db)?;
                 let values = values(&parameters)?;
-                Ok(result(self.session.exec_sql(&sql, &values).await?))
+                drop(parameters);
+                Ok(result(self.session.exec_sql(sql, values).await?))
             }
             Request::Finalize { db, stmt } => {
                 if db != 0 {
@@ -104,7 +103,12 @@ where
             | Request::Assign { .. }
             | Request::Promote { .. }
             | Request::Remove { .. }
-            | Request::Transfer { .. } => super::membership::answer(&self.gateway.engine, &request).await,
+            | Request::Transfer { .. } => {
+                // A change that was begun goes on without whoever asked for it.
+                let answer = super::membership::answer(&self.gateway.engine, &request);
+                let answered = self.session.ended().race_to(Heeds::AllButInterrupt, answer).await;
+                answered.unwrap_or(Err(Failure::leadership_lost()))
+            }
             Request::Query { .. }
             | Request::QuerySql { .. }
             | Request::Dump { .. }
@@ -135,11 +139,7 @@ enum Text {
     Sql(bytes::Bytes),
 }
 
-impl<R, W> Connection<R, W>
-where
-    R: AsyncRead + Send + Unpin + 'static,
-    W: AsyncWrite + Send + Unpin,
-{
+impl<R: ClientRead, W: ClientWrite> Connection<R, W> {
     /// Sends a query's rows frame by frame. After an INTERRUPT nothing more is sent: its own EMPTY follows.
     async fn query(&mut self, db: u64, text: Text, parameters: Parameters) -> io::Result<Next> {
         let failure = match self.rows(db, text, parameters).await {
@@ -155,15 +155,22 @@ where
     async fn rows(&mut self, db: u64, text: Text, parameters: Parameters) -> Result<(), Stopped> {
         self.session.check(db)?;
         let values = values(&parameters)?;
-        let mut cursor = match text {
-            Text::Prepared(id) => self.session.query(id, values).await?,
-            Text::Sql(sql) => self.session.query_sql(&sql, values).await?,
+        drop(parameters);
+        let mut rows = match text {
+            Text::Prepared(id) => self.session.query(id, values)?,
+            Text::Sql(sql) => self.session.query_sql(sql, values)?,
         };
-        while let Some(batch) = cursor.next_batch().await? {
+        let sent = self.send_rows(&mut rows).await;
+        let ended = self.session.end_query(&mut rows).await;
+        sent.and(ended.map_err(Stopped::Failure))
+    }
+
+    async fn send_rows(&mut self, rows: &mut Rows) -> Result<(), Stopped> {
+        while let Some(frame) = self.session.next_frame(rows).await? {
             if self.inbox.is_interrupted() {
                 return Ok(());
             }
-            tokio::io::AsyncWriteExt::write_all(&mut self.write, &batch.message).await?;
+            self.send(&frame.message).await?;
         }
         Ok(())
     }

@@ -2,26 +2,28 @@
 //! connection.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::io;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::sync::watch;
+use tokio::time::{Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use crate::executor::sqlite::{End, Heeds};
 use crate::executor::{Executor, Session};
 use crate::raft::engine::Engine;
-use crate::transport::client_stream::{ClientStream, Detached};
+use crate::transport::client_stream::{ClientRead, ClientStream, ClientWrite, Detached};
 use crate::types::NodeId;
-use crate::types::config::STATEMENT_WITHOUT_CLIENT_MAX;
+use crate::types::config::CLIENT_STALL_MAX;
 use crate::types::tasks::Tasks;
 
-use super::inbox::{Dialled, End, Event, Inbox};
-use super::reader::FrameReader;
+use super::attendant::Attendant;
+use super::inbox::{Dialled, Event, Inbox};
+use super::reader::{Frame, FrameReader};
 
 /// Protocol version of a client. spec: client-protocol 2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,13 +115,13 @@ impl Gateway {
     /// Serves a client until its stream ends or the node stops.
     pub fn serve<S: ClientStream>(self: &Arc<Gateway>, stream: S) {
         let (read, write) = stream.split();
+        write.set_others_wait(false);
         let gateway = Arc::clone(self);
         self.tasks.spawn(async move {
-            let stop = gateway.stop.clone();
             let mut frames = FrameReader::new(read);
             let version = tokio::select! {
                 biased;
-                () = stop.cancelled() => return,
+                () = gateway.stop.cancelled() => return,
                 word = frames.handshake() => match word {
                     Ok(Some(word)) => Version::from_handshake(word),
                     Ok(None) => None,
@@ -128,21 +130,17 @@ impl Gateway {
             };
             let Some(version) = version else { return };
             let session = gateway.executor.session();
-            let inbox = Arc::new(Inbox::new(frames, session.interrupt_handle()));
-            let watcher = gateway.tasks.spawn(watch(
-                Arc::clone(&inbox),
-                session.interrupt_handle().runs_long(),
-                Arc::clone(&gateway),
-            ));
-            let mut connection = Connection { gateway, session, write, version, inbox };
-            let dialled = tokio::select! {
-                biased;
-                () = stop.cancelled() => None,
-                dialled = connection.run() => dialled,
-            };
-            watcher.abort();
-            let Connection { gateway, session, write, inbox, .. } = connection;
-            inbox.interrupt();
+            let inbox = Arc::new(Inbox::new(frames, session.ended().clone()));
+            let [mut attendant, stand_in] = [(); 2].map(|()| {
+                let (ended, stop) = (session.ended().clone(), gateway.stop.clone());
+                Attendant::new(Arc::clone(&inbox), ended, stop, gateway.executor.watch_epoch())
+            });
+            let stand_in = gateway.tasks.spawn(stand_in.stand_in());
+            let mut connection = Connection { gateway, session, write, version, inbox, others_wait: false };
+            let dialled = connection.run(&mut attendant).await;
+            // It holds nothing.
+            stand_in.abort();
+            let Connection { gateway, session, write, .. } = connection;
             drop(session);
             if let Some(Dialled { id, address, received, stream }) = dialled {
                 let stream = S::detach(stream, write);
@@ -152,51 +150,15 @@ impl Gateway {
     }
 }
 
-/// Stands in for a connection's task while that is inside SQLite for long.
-async fn watch<R>(inbox: Arc<Inbox<R>>, mut runs_long: watch::Receiver<Option<u64>>, gateway: Arc<Gateway>)
-where
-    R: AsyncRead + Send + Unpin + 'static,
-{
-    let mut current = gateway.executor.watch_epoch();
-    loop {
-        let Ok(Some(epoch)) = runs_long.wait_for(Option::is_some).await.map(|epoch| *epoch) else { return };
-        let over = async {
-            tokio::select! {
-                () = gateway.stop.cancelled() => {}
-                // Whatever runs may be reading a version that is no more.
-                _ = current.wait_for(|current| *current != epoch) => {}
-            }
-            inbox.interrupt();
-            std::future::pending::<()>().await
-        };
-        let reading = async {
-            let end = poll_fn(|context| {
-                inbox.poll_ahead_instead(context);
-                inbox.end().map_or(Poll::Pending, Poll::Ready)
-            });
-            if end.await == End::Closed {
-                tokio::time::sleep(STATEMENT_WITHOUT_CLIENT_MAX).await;
-            }
-            inbox.interrupt();
-            std::future::pending::<()>().await
-        };
-        tokio::select! {
-            biased;
-            _ = runs_long.wait_for(Option::is_none) => {}
-            () = over => {}
-            () = reading => {}
-        }
-        inbox.hand_back();
-    }
-}
-
 /// The worker's side of a connection.
 pub struct Connection<R, W> {
     pub(super) gateway: Arc<Gateway>,
     pub(super) session: Session,
-    pub(super) write: W,
+    write: W,
     pub(super) version: Version,
     pub(super) inbox: Arc<Inbox<R>>,
+    /// Whether the client's socket knows that others wait for it.
+    others_wait: bool,
 }
 
 impl<R, W> std::fmt::Debug for Connection<R, W> {
@@ -214,36 +176,16 @@ pub(super) enum Next {
     Close,
 }
 
-impl<R, W> Connection<R, W>
-where
-    R: AsyncRead + Send + Unpin + 'static,
-    W: AsyncWrite + Send + Unpin,
-{
-    async fn run(&mut self) -> Option<Dialled<R>> {
-        let mut epoch = self.gateway.executor.watch_epoch();
-        let inbox = Arc::clone(&self.inbox);
+impl<R: ClientRead, W: ClientWrite> Connection<R, W> {
+    /// Answers request after request. One that was begun is carried to its end, however it ends: it is never dropped.
+    async fn run(&mut self, attendant: &mut Attendant<R>) -> Option<Dialled<R>> {
         loop {
-            let event = tokio::select! {
-                biased;
-                event = poll_fn(|context| inbox.poll_next(context)) => event,
-                Ok(()) = epoch.changed() => { self.session.drop_if_stale(); continue }
-            };
-            let frame = match event? {
+            let frame = match self.next_event(attendant).await? {
                 Event::Request(frame) => frame,
                 Event::Peer(dialled) => return Some(dialled),
             };
-            let mut answer = pin!(self.answer(frame));
-            let next = poll_fn(|context| {
-                let answered = answer.as_mut().poll(context);
-                if answered.is_pending() {
-                    inbox.poll_ahead(context);
-                }
-                answered
-            });
-            let next = next.await;
-            inbox.answered();
-            match next {
-                Ok(Next::Request) => {}
+            match self.answer_attended(frame, attendant).await {
+                Ok(Next::Request) => self.tell_socket(),
                 Ok(Next::Close) => return None,
                 Err(error) => {
                     debug!(%error, "client connection lost");
@@ -253,7 +195,91 @@ where
         }
     }
 
-    pub(super) async fn send(&mut self, message: &[u8]) -> std::io::Result<()> {
-        self.write.write_all(message).await
+    async fn answer_attended(&mut self, frame: Frame, attendant: &mut Attendant<R>) -> io::Result<Next> {
+        let inbox = Arc::clone(&self.inbox);
+        let mut answer = pin!(self.answer(frame));
+        let next = poll_fn(|context| {
+            inbox.remember(context);
+            attendant.look(context);
+            answer.as_mut().poll(context)
+        });
+        let next = next.await;
+        inbox.answered();
+        next
+    }
+
+    /// The next request; None when there is none any more or nobody waits for its answer.
+    async fn next_event(&mut self, attendant: &mut Attendant<R>) -> Option<Event<R>> {
+        let inbox = Arc::clone(&self.inbox);
+        poll_fn(|context| {
+            attendant.look(context);
+            match self.session.ended().look(Heeds::AllButInterrupt) {
+                None | Some(End::Interrupted) => {}
+                // Connection, statements, transaction and turn are void, whether the client knows or not.
+                Some(End::EpochOver) => self.session.leave_if_stale(),
+                Some(End::Stopping | End::ClientGone) => return Poll::Ready(None),
+            }
+            inbox.poll_next(context)
+        })
+        .await
+    }
+
+    /// A client that holds the writer's turn between two requests must not vanish unnoticed.
+    fn tell_socket(&mut self) {
+        let others_wait = self.session.holds_turn();
+        if std::mem::replace(&mut self.others_wait, others_wait) != others_wait {
+            self.write.set_others_wait(others_wait);
+        }
+    }
+
+    /// Sends a whole message. What the socket does not take at once waits for the client, and for whatever ends that wait.
+    ///
+    /// # Errors
+    /// The socket's; the node stops or the client has gone; a client that others wait for takes nothing for too long.
+    pub(super) async fn send(&mut self, message: &[u8]) -> io::Result<()> {
+        let mut rest = message;
+        let mut stall = None;
+        poll_fn(|context| {
+            while !rest.is_empty() {
+                match Pin::new(&mut self.write).poll_write(context, rest) {
+                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    Poll::Ready(Ok(taken)) => {
+                        rest = rest.get(taken..).unwrap_or_default();
+                        stall = None;
+                    }
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => return self.wait_for_client(&mut stall, context).map(Err),
+                }
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await
+    }
+
+    /// What ends the wait for a client that takes nothing.
+    fn wait_for_client(
+        &mut self,
+        stall: &mut Option<Pin<Box<Sleep>>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Error> {
+        match self.session.ended().look(Heeds::AllButInterrupt) {
+            None | Some(End::Interrupted) => {}
+            // Others need the seat; the message under way is finished all the same.
+            Some(End::EpochOver) => self.session.leave_if_stale(),
+            Some(End::Stopping | End::ClientGone) => {
+                return Poll::Ready(io::Error::new(
+                    io::ErrorKind::ConnectionAborted,
+                    "ended while it waited",
+                ));
+            }
+        }
+        if !self.session.holds_turn() {
+            *stall = None;
+            return Poll::Pending;
+        }
+        let stall = stall.get_or_insert_with(|| Box::pin(sleep(CLIENT_STALL_MAX)));
+        stall.as_mut().poll(context).map(|()| {
+            io::Error::new(io::ErrorKind::TimedOut, "it holds the writer's turn and takes no bytes")
+        })
     }
 }

@@ -1,18 +1,18 @@
-//! What a connection has received and not yet answered. The connection's own task reads, also while it waits for the answer to
-//! a request; while that task is inside SQLite for long, a second one reads in its place, so that an INTERRUPT, the end of
-//! the epoch and the node's stop are noticed at once.
+//! What a connection has received and not yet answered, and how its stream has ended. Whoever looks after the connection reads,
+//! also while a request is worked on, so that an INTERRUPT and the client's end are noticed at once.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use tokio::io::AsyncRead;
+use tokio::time::Instant;
 use tracing::debug;
 
 use super::reader::{Frame, FrameReader};
-use crate::executor::sqlite::InterruptHandle;
+use crate::executor::sqlite::Ended;
 use crate::protocol::request::{Kind, Request};
+use crate::transport::client_stream::ClientRead;
 use crate::types::{NodeId, config};
 
 /// What comes next on a connection.
@@ -42,15 +42,18 @@ impl<R> std::fmt::Debug for Dialled<R> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     /// The client sends no more, but may wait for its answers.
-    Closed,
-    /// It is gone.
+    Closed {
+        /// When that was noticed.
+        since: Instant,
+    },
+    /// It is gone: nothing more of it is carried out.
     Failed,
 }
 
 /// The inbox of one connection.
 pub(super) struct Inbox<R> {
     state: Mutex<State<R>>,
-    interrupt: InterruptHandle,
+    ended: Ended,
 }
 
 struct State<R> {
@@ -67,9 +70,9 @@ struct State<R> {
     interrupted: bool,
 }
 
-impl<R: AsyncRead + Send + Unpin + 'static> Inbox<R> {
-    /// The inbox of a stream behind its handshake; `interrupt` stops the statements of its session.
-    pub(super) fn new(reader: FrameReader<R>, interrupt: InterruptHandle) -> Inbox<R> {
+impl<R: ClientRead> Inbox<R> {
+    /// The inbox of a stream behind its handshake; an INTERRUPT is told to `ended`.
+    pub(super) fn new(reader: FrameReader<R>, ended: Ended) -> Inbox<R> {
         let state = State {
             reader: Some(reader),
             end: None,
@@ -78,7 +81,7 @@ impl<R: AsyncRead + Send + Unpin + 'static> Inbox<R> {
             working: false,
             interrupted: false,
         };
-        Inbox { state: Mutex::new(state), interrupt }
+        Inbox { state: Mutex::new(state), ended }
     }
 
     fn lock(&self) -> MutexGuard<'_, State<R>> {
@@ -89,16 +92,16 @@ impl<R: AsyncRead + Send + Unpin + 'static> Inbox<R> {
     pub(super) fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<Event<R>>> {
         let mut state = self.lock();
         if state.events.is_empty() {
-            state.poll_read(context, &self.interrupt);
+            state.poll_read(context, &self.ended);
         }
         match state.events.pop_front() {
             Some(event) => {
                 state.working = true;
                 // What was interrupted is over. Cleared here and nowhere later: an INTERRUPT may come at any time from here on.
-                self.interrupt.clear();
+                self.ended.set_interrupted(false);
                 if is_query(&event) && state.events.front().is_some_and(is_interrupt) {
                     state.interrupted = true;
-                    self.interrupt.interrupt();
+                    self.ended.set_interrupted(true);
                 }
                 Poll::Ready(Some(event))
             }
@@ -110,16 +113,34 @@ impl<R: AsyncRead + Send + Unpin + 'static> Inbox<R> {
         }
     }
 
-    /// Reads on behind the request that is worked on, up to a bound.
-    pub(super) fn poll_ahead(&self, context: &mut Context<'_>) {
-        let mut state = self.lock();
-        state.read_ahead(context, &self.interrupt);
-        state.remember(context);
+    /// The connection's own task is to be woken by `hand_back`.
+    pub(super) fn remember(&self, context: &Context<'_>) {
+        self.lock().remember(context);
     }
 
-    /// The same in another task than the connection's own, until `hand_back`.
-    pub(super) fn poll_ahead_instead(&self, context: &mut Context<'_>) {
-        self.lock().read_ahead(context, &self.interrupt);
+    /// Reads on behind the request that is worked on, up to a bound. The stream wakes who has asked last.
+    pub(super) fn read_ahead(&self, context: &mut Context<'_>) {
+        self.lock().read_ahead(context, &self.ended);
+    }
+
+    /// Whether as much was read ahead as is allowed.
+    pub(super) fn is_full(&self) -> bool {
+        let state = self.lock();
+        state.reader.is_some() && state.events.len() >= config::REQUESTS_AHEAD
+    }
+
+    /// Looks whether the client has gone though the stream was not read to its end.
+    pub(super) fn look_for_hang_up(&self) {
+        let mut state = self.lock();
+        if state.reader.as_ref().is_some_and(|reader| reader.stream().is_hung_up()) {
+            debug!("client connection closed behind requests that were not read");
+            state.fail();
+        }
+    }
+
+    /// Nobody waits for answers any more: what was read ahead is not carried out.
+    pub(super) fn set_failed(&self) {
+        self.lock().fail();
     }
 
     /// The connection's own task reads again: a stream wakes only who has asked it last.
@@ -145,14 +166,15 @@ impl<R: AsyncRead + Send + Unpin + 'static> Inbox<R> {
     pub(super) fn end(&self) -> Option<End> {
         self.lock().end
     }
-
-    /// Stops the statement that runs.
-    pub(super) fn interrupt(&self) {
-        self.interrupt.interrupt();
-    }
 }
 
-impl<R: AsyncRead + Send + Unpin + 'static> State<R> {
+impl<R: ClientRead> State<R> {
+    fn fail(&mut self) {
+        self.reader = None;
+        self.end = Some(End::Failed);
+        self.events.clear();
+    }
+
     fn remember(&mut self, context: &Context<'_>) {
         match &mut self.waker {
             Some(waker) => waker.clone_from(context.waker()),
@@ -160,25 +182,24 @@ impl<R: AsyncRead + Send + Unpin + 'static> State<R> {
         }
     }
 
-    fn read_ahead(&mut self, context: &mut Context<'_>, interrupt: &InterruptHandle) {
-        while self.events.len() < config::REQUESTS_AHEAD && self.poll_read(context, interrupt) {}
+    fn read_ahead(&mut self, context: &mut Context<'_>, ended: &Ended) {
+        while self.events.len() < config::REQUESTS_AHEAD && self.poll_read(context, ended) {}
     }
 
     /// Takes the next message off the stream, if a whole one is there: whether it was one.
-    fn poll_read(&mut self, context: &mut Context<'_>, interrupt: &InterruptHandle) -> bool {
+    fn poll_read(&mut self, context: &mut Context<'_>, ended: &Ended) -> bool {
         let Some(reader) = self.reader.as_mut() else { return false };
         let frame = match reader.poll_frame(context) {
             Poll::Pending => return false,
             Poll::Ready(Ok(Some(frame))) => frame,
             Poll::Ready(Ok(None)) => {
                 self.reader = None;
-                self.end = Some(End::Closed);
+                self.end = Some(End::Closed { since: Instant::now() });
                 return false;
             }
             Poll::Ready(Err(error)) => {
                 debug!(%error, "client connection closed");
-                self.reader = None;
-                self.end = Some(End::Failed);
+                self.fail();
                 return false;
             }
         };
@@ -192,7 +213,7 @@ impl<R: AsyncRead + Send + Unpin + 'static> State<R> {
         }
         if frame.header.kind == Kind::Interrupt as u8 && self.working && self.events.is_empty() {
             self.interrupted = true;
-            interrupt.interrupt();
+            ended.set_interrupted(true);
         }
         self.events.push_back(Event::Request(frame));
         true

@@ -50,7 +50,7 @@ pub(super) async fn answer(engine: &Engine, request: &Request) -> Result<Vec<u8>
 fn failure(error: &ChangeError) -> Failure {
     match error {
         ChangeError::NotLeader => SERVER_NOT_LEADER,
-        ChangeError::InProgress => IN_PROGRESS,
+        ChangeError::InProgress | ChangeError::NotCommittedYet => IN_PROGRESS,
         ChangeError::LeadershipLost | ChangeError::Stopped(_) => SERVER_LOST_LEADERSHIP,
         ChangeError::NoConnection(_) => NO_CONNECTION,
         ChangeError::NotFound(_) => NOT_FOUND,

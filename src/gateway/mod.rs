@@ -4,6 +4,7 @@
 //! once.
 
 mod answer;
+mod attendant;
 mod connection;
 mod inbox;
 mod membership;

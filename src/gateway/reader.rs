@@ -94,6 +94,11 @@ impl<S: AsyncRead + Unpin> FrameReader<S> {
         Poll::Ready(Ok(Some(Frame { header, body: self.received.split_to(length).freeze() })))
     }
 
+    /// The stream.
+    pub fn stream(&self) -> &S {
+        &self.stream
+    }
+
     /// The stream and what was received beyond the last frame.
     pub fn into_parts(self) -> (S, Bytes) {
         (self.stream, self.received.freeze())

@@ -4,8 +4,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::executor::permits::SqlPermits;
+use crate::executor::sqlite::threading::{self, sqlite_is_serial};
 use crate::executor::{Executor, ExecutorParts};
 use crate::gateway::{Gateway, GatewayParts, PeerConnection, PeerSink};
 use crate::pages::PageStore;
@@ -87,8 +91,18 @@ pub struct Core {
     engine: Engine,
     gateway: Arc<Gateway>,
     executor: Arc<Executor>,
+    vfs: Arc<Vfs>,
     sql_tasks: Tasks,
     stop: CancellationToken,
+}
+
+/// What has ended of a node.
+#[derive(Debug)]
+pub struct Stopped {
+    /// SQLite's view of the databases, taken from SQLite if all connections have ended.
+    pub vfs: Arc<Vfs>,
+    /// Whether all connections have ended; others may be inside SQLite.
+    pub is_quiet: bool,
 }
 
 /// The page store as raft sees it.
@@ -96,8 +110,8 @@ pub struct Core {
 pub struct StoreEpochs(pub Arc<PageStore>);
 
 impl EpochHooks for StoreEpochs {
-    fn epoch(&self) -> u64 {
-        self.0.epoch()
+    fn watch_epoch(&self) -> watch::Receiver<u64> {
+        self.0.watch_epoch()
     }
 
     fn end_epoch(&self, refused_from: Option<u64>) {
@@ -123,15 +137,25 @@ impl Core {
     /// Those of consensus and of SQLite.
     pub async fn start(parts: CoreParts) -> Result<Core, CoreError> {
         let vfs = Vfs::register(Arc::clone(&parts.store), VfsOptions::default(), parts.on_panic)?;
-        let engine = Engine::start(parts.engine).await?;
+        let engine = match Engine::start(parts.engine).await {
+            Ok(engine) => engine,
+            Err(error) => {
+                give_back(&vfs).await;
+                return Err(error.into());
+            }
+        };
         engine.set_deletions_always(parts.live.deletions_always.load(Ordering::Relaxed));
         let executor = Executor::new(ExecutorParts {
             store: parts.store,
-            vfs,
+            vfs: Arc::clone(&vfs),
             engine: engine.clone(),
-            sql_threads: parts.sql_threads,
+            permits: match sqlite_is_serial() {
+                true => SqlPermits::of_process(),
+                false => SqlPermits::new(parts.sql_threads),
+            },
             busy_timeout_ms: Arc::clone(&parts.live.busy_timeout_ms),
             sql: parts.sql,
+            tasks: parts.sql_tasks.clone(),
         });
         let stop = CancellationToken::new();
         let gateway = Gateway::new(GatewayParts {
@@ -143,7 +167,7 @@ impl Core {
             tasks: parts.sql_tasks.clone(),
             stop: stop.clone(),
         });
-        Ok(Core { engine, gateway, executor, sql_tasks: parts.sql_tasks, stop })
+        Ok(Core { engine, gateway, executor, vfs, sql_tasks: parts.sql_tasks, stop })
     }
 
     /// Serves one client.
@@ -181,10 +205,42 @@ impl Core {
         &self.stop
     }
 
-    /// Ends all connections, then consensus.
-    pub async fn stop(self) {
+    /// Ends the epoch, so that nothing is proposed any more whatever SQLite still commits; then connections, then consensus.
+    /// Connections that are inside SQLite are waited for at most `STOP_INSIDE_MAX`.
+    pub async fn stop(self) -> Stopped {
+        self.engine.end_proposals();
+        self.executor.interrupt_all();
         self.stop.cancel();
-        self.sql_tasks.finished().await;
+        let ended = timeout(config::STOP_INSIDE_MAX, self.sql_tasks.finished()).await;
         self.engine.shutdown().await;
+        if ended.is_ok() {
+            give_back(&self.vfs).await;
+        } else {
+            tracing::warn!("the node stops while connections are inside SQLite");
+        }
+        Stopped { vfs: self.vfs, is_quiet: ended.is_ok() }
+    }
+}
+
+/// Takes the VFS of a node without connections from SQLite; false if that must be tried again: in SQLite's single-thread mode
+/// another node of the process may be inside.
+#[must_use]
+pub fn take_from_sqlite(vfs: &Vfs) -> bool {
+    let inside = threading::try_serial_guard();
+    if inside.is_some() {
+        vfs.unregister();
+    }
+    inside.is_some()
+}
+
+/// The same, as long as that may take. A VFS that stays registered opens nothing.
+async fn give_back(vfs: &Vfs) {
+    let taking = async {
+        while !take_from_sqlite(vfs) {
+            sleep(config::SQLITE_RETRY).await;
+        }
+    };
+    if timeout(config::STOP_INSIDE_MAX, taking).await.is_err() {
+        tracing::warn!("another node is inside SQLite for long: a VFS stays registered");
     }
 }

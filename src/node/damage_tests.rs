@@ -45,7 +45,7 @@ fn rows(directory: &Path) -> Result<u64, String> {
     let (running, address) = start(directory);
     let mut running = running.map_err(|error| error.0)?;
     let rows = number(&mut connect_to(&address, "test"), "SELECT count(*) AS n FROM kv");
-    running.stop();
+    running.stop().unwrap();
     Ok(rows)
 }
 

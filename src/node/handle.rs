@@ -10,10 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::core::LiveSettings;
 use super::environment;
 use super::error_text::{ErrorText, cut};
+use super::failure::Failure;
 use super::options::{DQLITE_ERROR, DQLITE_MISUSE, OptionError, Options};
 use super::run_parts::RunParts;
 use super::running::{Running, open_directory};
-use super::threads::panic_text;
+use super::threads::{OwnThreads, panic_text};
 use super::trace;
 use crate::storage::directory::Directory;
 use crate::storage::disk::FileDisk;
@@ -65,12 +66,20 @@ struct Inner {
     life: Life,
     options: Options,
     listener: Option<BoundSocket>,
-    /// The last one is the current one; earlier ones stay because C may hold them.
-    bind_addresses: Vec<CString>,
     connector: Arc<dyn Connector>,
 }
 
-/// A node as the C interface has it. Usable from any thread; calls wait for each other.
+/// What is asked while a start, a stop or a handover takes its time. Locked for no longer than a look.
+#[derive(Default)]
+struct Shown {
+    /// The last one is the current one; earlier ones stay because C may hold them.
+    bind_addresses: Vec<CString>,
+    /// Of a node that runs.
+    running: Option<(Failure, OwnThreads)>,
+}
+
+/// A node as the C interface has it. Usable from any thread; calls that change something wait for each other, and nobody waits for
+/// more than a look to ask something.
 pub struct NodeHandle {
     id: NodeId,
     address: Vec<u8>,
@@ -78,6 +87,7 @@ pub struct NodeHandle {
     live: Arc<LiveSettings>,
     error: ErrorText,
     usable: bool,
+    shown: Mutex<Shown>,
     inner: Mutex<Inner>,
 }
 
@@ -90,7 +100,6 @@ impl NodeHandle {
             life: Life::Created,
             options: Options::default(),
             listener: None,
-            bind_addresses: Vec::new(),
             connector: Arc::new(IpConnector),
         };
         let handle = NodeHandle {
@@ -100,6 +109,7 @@ impl NodeHandle {
             live: Arc::default(),
             error: ErrorText::default(),
             usable: opened.is_ok(),
+            shown: Mutex::default(),
             inner: Mutex::new(inner),
         };
         let result = match opened {
@@ -122,6 +132,10 @@ impl NodeHandle {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn shown(&self) -> MutexGuard<'_, Shown> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Runs a call. A panic in it becomes the text, and the node is stopped for good.
     ///
     /// # Errors
@@ -132,6 +146,7 @@ impl NodeHandle {
             Err(panic) => {
                 self.error.set(&format!("internal error: {}", panic_text(panic.as_ref())));
                 let life = std::mem::replace(&mut self.lock().life, Life::Stopped);
+                self.shown().running = None;
                 // A second panic while stopping changes nothing: what it was in is dropped.
                 let _ = catch_unwind(AssertUnwindSafe(|| drop(life)));
                 Err(CallError::Error)
@@ -175,14 +190,14 @@ impl NodeHandle {
         let socket = BoundSocket::bind(address).map_err(|_: BindError| CallError::Error)?;
         let shown = CString::new(socket.display_address()).map_err(|_| CallError::Error)?;
         inner.listener = Some(socket);
-        inner.bind_addresses.push(shown);
+        self.shown().bind_addresses.push(shown);
         Ok(())
     }
 
     /// The address in use, at a place that stays until the handle is dropped.
     #[must_use]
     pub fn bind_address(&self) -> Option<*const std::ffi::c_char> {
-        self.lock().bind_addresses.last().map(|address| address.as_ptr())
+        self.shown().bind_addresses.last().map(|address| address.as_ptr())
     }
 
     /// Who connects to other nodes.
@@ -231,6 +246,8 @@ impl NodeHandle {
             connector: Arc::clone(&inner.connector),
         };
         let running = Running::start(parts).map_err(|error| self.failed(&error.to_string()))?;
+        let own = running.own_threads().cloned();
+        self.shown().running = own.map(|own| (running.failure_board().clone(), own));
         inner.life = Life::Running(Box::new(running));
         tracing::info!(id = self.id.0, directory = %self.directory.display(), "node started");
         Ok(())
@@ -241,11 +258,13 @@ impl NodeHandle {
         if let Some(listener) = inner.listener.take() {
             return Ok(listener);
         }
-        let Some(address) = inner.bind_addresses.last().and_then(|address| address.to_str().ok()) else {
+        let address =
+            self.shown().bind_addresses.last().and_then(|address| address.to_str().ok().map(str::to_owned));
+        let Some(address) = address else {
             self.error.set("no bind address has been set");
             return Err(CallError::Misuse);
         };
-        BoundSocket::bind(address).map_err(|error| self.failed(&error.to_string()))
+        BoundSocket::bind(&address).map_err(|error| self.failed(&error.to_string()))
     }
 
     fn failed(&self, text: &str) -> CallError {
@@ -256,8 +275,13 @@ impl NodeHandle {
     /// Stops the node; nothing of it runs afterwards and its directory is free. spec: c-api 3.9.
     ///
     /// # Errors
-    /// `Misuse` if it does not run; `Error` if it had failed before, which the text tells.
+    /// `Misuse` if it does not run, or on a thread of its own, which it would have to wait for; `Error` if it had failed before,
+    /// or if threads are left inside SQLite or the host's functions, which the text tells.
     pub fn stop(&self) -> Result<(), CallError> {
+        if self.shown().running.as_ref().is_some_and(|(_, own)| own.is_one()) {
+            self.error.set("a node cannot be stopped in a function that it calls itself");
+            return Err(CallError::Misuse);
+        }
         let mut inner = self.lock();
         if !matches!(inner.life, Life::Running(_)) {
             return Err(CallError::Misuse);
@@ -265,8 +289,12 @@ impl NodeHandle {
         let Life::Running(mut running) = std::mem::replace(&mut inner.life, Life::Stopped) else {
             return Err(CallError::Misuse);
         };
-        running.stop();
+        let stopped = running.stop();
+        self.shown().running = None;
         tracing::info!(id = self.id.0, "node stopped");
+        if let Err(left) = stopped {
+            return Err(self.failed(&left.to_string()));
+        }
         match running.failure() {
             Some(reason) => Err(self.failed(&reason)),
             None => Ok(()),
@@ -325,9 +353,8 @@ impl NodeHandle {
     /// The text of the last failure; of a running node that has failed, why. Its place stays until the handle is dropped.
     #[must_use]
     pub fn error_text(&self) -> &ErrorText {
-        if let Life::Running(running) = &self.lock().life
-            && let Some(reason) = running.failure()
-        {
+        let failure = self.shown().running.as_ref().and_then(|(failure, _)| failure.reason());
+        if let Some(reason) = failure {
             self.error.set(&reason);
         }
         &self.error

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -164,4 +165,69 @@ fn in_disk_mode_pages_are_in_a_file_without_a_name_that_goes_with_the_node() {
     assert_eq!(handle.stop(), Ok(()));
     assert_eq!(unnamed(directory.path()), 0);
     assert_eq!(handle.describe_last_entry(), Ok((LogIndex(3), Term(1))));
+}
+
+/// A connect function that is called and does not return until it is let go.
+struct Gate {
+    called: std::sync::mpsc::Sender<()>,
+    go: Mutex<std::sync::mpsc::Receiver<()>>,
+    /// What a stop of the node says that calls it.
+    stopped: Mutex<Option<Result<(), CallError>>>,
+    node: std::sync::OnceLock<std::sync::Weak<NodeHandle>>,
+}
+
+impl Connector for Gate {
+    fn connect(&self, _: &str) -> std::io::Result<crate::transport::dial::Socket> {
+        if let Some(node) = self.node.get().and_then(std::sync::Weak::upgrade) {
+            *self.stopped.lock().unwrap() = Some(node.stop());
+        }
+        // The test may have ended.
+        let _ = self.called.send(());
+        let _ = self.go.lock().unwrap().recv();
+        Err(std::io::ErrorKind::ConnectionRefused.into())
+    }
+}
+
+#[test]
+fn getters_answer_at_once_while_a_stop_waits_for_a_connect_function_where_no_stop_is_possible() {
+    let directory = tempfile::tempdir().unwrap();
+    let handle = Arc::new(handle(directory.path()));
+    let ((called, calls), (go, gone)) = (std::sync::mpsc::channel(), std::sync::mpsc::channel());
+    let (stopped, node) = (Mutex::default(), std::sync::OnceLock::new());
+    let gate = Arc::new(Gate { called, go: Mutex::new(gone), stopped, node });
+    handle.set_bind_address("127.0.0.1:0").unwrap();
+    handle.set_connector(Arc::<Gate>::clone(&gate)).unwrap();
+    handle.start().unwrap();
+    gate.node.set(Arc::downgrade(&handle)).unwrap();
+    let engine = {
+        let inner = handle.lock();
+        let Life::Running(running) = &inner.life else { unreachable!("it was started") };
+        running.core().unwrap().engine().clone()
+    };
+    let waiting = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    waiting.block_on(engine.add(NodeId(2), b"127.0.0.1:9".to_vec())).unwrap();
+    // Dialled as soon as entries are for it.
+    drop(engine.assign(NodeId(2), crate::types::Role::StandBy));
+    calls.recv_timeout(Duration::from_secs(30)).unwrap();
+    assert_eq!(*gate.stopped.lock().unwrap(), Some(Err(CallError::Misuse)));
+    assert!(handle.error_text().to_text().contains("calls itself"));
+
+    let stopping = std::thread::spawn({
+        let handle = Arc::clone(&handle);
+        move || handle.stop()
+    });
+    while handle.inner.try_lock().is_ok() {
+        std::thread::yield_now();
+    }
+    let began = Instant::now();
+    let address = handle.bind_address().unwrap();
+    for _ in 0..100 {
+        assert!(!handle.error_text().as_ptr().is_null());
+        assert_eq!(handle.bind_address(), Some(address), "it moves");
+    }
+    assert!(began.elapsed() < Duration::from_millis(500));
+    assert!(!stopping.is_finished());
+    drop(go);
+
+    assert_eq!(stopping.join().unwrap(), Ok(()));
 }

@@ -105,7 +105,7 @@ fn short_statements_that_turn_long_hold_up_nobody() {
         }
     }
     println!("20 transactions beside {SQL_WORKER_THREADS} endless statements: {longest:?} at most");
-    running.stop();
+    running.stop().unwrap();
 }
 
 // conformance: client-protocol Q6 (better: a statement without rows is stopped at once)
@@ -125,7 +125,7 @@ fn an_interrupt_stops_a_long_statement_and_what_was_sent_behind_it_follows_in_or
         assert_eq!(rest, [8]);
         assert_eq!(receive(&mut stream), 2);
     }
-    running.stop();
+    running.stop().unwrap();
 }
 
 // conformance: client-protocol X14
@@ -144,7 +144,7 @@ fn more_requests_than_are_read_ahead_are_answered_in_order_behind_a_long_one() {
     for _ in 0..30 {
         assert_eq!([receive(&mut stream), receive(&mut stream), receive(&mut stream)], [1, 7, 2]);
     }
-    running.stop();
+    running.stop().unwrap();
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn a_statement_whose_client_is_gone_ends_and_frees_its_place() {
     let waited = began.elapsed();
     println!("freed after {waited:?}");
     assert!(waited < STATEMENT_WITHOUT_CLIENT_MAX + Duration::from_secs(10), "{waited:?}");
-    running.stop();
+    running.stop().unwrap();
 }
 
 // conformance: client-protocol X15
@@ -180,7 +180,7 @@ fn a_client_that_sends_no_more_gets_the_answer_to_a_statement_that_takes_a_while
     assert_eq!(receive(&mut stream), 7);
     assert_eq!(receive(&mut stream), 1);
     assert_eq!(stream.read(&mut [0]).unwrap(), 0);
-    running.stop();
+    running.stop().unwrap();
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn a_node_stops_at_once_beside_statements_without_end() {
     assert_eq!(call(&mut dial(&address), &Request::Leader).0, 1);
     let began = Instant::now();
 
-    running.stop();
+    running.stop().unwrap();
 
     assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
     for stream in &mut long {

@@ -8,6 +8,7 @@ pub mod failure;
 pub mod handle;
 pub mod node_id;
 pub mod options;
+pub mod pool;
 pub mod roles;
 pub mod run_parts;
 pub mod running;
@@ -34,3 +35,5 @@ mod query_tests;
 mod running_tests;
 #[cfg(test)]
 mod statement_tests;
+#[cfg(test)]
+mod stop_tests;

@@ -10,14 +10,14 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::background::Background;
-use super::core::{Core, CoreParts, LiveSettings, StoreEpochs};
+use super::core::{Core, CoreParts, LiveSettings, StoreEpochs, take_from_sqlite};
 use super::failure::Failure;
 use super::options::Options;
 use super::roles::EngineMembership;
 use super::roles::handover::{Handover, HandoverError};
 use super::roles::rounds::RoleManagement;
 use super::run_parts::RunParts;
-use super::threads::{LogThread, Threads};
+use super::threads::{LogThread, OwnThreads, Threads};
 use crate::gateway::Gateway;
 use crate::pages::{PageFile, PageSpace, PageStore};
 use crate::raft::LogSender;
@@ -39,7 +39,7 @@ use crate::types::payload::PayloadStore;
 use crate::types::random::RandomSource;
 use crate::types::tasks::{SqlSection, Tasks};
 use crate::types::{NodeId, config};
-use crate::vfs::empty_page;
+use crate::vfs::{Vfs, empty_page};
 
 /// Id of a node that bootstraps itself beside id 1. spec: c-api 3.7.
 pub const BOOTSTRAP_ID: NodeId = NodeId(0x2dc1_7185_8c31_55be);
@@ -53,6 +53,19 @@ impl StartError {
     fn raft(error: impl std::fmt::Display) -> StartError {
         StartError(format!("raft_start(): io: {error}"))
     }
+}
+
+/// What is left of a node that has stopped: threads that did not come back from SQLite or from the host's functions. Leadership,
+/// log and directory are given up, and what these threads use stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("stopped, but {threads} of its threads have not returned from {whence} after {seconds} s")]
+pub struct ThreadsLeft {
+    /// How many.
+    pub threads: usize,
+    /// Where they are.
+    pub whence: &'static str,
+    /// How long they were waited for.
+    pub seconds: u64,
 }
 
 /// Threads and tasks of a node that was started.
@@ -103,7 +116,7 @@ impl Running {
                 log_failing.send_replace(false);
             }
         });
-        let options = LogOptions::new(on_trouble, Arc::new(threads.pool()));
+        let options = LogOptions::new(on_trouble, Arc::new(threads.files()));
         let writer = LogWriter::new(opened.directory.clone(), opened.lock, metadata, next_index, options);
         let statistics = writer.statistics();
         let failure = Failure::default();
@@ -113,7 +126,7 @@ impl Running {
             LogThread::start(writer, on_panic).map_err(|error| StartError(format!("log thread: {error}")))?;
         let phase = sender.phase();
         let send = LogSender::new(move |request| sender.send(request), phase);
-        let dial: Arc<dyn Dial> = Arc::new(PooledDial::new(parts.connector, Arc::new(threads.pool())));
+        let dial: Arc<dyn Dial> = Arc::new(PooledDial::new(parts.connector, Arc::new(threads.dials())));
         let core_parts = core_parts(
             &threads,
             EngineParts {
@@ -146,8 +159,9 @@ impl Running {
                 Ok(running)
             }
             Err(error) => {
-                threads.shut_down();
+                threads.finish_files();
                 log.join();
+                threads.shut_down(config::STOP_CALLBACK_MAX);
                 Err(error)
             }
         }
@@ -187,6 +201,18 @@ impl Running {
         self.failure.reason()
     }
 
+    /// Where that is told.
+    #[must_use]
+    pub fn failure_board(&self) -> &Failure {
+        &self.failure
+    }
+
+    /// The threads that may run the host's functions; none after the stop.
+    #[must_use]
+    pub fn own_threads(&self) -> Option<&OwnThreads> {
+        self.threads.as_ref().map(Threads::own)
+    }
+
     /// What the log has written since the start.
     #[must_use]
     pub fn log_statistics(&self) -> &LogStatistics {
@@ -222,30 +248,53 @@ impl Running {
         Some(Background {
             tasks: core.sql_tasks().clone(),
             stop: core.stopping().clone(),
-            pool: Arc::new(threads.pool()),
+            pool: Arc::new(threads.files()),
             dial: Arc::clone(&self.dial),
             membership: Arc::new(EngineMembership(core.engine().clone())),
         })
     }
 
-    /// Ends connections, consensus, log and threads, in this order; the directory is free afterwards.
-    pub fn stop(&mut self) {
-        if let (Some(core), Some(threads)) = (self.core.take(), self.threads.take()) {
-            threads.hurry();
-            let handle = threads.sql().clone();
-            let (sender, receiver) = std::sync::mpsc::channel();
-            handle.spawn(async move {
-                core.stop().await;
-                // The receiver waits for just this.
-                let _ = sender.send(());
-            });
-            // An error means that the task panicked; the threads end all the same.
-            let _ = receiver.recv();
-            threads.shut_down();
-        }
+    /// Ends the epoch, connections, consensus, log and threads, in this order. The directory is free afterwards, whoever is inside
+    /// SQLite or a function of the host.
+    ///
+    /// # Errors
+    /// Threads did not return from there.
+    pub fn stop(&mut self) -> Result<(), ThreadsLeft> {
+        let (Some(core), Some(threads)) = (self.core.take(), self.threads.take()) else { return Ok(()) };
+        threads.files().hurry();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        // The workers of the SQL runtime may all be inside SQLite.
+        threads.consensus().spawn(async move {
+            // The receiver waits for just this.
+            let _ = sender.send(core.stop().await);
+        });
+        // An error means that the task panicked; the threads end all the same.
+        let stopped = receiver.recv().ok();
+        threads.finish_files();
         if let Some(log) = self.log.take() {
             log.join();
         }
+        let inside = stopped.filter(|stopped| !stopped.is_quiet);
+        let (whence, longest) = match inside {
+            Some(_) => ("SQLite", config::STOP_LEFT_MAX),
+            None => ("the connect function", config::STOP_CALLBACK_MAX),
+        };
+        let threads = threads.shut_down(longest);
+        if threads > 0 {
+            return Err(ThreadsLeft { threads, whence, seconds: longest.as_secs() });
+        }
+        if let Some(inside) = inside {
+            take_in_time(&inside.vfs);
+        }
+        Ok(())
+    }
+}
+
+/// Takes the VFS from SQLite, which its own node has left.
+fn take_in_time(vfs: &Vfs) {
+    let began = Instant::now();
+    while !take_from_sqlite(vfs) && began.elapsed() < config::STOP_INSIDE_MAX {
+        std::thread::sleep(config::SQLITE_RETRY);
     }
 }
 
@@ -257,7 +306,9 @@ impl std::fmt::Debug for Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.stop();
+        if let Err(left) = self.stop() {
+            tracing::error!(%left, "node dropped");
+        }
     }
 }
 
@@ -360,7 +411,7 @@ fn core_parts(threads: &Threads, parts: EngineParts<'_>) -> CoreParts {
             pace: parts.options.snapshot_pace,
         },
         consensus: Tasks::new(threads.consensus().clone()),
-        pool: Arc::new(threads.pool()),
+        pool: Arc::new(threads.files()),
         random: Arc::new(RandomSource::from_seed(seed)),
         log: parts.log,
         loaded: parts.loaded,
@@ -410,8 +461,6 @@ fn accept(
                         Ok((stream, _)) => {
                             // Replies are whole messages: waiting for more gains nothing.
                             let _ = stream.set_nodelay(true);
-                            // A client whose machine has gone must not keep its transaction open for ever.
-                            let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive());
                             gateway.serve(stream);
                         }
                         Err(error) => after_failed_accept(&error).await,
@@ -435,10 +484,6 @@ fn accept(
             })
         }
     })
-}
-
-fn keepalive() -> socket2::TcpKeepalive {
-    socket2::TcpKeepalive::new().with_time(config::KEEPALIVE_IDLE).with_interval(config::KEEPALIVE_INTERVAL)
 }
 
 async fn after_failed_accept(error: &std::io::Error) {

@@ -60,9 +60,9 @@ fn a_node_whose_part_has_failed_closes_its_connections_and_keeps_its_reason() {
     assert_eq!((status.serving, status.leader), (None, None), "it leads no more");
     assert_eq!(ask(&other_address).1, 1, "another node of the process goes on");
 
-    running.stop();
-    other.stop();
+    running.stop().unwrap();
+    other.stop().unwrap();
     let (mut again, address) = start(directory.path());
     assert_eq!(ask(&address).1, 1, "the directory is free and sound");
-    again.stop();
+    again.stop().unwrap();
 }

@@ -117,7 +117,7 @@ fn directories_of_upstream_open_and_hold_their_rows_and_take_more() {
                     let mut other = connect_to(&address, "other");
                     assert_eq!(number(&mut other, "SELECT sum(id * x) AS n FROM n"), 140);
                 }
-                running.stop();
+                running.stop().unwrap();
             }
         }
     }
@@ -138,7 +138,7 @@ fn a_followers_directory_opens_and_shows_its_configuration() {
             assert_eq!((kind, body[0]), (3, 3), "{version} {name}");
             let (kind, body) = call(&mut client, &Request::Leader);
             assert_eq!((kind, &body[..]), (1, &[0; 16][..]), "{version} {name}");
-            running.stop();
+            running.stop().unwrap();
         }
     }
 }
@@ -164,7 +164,7 @@ fn a_node_writes_to_its_directory_and_comes_back_with_everything() {
     }
     assert_eq!(start(directory.path()).0.unwrap_err().0, "couldn't lock the raft directory");
 
-    running.stop();
+    running.stop().unwrap();
 
     assert_eq!(stream.read(&mut [0; 8]).unwrap_or(0), 0);
     let mut names: Vec<String> = std::fs::read_dir(directory.path())
@@ -182,7 +182,7 @@ fn a_node_writes_to_its_directory_and_comes_back_with_everything() {
     let (kind, body) =
         call(&mut stream, &Request::QuerySql { db: 0, sql, parameters: Parameters::default() });
     assert_eq!((kind, body[24]), (7, 10));
-    running.stop();
+    running.stop().unwrap();
 }
 
 // Writers follow each other without waiting for the disk: many transactions share one sync.
@@ -214,7 +214,7 @@ fn thirty_two_writers_share_syncs() {
     assert_eq!(number(&mut connect(&address), "SELECT count(*) AS n FROM t"), 3200);
     assert!(entries < 3200, "{entries} entries");
     assert!(ratio <= 0.2, "{ratio}");
-    running.stop();
+    running.stop().unwrap();
 }
 
 /// Blocks every dial until it is released, then refuses.
@@ -267,7 +267,7 @@ fn a_connect_function_that_hangs_holds_up_nobody_but_its_peer() {
     }
 
     let stopping = std::thread::spawn(move || {
-        running.stop();
+        running.stop().unwrap();
         running.failure()
     });
     drop(release);

@@ -1,29 +1,80 @@
 //! The threads and runtimes of a node: consensus, SQL, log. The only place that makes any. architecture "Threads".
 
+use std::cell::Cell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{oneshot, watch};
 
+use super::pool::Pool;
 use crate::raft::LogPhase;
 use crate::storage::log::{LogRequest, LogWriter, Progress};
 use crate::types::config;
-use crate::types::tasks::BlockingPool;
 
-/// The runtimes of a node. Dropping it does not end them: `shut_down` does.
+thread_local! {
+    /// The node whose code this thread runs, the host's functions included.
+    static OF_NODE: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Tells the threads of the process's nodes apart.
+static NEXT_NODE: AtomicU64 = AtomicU64::new(1);
+
+/// The threads of one node that may run the host's functions.
+#[derive(Clone, Debug)]
+pub struct OwnThreads {
+    node: u64,
+    alive: Arc<AtomicUsize>,
+}
+
+impl OwnThreads {
+    fn new() -> OwnThreads {
+        OwnThreads { node: NEXT_NODE.fetch_add(1, Ordering::Relaxed), alive: Arc::default() }
+    }
+
+    /// Whether the calling thread is one of them.
+    #[must_use]
+    pub fn is_one(&self) -> bool {
+        OF_NODE.get() == self.node
+    }
+
+    fn begin(&self) {
+        OF_NODE.set(self.node);
+        self.alive.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn end(&self) {
+        self.alive.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// The calling thread is one of them until this is dropped.
+    fn join(self) -> impl Drop {
+        struct Joined(OwnThreads);
+        impl Drop for Joined {
+            fn drop(&mut self) {
+                self.0.end();
+            }
+        }
+        self.begin();
+        Joined(self)
+    }
+}
+
+/// The runtimes of a node, which `shut_down` ends.
 #[derive(Debug)]
 pub struct Threads {
     sql: Option<Runtime>,
+    own: OwnThreads,
+    files: Pool,
+    dials: Pool,
     consensus: Handle,
     consensus_stop: Option<oneshot::Sender<()>>,
     consensus_thread: Option<JoinHandle<()>>,
-    stopping: Arc<AtomicBool>,
 }
 
 impl Threads {
@@ -40,18 +91,33 @@ impl Threads {
             let _ = consensus.block_on(stopped);
             consensus.shutdown_background();
         })?;
+        let own = OwnThreads::new();
+        let (begins, ends) = (own.clone(), own.clone());
         let sql = Builder::new_multi_thread()
             .worker_threads(config::SQL_WORKER_THREADS)
             .max_blocking_threads(config::BLOCKING_THREADS_MAX)
             .thread_name("dqlite-sql")
+            .on_thread_start(move || begins.begin())
+            .on_thread_stop(move || ends.end())
             .enable_all()
             .build()?;
+        let files = Pool::start(sql.handle().clone(), "dqlite-files", || {})?;
+        let joins = own.clone();
+        let dials = match Pool::start(sql.handle().clone(), "dqlite-dial", move || joins.join()) {
+            Ok(dials) => dials,
+            Err(error) => {
+                files.end(None);
+                return Err(error);
+            }
+        };
         Ok(Threads {
+            files,
+            dials,
             sql: Some(sql),
+            own,
             consensus: handle,
             consensus_stop: Some(stop),
             consensus_thread: Some(thread),
-            stopping: Arc::default(),
         })
     }
 
@@ -68,67 +134,57 @@ impl Threads {
         self.sql.as_ref().map_or(&self.consensus, Runtime::handle)
     }
 
-    /// A pool for blocking work.
+    /// A pool for work on files, which ends by itself.
     #[must_use]
-    pub fn pool(&self) -> Pool {
-        Pool { handle: self.sql().clone(), stopping: Arc::clone(&self.stopping) }
+    pub fn files(&self) -> Pool {
+        self.files.clone()
     }
 
-    /// The node is about to stop: work behind it gives way to nobody any more.
-    pub fn hurry(&self) {
-        self.stopping.store(true, Ordering::Relaxed);
+    /// A pool for the host's connect function, which may never return.
+    #[must_use]
+    pub fn dials(&self) -> Pool {
+        self.dials.clone()
     }
 
-    /// Ends all threads; tasks that are left are dropped, blocking work is waited for.
-    pub fn shut_down(mut self) {
-        drop(self.sql.take());
+    /// The threads that may run the host's functions.
+    #[must_use]
+    pub fn own(&self) -> &OwnThreads {
+        &self.own
+    }
+
+    /// Waits until no file is worked on, and takes no such work any more.
+    pub fn finish_files(&self) {
+        self.files.hurry();
+        self.files.end(None);
+    }
+
+    /// Ends all threads; tasks that are left are dropped. What is inside SQLite or the host's functions is waited for at most so
+    /// long. How many threads are left.
+    pub fn shut_down(mut self, longest: Duration) -> usize {
+        self.end(longest)
+    }
+
+    fn end(&mut self, longest: Duration) -> usize {
+        let Some(sql) = self.sql.take() else { return 0 };
+        let deadline = Instant::now() + longest;
+        self.finish_files();
+        self.dials.end(Some(deadline));
+        sql.shutdown_timeout(deadline.saturating_duration_since(Instant::now()));
         drop(self.consensus_stop.take());
         if let Some(thread) = self.consensus_thread.take() {
             // A panic there has been reported where it happened.
             let _ = thread.join();
         }
+        self.own.alive.load(Ordering::Acquire)
     }
 }
 
-/// Blocking work on the SQL runtime's pool of threads.
-#[derive(Clone, Debug)]
-pub struct Pool {
-    handle: Handle,
-    stopping: Arc<AtomicBool>,
-}
-
-impl BlockingPool for Pool {
-    fn run(&self, work: Box<dyn FnOnce() + Send>) {
-        self.handle.spawn_blocking(work);
-    }
-
-    // A thread of the pool that has stepped back could not step forward again: such work has a thread of its own, which
-    // the pool waits for.
-    fn run_behind(&self, work: Box<dyn FnOnce() + Send>) {
-        self.handle.spawn_blocking(move || {
-            let thread = std::thread::Builder::new().name("dqlite-snapshot".into()).spawn(move || {
-                // Where it may not, it does the work all the same.
-                let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), BEHIND_NICE);
-                work();
-            });
-            match thread {
-                // A panic there leaves the work undone, which whoever waits for it sees.
-                Ok(thread) => drop(thread.join()),
-                Err(error) => tracing::warn!(%error, "no thread for a snapshot"),
-            }
-        });
-    }
-
-    // Half of the time, whatever the machine and its disk can do.
-    fn give_way(&self, worked: Duration) {
-        if !self.stopping.load(Ordering::Relaxed) {
-            std::thread::sleep(worked.min(config::SNAPSHOT_REST_MAX));
-        }
+impl Drop for Threads {
+    // Of a start that failed.
+    fn drop(&mut self) {
+        self.end(config::STOP_CALLBACK_MAX);
     }
 }
-
-/// How far work that can wait steps back: it gets about a tenth of a contended processor.
-const BEHIND_NICE: i32 = 10;
 
 /// The log thread: owns the segment and metadata files, takes all that is queued at once.
 #[derive(Debug)]

@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::oneshot;
 
-use super::fault::{self, Fault};
 use super::header::{self, BadPage};
 use super::overlay::Overlay;
 use super::page::PageRef;
+use super::room::{Charge, Room};
 use super::store::PageStore;
 use super::tree::{Root, WeakRoot};
 use crate::types::config::PAGE_SIZE;
+use crate::types::fault::{self, Fault};
 use crate::types::{PageNumber, ProposalRange, ProposalToken};
 
 /// Distance of the version after a discarded head: far from every number a SQLite cache may count up to.
@@ -31,8 +32,9 @@ pub struct Pin {
     pub epoch: u64,
 }
 
-/// What a transaction changed; the executor proposes it unless `pages` is empty.
-#[derive(Clone, Debug)]
+/// What a transaction changed; the executor proposes it unless `pages` is empty. If it is dropped unproposed its epoch ends: what
+/// comes after it in the log would be pages that were made on pages that no log has.
+#[derive(Debug)]
 pub struct Commit {
     /// Version that the transaction made; its entry makes it `committed`.
     pub version: u32,
@@ -48,6 +50,27 @@ pub struct Commit {
     pub root: Root,
     /// Where it happened.
     pub database: Arc<Database>,
+    proposed: bool,
+}
+
+impl Commit {
+    /// Hands it to whoever proposes it; its epoch does not depend on this object any more.
+    pub fn propose<T>(mut self, propose: impl FnOnce(&Commit) -> T) -> T {
+        let result = propose(&self);
+        self.proposed = true;
+        result
+    }
+}
+
+impl Drop for Commit {
+    fn drop(&mut self) {
+        if self.proposed || self.pages.is_empty() {
+            return;
+        }
+        if let Some(store) = self.database.store.upgrade() {
+            store.end_this_epoch(self.epoch);
+        }
+    }
 }
 
 /// The epoch of the pinned root has ended, or it is not the head: nothing was changed.
@@ -95,6 +118,8 @@ struct Pending {
     token: Option<ProposalToken>,
     pages: usize,
     waiters: Vec<Waiter>,
+    /// Given back when this goes, applied or discarded.
+    _room: Option<Charge>,
 }
 
 /// A superseded root and how many pages the next one replaced.
@@ -165,6 +190,7 @@ pub struct Database {
     name: Vec<u8>,
     store: Weak<PageStore>,
     empty_page: PageRef,
+    room: Arc<Room>,
     state: Mutex<State>,
 }
 
@@ -179,6 +205,7 @@ impl Database {
         name: Vec<u8>,
         store: Weak<PageStore>,
         empty_page: PageRef,
+        room: Arc<Room>,
         root: Root,
         epoch: u64,
     ) -> Arc<Database> {
@@ -186,6 +213,7 @@ impl Database {
             name,
             store,
             empty_page,
+            room,
             state: Mutex::new(State {
                 committed: root,
                 pending: VecDeque::new(),
@@ -270,9 +298,11 @@ impl Database {
             token: None,
             pages: pages.len(),
             waiters: Vec::new(),
+            _room: (!pages.is_empty()).then(|| self.room.charge(pages.len() * PAGE_SIZE)),
         });
         state.apply_empty_commits();
-        Ok(Commit { version, epoch: pin.epoch, pages, page_count, shrinks, root, database: Arc::clone(self) })
+        let database = Arc::clone(self);
+        Ok(Commit { version, epoch: pin.epoch, pages, page_count, shrinks, root, database, proposed: false })
     }
 
     /// Names the proposal of a pending version. To be called under the lock of the proposals' queue, before it can end
@@ -385,6 +415,8 @@ impl Database {
 
     fn discard_locked(state: &mut State, new_epoch: u64, refused_from: Option<u64>) {
         state.epoch = new_epoch;
+        // Whoever has the write lock of an ended epoch can commit nothing with it.
+        state.reserved = None;
         if state.pending.is_empty() {
             return;
         }

@@ -4,12 +4,11 @@
 
 mod cache;
 mod database;
-#[doc(hidden)]
-pub mod fault;
 mod file;
 mod header;
 mod overlay;
 mod page;
+mod room;
 mod store;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -20,5 +19,6 @@ pub use file::PageFile;
 pub use header::{BadPage, PageOneError};
 pub use overlay::Overlay;
 pub use page::{PageRef, PageSpace};
+pub use room::Room;
 pub use store::{Attached, DatabaseImages, NameError, PageStore, ReplaceError, check_name};
 pub use tree::{Pages, Root};

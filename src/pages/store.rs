@@ -8,8 +8,11 @@ use tokio::sync::watch;
 use super::database::Database;
 use super::header::{self, PageOneError};
 use super::page::{PageRef, PageSpace};
+use super::room::Room;
 use super::tree::Root;
-use crate::types::config::{DATABASE_NAME_MAX_BYTES, PAGE_SIZE};
+use crate::types::config::{
+    DATABASE_NAME_MAX_BYTES, IN_FLIGHT_BYTES_MAX, IN_FLIGHT_TRANSACTIONS_MAX, PAGE_SIZE,
+};
 
 /// Why a name is no database name. spec: state-machine 1.5.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -93,6 +96,7 @@ struct Named {
 pub struct PageStore {
     own: Weak<PageStore>,
     space: PageSpace,
+    room: Arc<Room>,
     named: Mutex<BTreeMap<Vec<u8>, Named>>,
     epoch: watch::Sender<u64>,
 }
@@ -116,6 +120,7 @@ impl PageStore {
         Arc::new_cyclic(|own| PageStore {
             own: own.clone(),
             space,
+            room: Room::new(IN_FLIGHT_TRANSACTIONS_MAX, IN_FLIGHT_BYTES_MAX),
             named: Mutex::new(BTreeMap::new()),
             epoch: watch::channel(1).0,
         })
@@ -125,6 +130,12 @@ impl PageStore {
     #[must_use]
     pub fn space(&self) -> &PageSpace {
         &self.space
+    }
+
+    /// Room in flight, of all databases together.
+    #[must_use]
+    pub fn room(&self) -> &Arc<Room> {
+        &self.room
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Vec<u8>, Named>> {
@@ -141,7 +152,8 @@ impl PageStore {
         let epoch = self.epoch();
         Ok(named.entry(name.to_vec()).or_insert_with(|| {
             let root = Root::from_pages([empty_page.clone()], 1);
-            let database = Database::new(name.to_vec(), self.own.clone(), empty_page.clone(), root, epoch);
+            let (name, own) = (name.to_vec(), self.own.clone());
+            let database = Database::new(name, own, empty_page.clone(), Arc::clone(&self.room), root, epoch);
             Named { database, attached: 0 }
         }))
     }
@@ -196,7 +208,8 @@ impl PageStore {
             root.is_some()
         });
         for (name, (first, root)) in roots {
-            let database = Database::new(name.clone(), self.own.clone(), first, root, epoch);
+            let (own, room) = (self.own.clone(), Arc::clone(&self.room));
+            let database = Database::new(name.clone(), own, first, room, root, epoch);
             named.insert(name, Named { database, attached: 0 });
         }
         self.epoch.send_replace(epoch);
@@ -219,6 +232,18 @@ impl PageStore {
     /// never assigned.
     pub fn end_epoch(&self, refused_from: Option<u64>) -> u64 {
         let named = self.lock();
+        self.end_epoch_of(&named, refused_from)
+    }
+
+    /// Ends this epoch, unless it has ended.
+    pub fn end_this_epoch(&self, epoch: u64) {
+        let named = self.lock();
+        if self.epoch() == epoch {
+            self.end_epoch_of(&named, None);
+        }
+    }
+
+    fn end_epoch_of(&self, named: &BTreeMap<Vec<u8>, Named>, refused_from: Option<u64>) -> u64 {
         let epoch = self.epoch() + 1;
         for found in named.values() {
             found.database.discard(epoch, refused_from);

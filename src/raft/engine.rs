@@ -20,7 +20,7 @@ use super::inbound::RaftInbound;
 use super::log_store::LogStore;
 use super::log_view::LogView;
 use super::network::Network;
-use super::proposer::{EpochHooks, ProposalQueue, Proposed, Proposer, Refused};
+use super::proposer::{EpochEnd, ProposalQueue, Proposed, Proposer, Refused};
 use super::reads::{Proof, ReadGate, ReadRounds};
 use super::snapshot::{Current, SnapshotPolicy, Snapshots};
 use super::snapshot_receive::SnapshotReceiver;
@@ -52,6 +52,7 @@ pub struct Engine {
     consensus: Tasks,
     pub(super) random: Arc<RandomSource>,
     pub(super) queue: Arc<ProposalQueue>,
+    epochs: EpochEnd,
     pub(super) log: LogView,
     applied: watch::Receiver<Applied>,
     status: StatusBoard,
@@ -60,7 +61,6 @@ pub struct Engine {
     pub(super) board: LeaderBoard,
     reads: Arc<ReadGate>,
     pub(super) changing: Arc<tokio::sync::Mutex<()>>,
-    pub(super) transferring: Arc<AtomicBool>,
     pub(super) deletions_always: Arc<AtomicBool>,
     pub(super) heartbeat_interval: Duration,
     pub(super) election_timeout: Duration,
@@ -119,28 +119,30 @@ impl Engine {
             .await
             .map_err(|error| EngineError::Consensus(error.to_string()))?;
         let raft_heartbeat = raft_heartbeat(options.heartbeat_interval, options.election_timeout);
+        let (queue, status) = (Arc::<ProposalQueue>::default(), StatusBoard::new());
+        let epochs = EpochEnd { queue: Arc::clone(&queue), hooks: options.hooks, status: status.clone() };
         let engine = Engine {
             id: options.id,
             raft,
             consensus: options.consensus,
             random: options.random,
-            queue: Arc::default(),
+            queue,
+            epochs,
             log,
             applied,
-            status: StatusBoard::new(),
+            status,
             snapshots,
             peers,
             board: LeaderBoard::new(),
             reads: Arc::default(),
             changing: Arc::default(),
-            transferring: Arc::default(),
             deletions_always: Arc::default(),
             heartbeat_interval: options.heartbeat_interval,
             election_timeout: options.election_timeout,
             raft_heartbeat,
             stopping,
         };
-        engine.start_tasks(options.hooks);
+        engine.start_tasks();
         engine.peers.set_inbound(Arc::new(RaftInbound {
             id: engine.id,
             raft: engine.raft.clone(),
@@ -169,16 +171,14 @@ impl Engine {
         drop(self.consensus.spawn(Runtime::scope(self.random.next_u64(), until_stopped)));
     }
 
-    fn start_tasks(&self, hooks: Arc<dyn EpochHooks>) {
+    fn start_tasks(&self) {
         let (leadership_sender, leadership) = watch::channel(Leadership::Other);
         let proposer = Proposer {
             raft: self.raft.clone(),
-            queue: self.queue.clone(),
-            hooks,
+            epochs: self.epochs.clone(),
             log: self.log.clone(),
             applied: self.applied.clone(),
             leadership: leadership.clone(),
-            status: self.status.clone(),
         };
         // These two see openraft's end.
         drop(self.consensus.spawn(Runtime::scope(self.random.next_u64(), proposer.run())));
@@ -444,6 +444,12 @@ impl Engine {
     /// Something outside consensus has failed: nothing is served any more. To be followed by `shutdown`.
     pub fn mark_failed(&self, reason: String) {
         self.status.fail(reason);
+        self.end_proposals();
+    }
+
+    /// Ends the epoch: whatever is committed in SQLite from here on reaches nobody. To be followed by `shutdown`.
+    pub fn end_proposals(&self) {
+        self.epochs.end_for_good();
     }
 
     /// Stops consensus: nothing is appended, voted or applied afterwards.

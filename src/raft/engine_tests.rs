@@ -6,8 +6,10 @@ use tokio::time::sleep;
 
 use super::super::snapshot::SnapshotPace;
 use super::*;
+use crate::raft::proposer::EpochHooks;
 use crate::raft::testing::{InlinePool, NoDial, TestDisk, TestHooks, TestMachine, command};
-use crate::raft::{LogPhase, Serving};
+use crate::raft::{ChangeError, LogPhase, Serving};
+use crate::types::config::CHANGE_COMMIT_MAX;
 use crate::types::{EntryData, ProposalRange};
 
 struct Node {
@@ -101,7 +103,7 @@ async fn pipelined_proposals_reach_log_and_state_in_order_without_a_gap() {
     let sequences: Vec<u64> = node.disk.lock().tokens.iter().map(|token| token.last).collect();
     assert_eq!(sequences, (1..=1000).collect::<Vec<_>>());
     assert_eq!(node.commands(), (1..=1000).collect::<Vec<_>>());
-    assert!(node.hooks.0.lock().unwrap().1.is_empty());
+    assert!(node.hooks.ended.lock().unwrap().is_empty());
     node.engine.shutdown().await;
 }
 
@@ -168,7 +170,7 @@ async fn refuse_in_a_pipeline(before: bool, seed: u64) -> u64 {
     let serving = node.serves_from(1).await;
 
     let in_log = node.disk.lock().tokens.len() as u64;
-    assert_eq!(node.hooks.0.lock().unwrap().1[0], (0, Some(in_log + 1)));
+    assert_eq!(node.hooks.ended.lock().unwrap()[0], (0, Some(in_log + 1)));
     assert!(node.engine.propose(0, command(1), |_| true).is_err());
     let token = node.engine.propose(serving.epoch, command(900), |_| true).unwrap();
     node.applied(in_log as usize + 1).await;
@@ -365,4 +367,62 @@ fn one_seed_gives_one_trace() {
 
     assert_eq!(trace(11), trace(11));
     assert_ne!(trace(11), trace(12));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_epoch_that_the_page_store_ends_by_itself_is_followed_by_another_without_a_gap() {
+    let node = start(TestDisk::bootstrapped(), NO_SNAPSHOTS, 21).await;
+    let phase = node.disk.lock().phase.clone();
+    for number in 1..=3 {
+        node.engine.propose(0, command(number), |_| true).unwrap();
+    }
+    node.applied(3).await;
+    // In the queue when the epoch ends.
+    phase.send_replace(LogPhase::Busy);
+    node.engine.propose(0, command(4), |_| true).unwrap();
+
+    node.hooks.end_epoch(None);
+
+    let serving = node.serves_from(1).await;
+    assert_eq!(serving, Serving { term: Term(1), epoch: 1 });
+    assert_eq!(*node.hooks.ended.lock().unwrap(), [(0, None)], "it ended once");
+    assert!(node.engine.propose(0, command(5), |_| true).is_err());
+    phase.send_replace(LogPhase::Idle);
+    node.engine.propose(1, command(6), |_| true).unwrap();
+    node.applied(4).await;
+    assert_eq!(node.commands(), [1, 2, 3, 6]);
+    node.engine.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_is_not_committed_in_time_ends_and_may_still_be_made() {
+    let node = start(TestDisk::bootstrapped(), NO_SNAPSHOTS, 22).await;
+    node.disk.lock().held = true;
+    let began = tokio::time::Instant::now();
+
+    let added = node.engine.add(NodeId(2), b"2".to_vec()).await;
+
+    assert_eq!(added, Err(ChangeError::NotCommittedYet));
+    assert_eq!(began.elapsed().as_secs(), CHANGE_COMMIT_MAX.as_secs());
+    assert_eq!(node.engine.remove(NodeId(2)).await, Err(ChangeError::InProgress));
+    node.disk.lock().held = false;
+    node.disk.flush();
+    sleep(Duration::from_millis(10)).await;
+    assert!(node.engine.configuration().configuration.get(NodeId(2)).is_some());
+    assert_eq!(node.engine.remove(NodeId(2)).await, Ok(()));
+    node.engine.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_ends_a_change_and_whoever_waits_for_it() {
+    let node = start(TestDisk::bootstrapped(), NO_SNAPSHOTS, 23).await;
+    node.disk.lock().held = true;
+    let adding = node.engine.add(NodeId(2), b"2".to_vec());
+    let refused = node.engine.add(NodeId(3), b"3".to_vec()).await;
+    assert_eq!(refused, Err(ChangeError::InProgress));
+
+    tokio::join!(
+        async { assert!(matches!(adding.await, Err(ChangeError::Stopped(_) | ChangeError::LeadershipLost))) },
+        node.engine.shutdown()
+    );
 }

@@ -1,14 +1,17 @@
-//! Changes of the members and of the leader: one at a time, each one entry with the whole new configuration.
+//! Changes of the members and of the leader: one at a time, each one entry with the whole new configuration. Each is a task
+//! of consensus, which ends by itself: who asked for it waits for its outcome and nothing else.
 //! spec: raft-wire 8, client-protocol 12; openraft-mapping 3, 4.6.
 
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::Precondition;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{info, warn};
 
@@ -17,7 +20,7 @@ use super::status::Status;
 use super::types::{Payload, membership_of, position, raft_index};
 use crate::peers::message::{AppendEntries, EntryHeader, Message, TimeoutNow};
 use crate::peers::replicator::Target;
-use crate::types::config::{CATCH_UP_ROUND_MAX, CATCH_UP_ROUNDS_MAX};
+use crate::types::config::{CATCH_UP_ROUND_MAX, CATCH_UP_ROUNDS_MAX, CHANGE_COMMIT_MAX};
 use crate::types::{Configuration, LogIndex, NodeId, Role, Server, Term};
 
 /// How often a node that is brought up to date is looked at.
@@ -32,6 +35,9 @@ pub enum ChangeError {
     /// Another change is under way.
     #[error("a configuration change is already in progress")]
     InProgress,
+    /// Its entry is in the log, but not committed in time: the change may still be made.
+    #[error("the configuration change is not committed yet")]
+    NotCommittedYet,
     /// Leadership was lost meanwhile: the change may have been made.
     #[error("leadership was lost")]
     LeadershipLost,
@@ -55,27 +61,73 @@ pub enum ChangeError {
     Stopped(String),
 }
 
+/// The outcome of a change that is under way, or was refused at once. It may be dropped: the change goes on.
+#[derive(Debug)]
+pub struct Change(oneshot::Receiver<Result<(), ChangeError>>);
+
+impl Future for Change {
+    type Output = Result<(), ChangeError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let stopped = || ChangeError::Stopped("consensus has stopped".to_owned());
+        Pin::new(&mut self.0).poll(context).map(|outcome| outcome.unwrap_or_else(|_| Err(stopped())))
+    }
+}
+
 impl Engine {
+    /// Starts a change in a task that holds `turn` until it has ended; the node's stop ends it, too.
+    fn begin<T, F>(&self, turn: Result<T, ChangeError>, change: impl FnOnce(Engine) -> F) -> Change
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<(), ChangeError>> + Send + 'static,
+    {
+        let (sender, outcome) = oneshot::channel();
+        // In both cases nobody may wait for the outcome any more.
+        match turn {
+            Err(refused) => drop(sender.send(Err(refused))),
+            Ok(turn) => {
+                let change = change(self.clone());
+                self.spawn_scoped(async move {
+                    let changed = change.await;
+                    drop(turn);
+                    drop(sender.send(changed));
+                });
+            }
+        }
+        Change(outcome)
+    }
+
     /// Adds a member, as a spare.
-    ///
-    /// # Errors
-    /// `ChangeError`.
-    pub async fn add(&self, id: NodeId, address: Vec<u8>) -> Result<(), ChangeError> {
-        let _turn = self.take_change_turn()?;
-        self.change(move |configuration| {
+    pub fn add(&self, id: NodeId, address: Vec<u8>) -> Change {
+        let next = move |configuration: &Configuration| {
             let mut servers = configuration.servers().to_vec();
             servers.push(Server { id, address, role: Role::Spare });
             Configuration::new(servers).map_err(|error| ChangeError::Duplicate(error.to_string()))
-        })
-        .await
+        };
+        self.begin(self.take_change_turn(), |engine| async move { engine.change(next).await })
     }
 
     /// Removes a member.
-    ///
-    /// # Errors
-    /// `ChangeError`.
-    pub async fn remove(&self, id: NodeId) -> Result<(), ChangeError> {
-        let _turn = self.take_change_turn()?;
+    pub fn remove(&self, id: NodeId) -> Change {
+        self.begin(self.take_change_turn(), move |engine| async move { engine.remove_member(id).await })
+    }
+
+    /// Gives a member a role. A new voter is brought up to date first.
+    pub fn assign(&self, id: NodeId, role: Role) -> Change {
+        self.begin(self.take_change_turn(), move |engine| async move { engine.assign_role(id, role).await })
+    }
+
+    /// Hands leadership to a voter; without a choice to the one that has most of the log. Done when this node does not
+    /// lead any more. Writes wait meanwhile.
+    pub fn transfer(&self, target: Option<NodeId>) -> Change {
+        let serving = self.serving().ok_or(ChangeError::NotLeader);
+        let turn =
+            serving.and_then(|serving| Ok((serving.term, self.queue.pause().ok_or(ChangeError::NotLeader)?)));
+        let term = turn.as_ref().map_or(Term(0), |(term, _)| *term);
+        self.begin(turn, move |engine| async move { engine.hand_over(target, term).await })
+    }
+
+    async fn remove_member(&self, id: NodeId) -> Result<(), ChangeError> {
         let configuration = self.configuration().configuration;
         let removed_server = configuration.get(id).filter(|server| server.role != Role::Spare).cloned();
         let removed = self.change(move |configuration| {
@@ -122,12 +174,7 @@ impl Engine {
         }
     }
 
-    /// Gives a member a role. A new voter is brought up to date first.
-    ///
-    /// # Errors
-    /// `ChangeError`.
-    pub async fn assign(&self, id: NodeId, role: Role) -> Result<(), ChangeError> {
-        let _turn = self.take_change_turn()?;
+    async fn assign_role(&self, id: NodeId, role: Role) -> Result<(), ChangeError> {
         let configuration = self.configuration().configuration;
         let old = configuration.get(id).ok_or(ChangeError::NotFound(id))?.role;
         if old == role {
@@ -152,23 +199,6 @@ impl Engine {
             return Err(error);
         }
         self.change(with_role(id, Role::Voter)).await
-    }
-
-    /// Hands leadership to a voter; without a choice to the one that has most of the log. Returns when this node does not
-    /// lead any more. Writes wait meanwhile.
-    ///
-    /// # Errors
-    /// `ChangeError`.
-    pub async fn transfer(&self, target: Option<NodeId>) -> Result<(), ChangeError> {
-        let Some(serving) = self.serving() else { return Err(ChangeError::NotLeader) };
-        if self.transferring.swap(true, Ordering::AcqRel) {
-            return Err(ChangeError::NotLeader);
-        }
-        self.queue.pause(true);
-        let moved = self.hand_over(target, serving.term).await;
-        self.queue.pause(false);
-        self.transferring.store(false, Ordering::Release);
-        moved
     }
 
     async fn hand_over(&self, target: Option<NodeId>, term: Term) -> Result<(), ChangeError> {
@@ -215,7 +245,7 @@ impl Engine {
     }
 
     fn take_change_turn(&self) -> Result<tokio::sync::OwnedMutexGuard<()>, ChangeError> {
-        if self.serving().is_none() || self.transferring.load(Ordering::Acquire) {
+        if self.serving().is_none() || self.queue.is_paused() {
             return Err(ChangeError::NotLeader);
         }
         Arc::clone(&self.changing).try_lock_owned().map_err(|_| ChangeError::InProgress)
@@ -246,16 +276,11 @@ impl Engine {
         }
         let precondition = Precondition::LastMembershipLogId { last_membership_log_id: known };
         let mut status = self.status();
-        let raft = self.raft.clone();
-        // On the consensus thread, which has the scope that openraft needs; it goes on if the caller gives up.
-        let (sender, written) = tokio::sync::oneshot::channel();
-        self.spawn_scoped(async move {
-            let _ = sender.send(raft.append_membership(membership, payload, [precondition]).await);
-        });
         let written = tokio::select! {
             biased;
-            written = written => written.map_err(|_| ChangeError::Stopped("consensus has stopped".to_owned()))?,
+            written = self.raft.append_membership(membership, payload, [precondition]) => written,
             _ = status.wait_for(|now| now.serving != Some(serving)) => return Err(ChangeError::LeadershipLost),
+            () = sleep(CHANGE_COMMIT_MAX) => return Err(ChangeError::NotCommittedYet),
         };
         match written {
             Ok(_) => Ok(()),

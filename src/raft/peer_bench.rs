@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, duplex};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -140,9 +140,10 @@ impl Bench {
 
     pub(super) fn connect_from(&self, id: u64, address: &str) -> DuplexStream {
         let (ours, theirs) = duplex(1 << 20);
-        let (read, write) = tokio::io::split(theirs);
+        let (read, write) = tokio::io::split(theirs).split();
+        let detached = <(ReadHalf<_>, WriteHalf<_>)>::detach(read, write);
         let address = Bytes::copy_from_slice(address.as_bytes());
-        self.engine.peers().accept(NodeId(id), address, Bytes::new(), <(_, _)>::detach(read, write));
+        self.engine.peers().accept(NodeId(id), address, Bytes::new(), detached);
         ours
     }
 

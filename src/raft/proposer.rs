@@ -21,7 +21,12 @@ use crate::types::{EntryData, ProposalRange, ProposalToken, Term};
 /// The page store's side of an epoch.
 pub trait EpochHooks: Send + Sync {
     /// Number of the current epoch; never used again once it has ended.
-    fn epoch(&self) -> u64;
+    fn epoch(&self) -> u64 {
+        *self.watch_epoch().borrow()
+    }
+
+    /// Changes whenever an epoch has ended, whoever ended it.
+    fn watch_epoch(&self) -> watch::Receiver<u64>;
 
     /// Ends the current epoch and begins the next: heads are thrown away. Proposals from `refused_from` on are surely
     /// not in the log; those before it may be.
@@ -58,6 +63,25 @@ struct OpenEpoch {
     epoch: u64,
     /// Sequence of the next proposal.
     next: u64,
+    /// Sequence of the last proposal that was taken to be handed on.
+    taken: u64,
+}
+
+/// An epoch that takes nothing any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct ClosedEpoch {
+    epoch: u64,
+    /// The first proposal that is surely not in the log, if there is one.
+    refused_from: Option<u64>,
+}
+
+/// What became of the proposals that were handed on.
+#[derive(Clone, Copy, Debug)]
+enum HandedOn {
+    /// Those up to this sequence are in the log, and no other.
+    InLogUpTo(u64),
+    /// They may come to be in the log.
+    Unknown,
 }
 
 /// What is proposed.
@@ -81,6 +105,8 @@ struct QueueState {
     open: Option<OpenEpoch>,
     /// What waits is not handed on: leadership may be about to move.
     paused: bool,
+    /// No further epoch is opened: the node stops.
+    shut: bool,
     waiting: VecDeque<Waiting>,
     /// How many must wait before anybody is told.
     wanted: usize,
@@ -90,7 +116,19 @@ struct QueueState {
 #[derive(Debug, Default)]
 pub(super) struct ProposalQueue {
     state: Mutex<QueueState>,
+    /// Enough proposals wait, or the epoch was closed.
     filled: Notify,
+}
+
+/// While it is there, proposals are taken and not handed on.
+#[derive(Debug)]
+pub(super) struct Paused(Arc<ProposalQueue>);
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        self.0.lock().paused = false;
+        self.0.filled.notify_one();
+    }
 }
 
 impl ProposalQueue {
@@ -134,30 +172,48 @@ impl ProposalQueue {
         (open.next > 1).then_some(ProposalToken { epoch: open.epoch, sequence: open.next - 1 })
     }
 
-    /// Holds proposals back, or lets them go again; they are taken all the same.
-    pub(super) fn pause(&self, paused: bool) {
-        self.lock().paused = paused;
-        self.filled.notify_one();
+    /// Holds proposals back, unless somebody does already.
+    pub(super) fn pause(self: &Arc<Self>) -> Option<Paused> {
+        let paused = std::mem::replace(&mut self.lock().paused, true);
+        (!paused).then(|| Paused(Arc::clone(self)))
     }
 
-    /// From now on `filled` tells when so many wait, or the first. How many do.
-    fn want(&self, proposals: usize) -> usize {
+    /// Whether proposals are held back.
+    pub(super) fn is_paused(&self) -> bool {
+        self.lock().paused
+    }
+
+    /// From now on `filled` tells when so many wait, or the first. How many do; none once the epoch is closed.
+    fn want(&self, proposals: usize) -> Option<usize> {
         let mut state = self.lock();
+        state.open?;
         let waiting = state.waiting.len();
         state.wanted = if waiting == 0 { 1 } else { proposals };
-        waiting
+        Some(waiting)
     }
 
-    fn open(&self, epoch: u64) {
-        self.lock().open = Some(OpenEpoch { epoch, next: 1 });
-    }
-
-    /// Closes the epoch: nothing is taken any more. The first sequence after `in_log` that was given out, if any.
-    fn close(&self, in_log: u64) -> Option<u64> {
+    /// Takes proposals of this epoch from now on; false if none are taken any more.
+    fn open(&self, epoch: u64) -> bool {
         let mut state = self.lock();
-        let open = state.open.take()?;
-        state.waiting.clear();
-        (open.next > in_log + 1).then_some(in_log + 1)
+        if !state.shut {
+            state.open = Some(OpenEpoch { epoch, next: 1, taken: 0 });
+        }
+        !state.shut
+    }
+
+    /// Closes the epoch, if one is open: nothing is taken any more.
+    fn close(&self, handed_on: HandedOn) -> Option<ClosedEpoch> {
+        self.lock().close(handed_on)
+    }
+
+    /// Closes the epoch, if one is open, and opens no other.
+    fn shut(&self) -> Option<ClosedEpoch> {
+        let mut state = self.lock();
+        state.shut = true;
+        let closed = state.close(HandedOn::Unknown);
+        drop(state);
+        self.filled.notify_one();
+        closed
     }
 
     /// Takes a batch bounded by count and bytes; at least one proposal if any waits.
@@ -178,14 +234,62 @@ impl ProposalQueue {
             .max(1)
             .min(state.waiting.len());
         let taken: Vec<Waiting> = state.waiting.drain(..count).collect();
+        if let (Some(open), Some(last)) = (state.open.as_mut(), taken.last()) {
+            open.taken = last.proposals.last;
+        }
         drop(state);
         merged(&taken)
     }
 
+    /// Takes back what was not handed on.
     fn put_back(&self, batch: VecDeque<Waiting>) {
         let mut state = self.lock();
+        let (Some(open), Some(first)) = (state.open.as_mut(), batch.front()) else { return };
+        open.taken = first.proposals.first - 1;
         for waiting in batch.into_iter().rev() {
             state.waiting.push_front(waiting);
+        }
+    }
+}
+
+impl QueueState {
+    fn close(&mut self, handed_on: HandedOn) -> Option<ClosedEpoch> {
+        let open = self.open.take()?;
+        self.waiting.clear();
+        let last = match handed_on {
+            HandedOn::InLogUpTo(sequence) => sequence,
+            HandedOn::Unknown => open.taken,
+        };
+        Some(ClosedEpoch { epoch: open.epoch, refused_from: (open.next > last + 1).then_some(last + 1) })
+    }
+}
+
+/// Where every epoch of this node's proposals ends.
+#[derive(Clone)]
+pub(super) struct EpochEnd {
+    pub(super) queue: Arc<ProposalQueue>,
+    pub(super) hooks: Arc<dyn EpochHooks>,
+    pub(super) status: StatusBoard,
+}
+
+impl EpochEnd {
+    fn end(&self, handed_on: HandedOn) {
+        self.status.set_serving(None);
+        self.tell(self.queue.close(handed_on));
+    }
+
+    /// Ends the epoch, and no other begins: from here on no proposal is accepted.
+    pub(super) fn end_for_good(&self) {
+        self.status.set_serving(None);
+        self.tell(self.queue.shut());
+    }
+
+    fn tell(&self, closed: Option<ClosedEpoch>) {
+        let Some(ClosedEpoch { epoch, refused_from }) = closed else { return };
+        info!(epoch, refused_from, "epoch ended");
+        // The page store may have ended it by itself.
+        if self.hooks.epoch() == epoch {
+            self.hooks.end_epoch(refused_from);
         }
     }
 }
@@ -224,32 +328,30 @@ enum Outcome {
 /// Hands the queue to openraft, epoch after epoch.
 pub(super) struct Proposer {
     pub(super) raft: Raft<TypeConfig, StateMachine>,
-    pub(super) queue: Arc<ProposalQueue>,
-    pub(super) hooks: Arc<dyn EpochHooks>,
+    pub(super) epochs: EpochEnd,
     pub(super) log: LogView,
     pub(super) applied: watch::Receiver<Applied>,
     pub(super) leadership: watch::Receiver<Leadership>,
-    pub(super) status: StatusBoard,
 }
 
 impl Proposer {
-    /// Runs until openraft has stopped or `leadership` says that it failed.
+    /// Runs until openraft has stopped, `leadership` says that it failed, or the last epoch was ended.
     pub(super) async fn run(mut self) {
         while let Some(term) = self.wait_to_serve().await {
-            let epoch = self.hooks.epoch();
-            self.queue.open(epoch);
-            self.status.set_serving(Some(Serving { term, epoch }));
+            let current = self.epochs.hooks.watch_epoch();
+            let epoch = *current.borrow();
+            if !self.epochs.queue.open(epoch) {
+                return;
+            }
+            self.epochs.status.set_serving(Some(Serving { term, epoch }));
             info!(term = term.0, epoch, "serving");
 
-            self.serve(term, epoch).await;
+            self.serve(term, epoch, current).await;
 
-            self.status.set_serving(None);
             let in_log = (*self.log.appended().borrow())
                 .filter(|token| token.epoch == epoch)
                 .map_or(0, |token| token.sequence);
-            let refused_from = self.queue.close(in_log);
-            info!(term = term.0, epoch, refused_from, "epoch ended");
-            self.hooks.end_epoch(refused_from);
+            self.epochs.end(HandedOn::InLogUpTo(in_log));
         }
     }
 
@@ -275,25 +377,28 @@ impl Proposer {
         }
     }
 
-    /// Hands on proposals until the epoch has to end.
-    async fn serve(&mut self, term: Term, epoch: u64) {
+    /// Hands on proposals until the epoch has to end, or has been ended.
+    async fn serve(&mut self, term: Term, epoch: u64, mut current: watch::Receiver<u64>) {
         let mut phase = self.log.phase();
+        let queue = Arc::clone(&self.epochs.queue);
         loop {
-            if *self.leadership.borrow_and_update() != Leadership::Leading(term) {
+            let leads = *self.leadership.borrow_and_update() == Leadership::Leading(term);
+            if !leads || *current.borrow_and_update() != epoch {
                 return;
             }
             // The log could do nothing with them yet, or not do it well: what comes meanwhile goes together. One that has
             // ended refuses all; what it does matters only while something waits.
             let log_lives = phase.has_changed().is_ok();
             let wants = if log_lives { phase.borrow_and_update().wants() } else { LogPhase::Idle.wants() };
-            let waiting = self.queue.want(wants);
-            let batch = if waiting >= wants { self.queue.take_batch() } else { VecDeque::new() };
+            let Some(waiting) = queue.want(wants) else { return };
+            let batch = if waiting >= wants { queue.take_batch() } else { VecDeque::new() };
             if batch.is_empty() {
                 tokio::select! {
                     biased;
                     changed = self.leadership.changed() => if changed.is_err() { return },
+                    changed = current.changed() => if changed.is_err() { return },
                     _ = phase.changed(), if waiting > 0 && log_lives => {}
-                    () = self.queue.filled.notified() => {}
+                    () = queue.filled.notified() => {}
                 }
                 continue;
             }
@@ -325,7 +430,7 @@ impl Proposer {
                 }
             }
         }
-        self.queue.put_back(batch);
+        self.epochs.queue.put_back(batch);
         let Some((last, mut outcome)) = last else {
             tokio::task::yield_now().await;
             return Outcome::InLog;
@@ -349,10 +454,10 @@ impl Proposer {
 }
 
 impl Drop for Proposer {
-    // A task that is dropped with its runtime must not leave the queue open.
+    // A task that panics or is dropped with its runtime must not leave anybody waiting. openraft may still take what it was
+    // handed.
     fn drop(&mut self) {
-        self.status.set_serving(None);
-        self.queue.close(u64::MAX - 1);
+        self.epochs.end(HandedOn::Unknown);
     }
 }
 
@@ -372,7 +477,7 @@ mod tests {
 
     fn queue(proposals: impl IntoIterator<Item = Proposed>) -> ProposalQueue {
         let queue = ProposalQueue::default();
-        queue.open(EPOCH);
+        assert!(queue.open(EPOCH));
         for proposed in proposals {
             queue.propose(EPOCH, proposed, |_| true).unwrap();
         }

@@ -294,21 +294,21 @@ impl SnapshotContent for TestContent {
     }
 }
 
-/// Epochs as the page store counts them.
+/// Epochs as the page store counts them, and how each ended.
 #[derive(Default)]
-#[allow(clippy::type_complexity)]
-pub(crate) struct TestHooks(pub(crate) Mutex<(u64, Vec<(u64, Option<u64>)>)>);
+pub(crate) struct TestHooks {
+    pub(crate) epoch: watch::Sender<u64>,
+    pub(crate) ended: Mutex<Vec<(u64, Option<u64>)>>,
+}
 
 impl EpochHooks for TestHooks {
-    fn epoch(&self) -> u64 {
-        self.0.lock().unwrap().0
+    fn watch_epoch(&self) -> watch::Receiver<u64> {
+        self.epoch.subscribe()
     }
 
     fn end_epoch(&self, refused_from: Option<u64>) {
-        let mut state = self.0.lock().unwrap();
-        let epoch = state.0;
-        state.1.push((epoch, refused_from));
-        state.0 += 1;
+        self.ended.lock().unwrap().push((self.epoch(), refused_from));
+        self.epoch.send_modify(|epoch| *epoch += 1);
     }
 }
 

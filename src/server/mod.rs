@@ -93,7 +93,7 @@ impl Server {
     /// It does not run, or its node had stopped by itself.
     pub fn stop(&self) -> Result<(), ServerError> {
         let mut running = self.lock().take().ok_or(ServerError::NotStarted)?;
-        running.stop();
+        running.stop().map_err(|left| ServerError::Stopped(left.to_string()))?;
         running.failure().map_or(Ok(()), |reason| Err(ServerError::Stopped(reason)))
     }
 

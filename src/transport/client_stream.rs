@@ -4,10 +4,15 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use futures_util::FutureExt;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
 
 use super::quiet::Quiet;
+use crate::types::config::{
+    CLIENT_STALL_MAX, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_INTERVAL_WITH_TURN,
+};
 
 /// What a client's messages are read from.
 pub type Reading = Box<dyn AsyncRead + Send + Unpin>;
@@ -31,12 +36,25 @@ impl Detached {
     }
 }
 
+/// The direction in which a client sends.
+pub trait ClientRead: AsyncRead + Send + Unpin + 'static {
+    /// Whether the other end has gone, though not all that it sent was read.
+    fn is_hung_up(&self) -> bool;
+}
+
+/// The direction in which a client is answered.
+pub trait ClientWrite: AsyncWrite + Send + Unpin + 'static {
+    /// How long a client may keep silent that others wait for, or that nobody waits for: its machine is asked for signs of
+    /// life accordingly.
+    fn set_others_wait(&self, others_wait: bool);
+}
+
 /// A stream that a client may have.
 pub trait ClientStream: Send + 'static {
     /// What the client sends.
-    type Read: AsyncRead + Send + Unpin + 'static;
+    type Read: ClientRead;
     /// What goes to the client.
-    type Write: AsyncWrite + Send + Unpin + 'static;
+    type Write: ClientWrite;
 
     /// Its two directions.
     fn split(self) -> (Self::Read, Self::Write);
@@ -75,21 +93,102 @@ impl ClientStream for UnixStream {
     }
 }
 
+/// A hang-up is an event of both directions.
+fn is_closed(ready: Option<io::Result<Ready>>) -> bool {
+    matches!(ready, Some(Ok(ready)) if ready.is_write_closed())
+}
+
+impl ClientRead for tcp::OwnedReadHalf {
+    fn is_hung_up(&self) -> bool {
+        let stream: &TcpStream = self.as_ref();
+        is_closed(stream.ready(Interest::WRITABLE).now_or_never())
+    }
+}
+
+impl ClientRead for unix::OwnedReadHalf {
+    fn is_hung_up(&self) -> bool {
+        let stream: &UnixStream = self.as_ref();
+        is_closed(stream.ready(Interest::WRITABLE).now_or_never())
+    }
+}
+
+impl ClientWrite for Quiet<tcp::OwnedWriteHalf> {
+    fn set_others_wait(&self, others_wait: bool) {
+        let stream: &TcpStream = self.0.as_ref();
+        let socket = SockRef::from(stream);
+        let (silence, idle, interval) = if others_wait {
+            (Some(CLIENT_STALL_MAX), CLIENT_STALL_MAX / 2, KEEPALIVE_INTERVAL_WITH_TURN)
+        } else {
+            (None, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL)
+        };
+        // A client whose socket cannot be set is waited for as long as any other.
+        let _ = socket.set_tcp_user_timeout(silence);
+        let _ = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle).with_interval(interval));
+    }
+}
+
+/// The end of a process closes its sockets.
+impl ClientWrite for Quiet<unix::OwnedWriteHalf> {
+    fn set_others_wait(&self, _others_wait: bool) {}
+}
+
+/// One direction of a stream of which only its bytes are known.
+#[derive(Debug)]
+pub struct Plain<S>(S);
+
+impl<S: AsyncRead + Unpin> AsyncRead for Plain<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Plain<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}
+
+impl<S: AsyncRead + Send + Unpin + 'static> ClientRead for Plain<S> {
+    fn is_hung_up(&self) -> bool {
+        false
+    }
+}
+
+impl<S: AsyncWrite + Send + Unpin + 'static> ClientWrite for Plain<S> {
+    fn set_others_wait(&self, _others_wait: bool) {}
+}
+
 /// Two directions that belong to no runtime in particular.
 impl<R, W> ClientStream for (R, W)
 where
     R: AsyncRead + Send + Unpin + 'static,
     W: AsyncWrite + Send + Unpin + 'static,
 {
-    type Read = R;
-    type Write = W;
+    type Read = Plain<R>;
+    type Write = Plain<W>;
 
-    fn split(self) -> (R, W) {
-        self
+    fn split(self) -> (Plain<R>, Plain<W>) {
+        (Plain(self.0), Plain(self.1))
     }
 
-    fn detach(read: R, write: W) -> Detached {
-        Detached(Box::new(move || Ok(Box::new(Both { read, _write: write }))))
+    fn detach(read: Plain<R>, write: Plain<W>) -> Detached {
+        Detached(Box::new(move || Ok(Box::new(Both { read: read.0, _write: write.0 }))))
     }
 }
 

@@ -142,6 +142,13 @@ pub const RETURNING_COLLECTED_MAX_BYTES: usize = 16 * 1024 * 1024;
 /// Longest time that a statement goes on when its client has closed its sending side: it may still wait for the answer.
 pub const STATEMENT_WITHOUT_CLIENT_MAX: Duration = Duration::from_secs(10);
 
+/// Longest time that a client which others wait for, since it holds the writer's turn, takes none of the bytes that it is sent
+/// and acknowledges none.
+pub const CLIENT_STALL_MAX: Duration = Duration::from_secs(10);
+
+/// Pause between two looks whether a client has gone of which nothing more is read.
+pub const CLIENT_LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// Requests of a connection read ahead of the one that is worked on.
 pub const REQUESTS_AHEAD: usize = 4;
 
@@ -153,6 +160,19 @@ pub const SQL_WORKER_THREADS: usize = 2;
 
 /// Threads for SQL that takes long, snapshots and connect callbacks.
 pub const BLOCKING_THREADS_MAX: usize = 512;
+
+/// Longest time that a stop waits for connections that are inside SQLite, before leadership, log and directory are given up
+/// all the same.
+pub const STOP_INSIDE_MAX: Duration = Duration::from_secs(5);
+
+/// Longest time that a stop waits after that for those that are still inside SQLite; then it says that they are left.
+pub const STOP_LEFT_MAX: Duration = Duration::from_secs(60);
+
+/// The same for the host's connect function, if nobody is inside SQLite.
+pub const STOP_CALLBACK_MAX: Duration = Duration::from_secs(10);
+
+/// Pause before a stop looks again whether it may take its VFS from a SQLite without mutexes.
+pub const SQLITE_RETRY: Duration = Duration::from_millis(10);
 
 /// Connections waiting to be accepted. spec: client-protocol 2.
 pub const LISTEN_BACKLOG: u32 = 128;
@@ -190,6 +210,9 @@ pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 
 /// Pause between two such questions; the operating system gives up after some of them.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The same pause for a client that holds the writer's turn.
+pub const KEEPALIVE_INTERVAL_WITH_TURN: Duration = Duration::from_secs(1);
 
 /// Longest wait of a client of other nodes for a connection; the host's connect function may block for seconds.
 pub const CLIENT_DIAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -274,6 +297,9 @@ pub const RESULTS_MAX: usize = 1024;
 
 /// Longest time of one round in which a node is brought up to date. spec: raft-wire 8.2.
 pub const CATCH_UP_ROUND_MAX: Duration = Duration::from_secs(50);
+
+/// Longest wait for the entry of a new configuration to be committed; then the change may still be made.
+pub const CHANGE_COMMIT_MAX: Duration = Duration::from_secs(60);
 
 /// Longest wait for a snapshot that takes the place of entries that delete a database, before a node gets its first role.
 pub const DELETIONS_BEHIND_MAX: Duration = Duration::from_secs(50);

@@ -5,11 +5,15 @@ pub mod clock;
 pub mod config;
 pub mod configuration;
 pub mod entry;
+#[doc(hidden)]
+pub mod fault;
 pub mod id;
+pub mod pause;
 pub mod payload;
 pub mod random;
 pub mod scratch;
 pub mod tasks;
+pub mod waiters;
 
 pub use configuration::{Configuration, ConfigurationError, Role, Server};
 pub use entry::{Entry, EntryData, EntryKind, ProposalRange, ProposalToken};

@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::task::TaskTracker;
@@ -71,13 +72,31 @@ impl BlockingPool for LaterPool {
 /// Time in which a thread of the pool takes over a worker, if the machine is not busy.
 const WORKER_HANDOVER: Duration = Duration::from_micros(100);
 
+/// Runs work on another thread while the task waits.
+pub trait Aside: Send + Sync {
+    /// Starts `work`; the future ends when it has run. The work runs to its end even if nobody waits for it any more.
+    fn run(&self, work: Box<dyn FnOnce() + Send>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+}
+
 /// How SQL runs inside a task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub enum SqlSection {
     /// `tokio::task::block_in_place`: other tasks of the runtime go on.
     BlockInPlace,
     /// On the spot: one thread for everything (simulation).
     Inline,
+    /// On another thread, while this one waits or runs other tasks (simulation).
+    Aside(Arc<dyn Aside>),
+}
+
+impl std::fmt::Debug for SqlSection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            SqlSection::BlockInPlace => "BlockInPlace",
+            SqlSection::Inline => "Inline",
+            SqlSection::Aside(_) => "Aside",
+        })
+    }
 }
 
 /// How long work is expected to take.
@@ -90,22 +109,20 @@ pub enum Expected {
 }
 
 impl SqlSection {
-    /// Runs `work` in the calling task. What is expected to be short stays on the worker; it must call `let_others_run` if
-    /// it takes long all the same.
-    pub fn run<T>(self, expected: Expected, work: impl FnOnce() -> T) -> T {
+    /// Runs `work` in the calling task, on the spot. What is expected to be short stays on the worker; it must call
+    /// `let_others_run` if it takes long all the same.
+    pub fn run_now<T>(&self, expected: Expected, work: impl FnOnce() -> T) -> T {
         match (self, expected) {
             (SqlSection::BlockInPlace, Expected::Unknown) => tokio::task::block_in_place(work),
-            (SqlSection::BlockInPlace, Expected::Short) | (SqlSection::Inline, _) => work(),
+            _ => work(),
         }
     }
+}
 
-    /// Called by work that runs on a worker and takes longer than was expected: other tasks go on elsewhere from here.
-    pub fn let_others_run(self, patience: Duration) {
-        if self == SqlSection::BlockInPlace {
-            // The worker goes to another thread when that wakes up in time; then this thread keeps its task alone.
-            tokio::task::block_in_place(|| std::thread::sleep(patience.max(WORKER_HANDOVER)));
-        }
-    }
+/// Called by work that runs on a worker and takes longer than was expected: other tasks go on elsewhere from here.
+pub fn let_others_run(patience: Duration) {
+    // The worker goes to another thread when that wakes up in time; then this thread keeps its task alone.
+    tokio::task::block_in_place(|| std::thread::sleep(patience.max(WORKER_HANDOVER)));
 }
 
 /// A set of tasks on one runtime; all of them end before the node's stop returns.

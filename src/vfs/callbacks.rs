@@ -14,6 +14,7 @@ use super::journal_callbacks;
 use super::register::Shared;
 use super::view::View;
 use crate::types::config::PAGE_SIZE;
+use crate::types::pause;
 
 /// What SQLite has room for: its own part first, then ours.
 #[repr(C)]
@@ -70,6 +71,7 @@ pub(super) unsafe fn with_file(
     // SAFETY: `open` put a box there that `close` has not taken; nobody else uses it meanwhile.
     let inner = unsafe { &mut *inner };
     let Inner { file, shared } = inner;
+    pause::point();
     guard(shared, || work(file))
 }
 

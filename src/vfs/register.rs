@@ -4,8 +4,8 @@ use std::any::Any;
 use std::ffi::{CStr, CString, c_int};
 use std::mem::size_of;
 use std::ptr::{self, NonNull};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use libsqlite3_sys as sqlite;
 
@@ -59,7 +59,8 @@ pub enum VfsError {
 }
 
 pub(super) struct Shared {
-    store: Arc<PageStore>,
+    /// Of the `Vfs`; none is left when a VFS that is still registered has no connection any more.
+    store: Weak<PageStore>,
     options: VfsOptions,
     platform: NonNull<sqlite::sqlite3_vfs>,
     next_connection: AtomicU64,
@@ -82,14 +83,15 @@ impl Shared {
         if self.poisoned.load(Ordering::Acquire) {
             return None;
         }
-        let attached = self.store.attach(name, &empty_page()).ok()?;
+        let store = self.store.upgrade()?;
+        let attached = store.attach(name, &empty_page()).ok()?;
         let connection_id = self.next_connection.fetch_add(1, Ordering::Relaxed);
-        Some(File::new(attached, connection_id, self.options, self.store.space().clone()))
+        Some(File::new(attached, connection_id, self.options, store.space().clone()))
     }
 
     /// A rollback journal, if pages are not in memory; else SQLite keeps its own in memory and asks for none.
     pub(super) fn open_journal(&self) -> Option<Journal> {
-        self.store.space().scratch().map(|scratch| Journal::new(Arc::clone(scratch)))
+        self.store.upgrade()?.space().scratch().map(|scratch| Journal::new(Arc::clone(scratch)))
     }
 
     pub(super) fn report(&self, panic: &(dyn Any + Send)) {
@@ -105,11 +107,14 @@ impl Shared {
     }
 }
 
-/// A VFS that is registered with SQLite until this is dropped. Connections hold it.
+/// A VFS that is registered with SQLite until `unregister`. Connections hold it. One that is dropped without that stays known to
+/// SQLite, with what SQLite needs of it, and opens nothing: a drop may run anywhere, also where SQLite must not be called.
 pub struct Vfs {
     name: CString,
+    store: Arc<PageStore>,
     registered: NonNull<sqlite::sqlite3_vfs>,
     data: NonNull<Arc<Shared>>,
+    is_registered: AtomicBool,
 }
 
 // SAFETY: SQLite's list of VFSes is guarded by its own mutex (in single-thread mode by the caller's one permit); the
@@ -148,7 +153,7 @@ impl Vfs {
         let number = NEXT_NAME.fetch_add(1, Ordering::Relaxed);
         let name = CString::new(format!("dqlite-{number}")).expect("digits contain no NUL");
         let shared = Arc::new(Shared {
-            store,
+            store: Arc::downgrade(&store),
             options,
             platform,
             next_connection: AtomicU64::new(1),
@@ -167,10 +172,20 @@ impl Vfs {
         vfs.xAccess = Some(callbacks::access);
         vfs.xFullPathname = Some(callbacks::full_pathname);
         let registered = NonNull::from(Box::leak(Box::new(vfs)));
-        let vfs = Vfs { name, registered, data };
-        // SAFETY: the VFS and its name live until `Drop`, which unregisters first.
+        // SAFETY: the VFS and its name live until it is unregistered, or for ever.
         let code = unsafe { sqlite::sqlite3_vfs_register(registered.as_ptr(), 0) };
+        let is_registered = AtomicBool::new(code == sqlite::SQLITE_OK);
+        let vfs = Vfs { name, store, registered, data, is_registered };
         if code == sqlite::SQLITE_OK { Ok(Arc::new(vfs)) } else { Err(VfsError::Register(code)) }
+    }
+
+    /// Takes it from SQLite: nothing can be opened any more. The last of a node's stop, once; in SQLite's single-thread mode
+    /// nobody else may be inside.
+    pub fn unregister(&self) {
+        if self.is_registered.swap(false, Ordering::AcqRel) {
+            // SAFETY: registered in `register`, and not unregistered before.
+            unsafe { sqlite::sqlite3_vfs_unregister(self.registered.as_ptr()) };
+        }
     }
 
     /// The name by which SQLite knows it.
@@ -187,7 +202,7 @@ impl Vfs {
     /// The store below.
     #[must_use]
     pub fn store(&self) -> &Arc<PageStore> {
-        &self.shared().store
+        &self.store
     }
 
     /// Whether pages live in a file; then rollback journals are served here, else SQLite keeps them in memory.
@@ -228,9 +243,13 @@ impl Vfs {
 
 impl Drop for Vfs {
     fn drop(&mut self) {
-        // SAFETY: registered in `register`, or unknown to SQLite, which then does nothing.
-        unsafe { sqlite::sqlite3_vfs_unregister(self.registered.as_ptr()) };
-        // SAFETY: made by a box in `register`; no connection is open, since connections hold the `Vfs`.
+        if *self.is_registered.get_mut() {
+            // SQLite keeps a pointer to the name.
+            std::mem::forget(std::mem::take(&mut self.name));
+            return;
+        }
+        // SAFETY: made by a box in `register`; SQLite does not know it, and no connection is open, since connections hold the
+        // `Vfs`.
         drop(unsafe { Box::from_raw(self.registered.as_ptr()) });
         // SAFETY: as above.
         drop(unsafe { Box::from_raw(self.data.as_ptr()) });

@@ -61,11 +61,12 @@ fn print(reports: &[&Report], histories: usize, begin: Instant) {
         sum(|report| report.counts.reads),
     );
     println!(
-        "{} changes of the leader, {} stops, {} power cuts, {} partitions; {} requests without an answer",
+        "{} changes of the leader, {} stops, {} power cuts, {} partitions; {} pauses inside SQLite; {} requests without an answer",
         sum(|report| report.troubles.leaders),
         sum(|report| report.troubles.stops),
         sum(|report| report.troubles.crashes),
         sum(|report| report.troubles.partitions),
+        sum(|report| report.pauses),
         sum(|report| report.counts.unanswered),
     );
     let (mut ends, mut failures) = (BTreeMap::new(), BTreeMap::new());

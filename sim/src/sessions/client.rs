@@ -215,7 +215,12 @@ impl Client {
             |answer| matches!(answer, Answer::Failure { code: NOT_LEADER | LEADERSHIP_LOST, .. }),
         );
         if exchange.ended {
-            self.connection = None;
+            let resets = self.one_in(2);
+            if let Some(connection) = self.connection.take()
+                && resets
+            {
+                connection.wire.reset();
+            }
         } else if lost {
             self.lost().await;
         }

@@ -1,10 +1,12 @@
 //! One history of the machine: a cluster, clients, trouble, and what must hold when all of it is over.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 use std::time::Duration;
 
 use dqlite::protocol::request::Value;
 use dqlite::raft::{SnapshotPace, SnapshotPolicy};
+use dqlite::types::tasks::SqlSection;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::{Instant, sleep, timeout};
@@ -17,6 +19,7 @@ use super::record::{Final, Records};
 use super::schema::Schema;
 use super::shared::{Counts, Shared};
 use super::trouble::{Trouble, Troubles};
+use crate::baton::{Baton, Pauses};
 use crate::cluster::Cluster;
 use crate::network::CALM;
 use crate::node::SqlSettings;
@@ -50,6 +53,8 @@ pub struct Report {
     pub troubles: Troubles,
     /// Time from the end of all clients until nothing was held.
     pub quiet_in: Duration,
+    /// Pauses inside SQLite.
+    pub pauses: u64,
     /// Tags in all journals.
     pub journal: usize,
     /// Digest of what passed between nodes and of everything that clients were told.
@@ -61,7 +66,10 @@ struct Plan {
     nodes: u64,
     clients: u64,
     policy: SnapshotPolicy,
-    sql: SqlSettings,
+    sql_threads: usize,
+    busy_timeout_ms: u32,
+    /// None: SQL runs through without a pause.
+    pauses: Option<Pauses>,
     databases: Vec<String>,
     sizes: Sizes,
     work: Duration,
@@ -89,10 +97,14 @@ impl Plan {
                 trailing_entries: random.random_range(4..200),
                 pace: SnapshotPace::Entries,
             },
-            sql: SqlSettings {
-                threads: random.random_range(1..=4),
-                busy_timeout_ms: [0, 0, 20, 500, 5000][random.random_range(0..5)],
-            },
+            sql_threads: random.random_range(1..=4),
+            busy_timeout_ms: [0, 0, 20, 500, 5000][random.random_range(0..5)],
+            pauses: (!one_in(random, 3)).then(|| Pauses {
+                one_in: [10, 50, 200, 1000][random.random_range(0..4)],
+                usual_max: Duration::from_millis(random.random_range(1..20)),
+                long_one_in: random.random_range(5..100),
+                long_max: Duration::from_millis(random.random_range(50..4000)),
+            }),
             databases: (0..databases).map(|number| format!("test{number}.db")).collect(),
             sizes,
             work: Duration::from_millis(random.random_range(1500..5000)),
@@ -123,7 +135,12 @@ async fn run(seed: u64) -> Result<Report, String> {
     let plan = Plan::of(&mut random);
     let schema = Schema::new().map_err(|error| format!("plain SQLite: {error:?}"))?;
     let mut cluster = Cluster::new(seed, plan.nodes, plan.policy);
-    cluster.sql = plan.sql;
+    let baton = plan.pauses.map(|pauses| Baton::new(seed, pauses));
+    let section = match &baton {
+        Some(baton) => SqlSection::Aside(Arc::new(baton.clone())),
+        None => SqlSection::Inline,
+    };
+    cluster.sql = SqlSettings { section, threads: plan.sql_threads, busy_timeout_ms: plan.busy_timeout_ms };
     cluster.form().await?;
     let shared = Shared::new(plan.databases.len());
     let addresses = cluster.addresses();
@@ -201,7 +218,13 @@ async fn run(seed: u64) -> Result<Report, String> {
         cluster.stop(id).await;
     }
     let digest = cluster.network.digest() ^ told;
-    Ok(Report { seed, nodes: plan.nodes, clients: plan.clients, counts, troubles, quiet_in, journal, digest })
+    let pauses = baton.as_ref().map_or(0, Baton::pauses);
+    let panics = baton.as_ref().map(Baton::panics).unwrap_or_default();
+    if !panics.is_empty() {
+        return Err(format!("SQL panicked: {}", panics.join("; ")));
+    }
+    let (nodes, clients) = (plan.nodes, plan.clients);
+    Ok(Report { seed, nodes, clients, counts, troubles, quiet_in, pauses, journal, digest })
 }
 
 /// Waits until no node holds anything for a client.
@@ -228,7 +251,6 @@ fn held_by(cluster: &Cluster, id: u64) -> Option<String> {
     let core = cluster.core(id)?;
     let usage = core.executor().usage();
     let store = core.executor().store();
-    let connections = store.connections();
     let (reserved, in_flight) =
         store.databases().iter().fold((0, 0), |(reserved, in_flight), database| {
             (reserved + usize::from(database.is_reserved()), in_flight + database.in_flight_transactions())
@@ -236,10 +258,10 @@ fn held_by(cluster: &Cluster, id: u64) -> Option<String> {
     let pinned = store.pages_kept_by_old_pins();
     let tasks = core.sql_tasks().running();
     let is_free = usage == dqlite::executor::Usage::default()
-        && (connections, reserved, in_flight, pinned, tasks) == (0, 0, 0, 0, 0);
+        && (reserved, in_flight, pinned, tasks) == (0, 0, 0, 0);
     (!is_free).then(|| {
         format!(
-            "node {id} has {usage:?}, {connections} connections, {reserved} write locks, {in_flight} versions under way, \
+            "node {id} has {usage:?}, {reserved} write locks, {in_flight} versions under way, \
              {pinned} pages of old versions, {tasks} tasks"
         )
     })

@@ -140,8 +140,12 @@ impl Shared {
     pub fn waits_at(&self, address: &[u8]) -> &'static str {
         let executor = self.lock().executors.get(address).cloned();
         let Some(usage) = executor.map(|executor| executor.usage()) else { return "its node is gone" };
-        if usage.permits > 0 {
+        if usage.waiting_for_permit > 0 {
+            "somebody waits for a permit"
+        } else if usage.permits > 0 {
             "somebody is inside SQLite"
+        } else if usage.waiting_for_room > 0 {
+            "somebody waits for room"
         } else if usage.waiting_for_turn > 0 {
             "somebody waits for a turn"
         } else if usage.bytes > 0 {

@@ -11,7 +11,7 @@ use dqlite::protocol::rows::Marker;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, split};
 use tokio::time::{sleep, timeout};
 
-use crate::stream::{ClientEnd, Fate};
+use crate::stream::{ClientEnd, ClientFate};
 
 /// What came for a request.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,7 +88,7 @@ pub struct Wire {
     reading: ReadHalf<DuplexStream>,
     writing: WriteHalf<DuplexStream>,
     received: BytesMut,
-    fate: std::sync::Arc<Fate>,
+    fate: ClientFate,
 }
 
 /// What an exchange came to.
@@ -115,6 +115,11 @@ impl Wire {
         let (reading, mut writing) = split(end.stream);
         writing.write_all(&1u64.to_le_bytes()).await.ok()?;
         Some(Wire { reading, writing, received: BytesMut::new(), fate: end.fate })
+    }
+
+    /// Closes it as if its machine had reset it: what was sent and not read is lost.
+    pub fn reset(self) {
+        self.fate.break_now();
     }
 
     /// Sends requests and reads their answers.

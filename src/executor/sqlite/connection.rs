@@ -1,37 +1,23 @@
-//! One SQLite connection.
+//! One SQLite connection. It is closed by `close` alone: one that is dropped stays open for ever, since whoever drops it may not
+//! be inside SQLite.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use libsqlite3_sys as sqlite;
-use tokio::sync::watch;
 
+use super::compiled::Noted;
+use super::ended::{Ended, Shared};
+use super::handle::{Handle, SqliteError};
+use super::inside::Inside;
 use super::statement::Statement;
-use super::threading::{serial_guard, sqlite_is_serial};
 use crate::pages::{NameError, check_name};
-use crate::types::config::{SQL_ON_WORKER_MAX, SQL_WORKER_OFFERED_EVERY};
-use crate::types::tasks::{Expected, SqlSection};
 use crate::vfs::{Vfs, View};
 
-/// Virtual machine instructions between two looks at the interrupt flag.
+/// Virtual machine instructions between two looks at what has ended.
 const PROGRESS_INSTRUCTIONS: c_int = 1000;
-
-/// Share of the time between two offers of a worker in which somebody may come for it.
-const WORKER_OFFER_SHARE: u32 = 50;
-
-/// What SQLite answered: extended code and message.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("SQLite error {code}: {}", String::from_utf8_lossy(message))]
-pub struct SqliteError {
-    /// Extended result code.
-    pub code: i32,
-    /// Message, bytes as SQLite gave them.
-    pub message: Vec<u8>,
-}
 
 /// Why there is no connection.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,150 +41,7 @@ pub enum TransactionState {
     Write,
 }
 
-/// Stops whatever the connection runs.
-#[derive(Clone, Debug, Default)]
-pub struct InterruptHandle {
-    watched: Arc<Watched>,
-}
-
-/// What is looked at while a statement runs.
-#[derive(Debug, Default)]
-struct Watched {
-    interrupted: AtomicBool,
-    /// Set while a statement runs on a worker of the runtime.
-    on_worker: Mutex<Option<OnWorker>>,
-    /// Epoch of a statement that runs and takes long, or may.
-    runs_long: watch::Sender<Option<u64>>,
-}
-
-/// A statement that is expected to be short.
-#[derive(Clone, Copy, Debug)]
-struct OnWorker {
-    since: Instant,
-    /// When it offers its worker to others, and how long after that again: nobody may have come in time.
-    offers_after: Duration,
-    again_after: Duration,
-    section: SqlSection,
-    epoch: u64,
-}
-
-impl OnWorker {
-    fn begin(section: SqlSection, epoch: u64) -> OnWorker {
-        let (offers_after, again_after) = (SQL_ON_WORKER_MAX, SQL_ON_WORKER_MAX);
-        OnWorker { since: Instant::now(), offers_after, again_after, section, epoch }
-    }
-}
-
-impl Watched {
-    fn lock(&self) -> MutexGuard<'_, Option<OnWorker>> {
-        self.on_worker.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A statement that was expected to be short and is not leaves its worker to others. It is not told whether one has
-    /// come, so that it offers the worker again and again.
-    fn look(&self) {
-        let mut on_worker = self.lock();
-        let Some(run) = on_worker.as_mut() else { return };
-        let elapsed = run.since.elapsed();
-        if elapsed < run.offers_after {
-            return;
-        }
-        let (section, epoch, patience) = (run.section, run.epoch, run.again_after / WORKER_OFFER_SHARE);
-        run.offers_after = elapsed + run.again_after;
-        run.again_after = (run.again_after * 2).min(SQL_WORKER_OFFERED_EVERY);
-        drop(on_worker);
-        self.runs_long.send_if_modified(|long| long.replace(epoch).is_none());
-        section.let_others_run(patience);
-    }
-}
-
-impl InterruptHandle {
-    /// Makes running and later statements fail with SQLITE_INTERRUPT until `clear`.
-    pub fn interrupt(&self) {
-        self.watched.interrupted.store(true, Ordering::Release);
-    }
-
-    /// Lets statements run again.
-    pub fn clear(&self) {
-        self.watched.interrupted.store(false, Ordering::Release);
-    }
-
-    /// Runs `work`, which uses the connection in this epoch, in the calling task.
-    pub fn run<T>(&self, section: SqlSection, expected: Expected, epoch: u64, work: impl FnOnce() -> T) -> T {
-        if section == SqlSection::Inline {
-            // There is one thread: nobody can look after the connection meanwhile, and a simulation must not depend on how long
-            // a statement takes in fact.
-            return section.run(expected, work);
-        }
-        match expected {
-            Expected::Short => *self.watched.lock() = Some(OnWorker::begin(section, epoch)),
-            Expected::Unknown => drop(self.watched.runs_long.send_replace(Some(epoch))),
-        }
-        let result = section.run(expected, work);
-        *self.watched.lock() = None;
-        self.watched.runs_long.send_if_modified(|long| long.take().is_some());
-        result
-    }
-
-    /// The epoch of a statement that runs and takes long, or may: then somebody else has to look after its connection.
-    #[must_use]
-    pub fn runs_long(&self) -> watch::Receiver<Option<u64>> {
-        self.watched.runs_long.subscribe()
-    }
-
-    /// Whether statements are being stopped.
-    #[must_use]
-    pub fn is_interrupted(&self) -> bool {
-        self.watched.interrupted.load(Ordering::Acquire)
-    }
-}
-
-/// The open connection, shared with its statements; closed when the last of them has gone.
-#[derive(Debug)]
-pub(super) struct Handle {
-    raw: NonNull<sqlite::sqlite3>,
-    interrupt: InterruptHandle,
-    /// Whether SQLite has no mutexes.
-    pub(super) serial: bool,
-    /// Keeps the VFS registered.
-    vfs: Arc<Vfs>,
-}
-
-// SAFETY: opened with SQLITE_OPEN_FULLMUTEX; in SQLite's single-thread mode the caller's one permit orders all calls.
-unsafe impl Send for Handle {}
-// SAFETY: as above.
-unsafe impl Sync for Handle {}
-
-impl Handle {
-    pub(super) fn raw(&self) -> *mut sqlite::sqlite3 {
-        self.raw.as_ptr()
-    }
-
-    /// The connection's last error, which this code belongs to.
-    pub(super) fn error(&self, code: c_int) -> SqliteError {
-        // SAFETY: an open connection.
-        let text = unsafe { sqlite::sqlite3_errmsg(self.raw()) };
-        SqliteError { code, message: copy_text(text) }
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        let _serial = serial_guard(self.serial);
-        // SAFETY: open, and no statement is left: each held this handle.
-        unsafe { sqlite::sqlite3_close(self.raw()) };
-    }
-}
-
-fn copy_text(text: *const c_char) -> Vec<u8> {
-    if text.is_null() {
-        return Vec::new();
-    }
-    // SAFETY: not null; SQLite's texts are C strings that live until its next call.
-    unsafe { CStr::from_ptr(text) }.to_bytes().to_vec()
-}
-
-/// A connection to one replicated database. It closes when it and its statements are dropped.
+/// A connection to one replicated database.
 #[derive(Debug)]
 pub struct Connection {
     handle: Arc<Handle>,
@@ -213,18 +56,20 @@ impl Connection {
     ///
     /// # Errors
     /// A refused name; SQLite refuses.
-    pub fn open(vfs: &Arc<Vfs>, database: &[u8]) -> Result<Connection, OpenError> {
-        Connection::open_with(vfs, database, &InterruptHandle::default())
+    pub fn open(inside: &mut Inside, vfs: &Arc<Vfs>, database: &[u8]) -> Result<Connection, OpenError> {
+        let ended = Ended::new(Arc::clone(vfs.store()));
+        Connection::open_with(inside, vfs, database, &ended)
     }
 
-    /// As `open`; statements are stopped through `interrupt`.
+    /// As `open`; statements are stopped by what is `ended`.
     ///
     /// # Errors
     /// As `open`.
     pub fn open_with(
+        inside: &mut Inside,
         vfs: &Arc<Vfs>,
         database: &[u8],
-        interrupt: &InterruptHandle,
+        ended: &Ended,
     ) -> Result<Connection, OpenError> {
         check_name(database)?;
         let name = CString::new(database).map_err(|_| NameError::Nul)?;
@@ -237,22 +82,29 @@ impl Connection {
         let Some(raw) = NonNull::new(raw) else {
             return Err(SqliteError { code, message: b"out of memory".to_vec() }.into());
         };
-        let serial = sqlite_is_serial();
-        let handle = Arc::new(Handle { raw, interrupt: interrupt.clone(), serial, vfs: Arc::clone(vfs) });
+        let handle = Arc::new(Handle::new(raw, ended, vfs));
         if code != sqlite::SQLITE_OK {
-            return Err(handle.error(code).into());
+            let error = handle.error(code);
+            Handle::close(handle, inside);
+            return Err(error.into());
         }
         // SAFETY: an open connection that nobody else uses.
         let Some(view) = (unsafe { Vfs::view_of(handle.raw()) }) else {
+            Handle::close(handle, inside);
             let message = b"unable to open database file".to_vec();
             return Err(SqliteError { code: sqlite::SQLITE_CANTOPEN, message }.into());
         };
         let connection = Connection { handle, view, _one_task: std::marker::PhantomData };
-        connection.configure()?;
-        Ok(connection)
+        match connection.configure(inside) {
+            Ok(()) => Ok(connection),
+            Err(error) => {
+                connection.close(inside);
+                Err(error.into())
+            }
+        }
     }
 
-    fn configure(&self) -> Result<(), SqliteError> {
+    fn configure(&self, inside: &mut Inside) -> Result<(), SqliteError> {
         let raw = self.handle.raw();
         // SAFETY: an open connection.
         unsafe { sqlite::sqlite3_extended_result_codes(raw, 1) };
@@ -264,25 +116,32 @@ impl Connection {
         if code != sqlite::SQLITE_OK {
             return Err(self.handle.error(code));
         }
-        self.execute(b"PRAGMA synchronous=OFF")?;
-        if self.handle.vfs.serves_journals() {
+        self.execute(inside, b"PRAGMA synchronous=OFF")?;
+        if self.handle.vfs().serves_journals() {
             // Truncated, not deleted: no name is ever asked for.
-            self.execute(b"PRAGMA journal_mode=TRUNCATE")?;
+            self.execute(inside, b"PRAGMA journal_mode=TRUNCATE")?;
         } else {
-            self.execute(b"PRAGMA journal_mode=MEMORY")?;
+            self.execute(inside, b"PRAGMA journal_mode=MEMORY")?;
             // Any number but 0: pages are in memory, and read where they lie.
-            self.execute(b"PRAGMA main.mmap_size=1")?;
+            self.execute(inside, b"PRAGMA main.mmap_size=1")?;
         }
         self.view.clear_seen();
-        // SAFETY: the function has the wanted type and needs no data.
-        let code = unsafe { sqlite::sqlite3_set_authorizer(raw, Some(authorize), ptr::null_mut()) };
+        let noted = self.handle.noted().cast_mut().cast();
+        // SAFETY: the function has the wanted type; `noted` lives as long as the handle, and longer if that is never closed.
+        let code = unsafe { sqlite::sqlite3_set_authorizer(raw, Some(authorize), noted) };
         if code != sqlite::SQLITE_OK {
             return Err(self.handle.error(code));
         }
-        let watched = Arc::as_ptr(&self.handle.interrupt.watched).cast_mut().cast();
-        // SAFETY: `watched` lives as long as the handle, which closes the connection before it goes.
+        let watched = self.handle.watched().cast_mut().cast();
+        // SAFETY: as `noted`.
         unsafe { sqlite::sqlite3_progress_handler(raw, PROGRESS_INSTRUCTIONS, Some(progress), watched) };
         Ok(())
+    }
+
+    /// Closes it with all its statements. A statement in the middle of its rows is not committed: the view refuses.
+    pub fn close(self, inside: &mut Inside) {
+        self.view.set_refuse_commit(true);
+        Handle::close(self.handle, inside);
     }
 
     /// What is shared with the open file.
@@ -291,23 +150,23 @@ impl Connection {
         &self.view
     }
 
-    /// Stops statements from elsewhere.
-    #[must_use]
-    pub fn interrupt_handle(&self) -> InterruptHandle {
-        self.handle.interrupt.clone()
-    }
-
-    /// Prepares the first statement of a text. `None`: only blanks and comments. The offset is that of what follows.
+    /// Prepares the first statement of a text. `None`: only blanks and comments. The offset is that of what follows. SQLite
+    /// copies a text that does not end with a NUL.
     ///
     /// # Errors
     /// SQLite refuses; SQLITE_TOOBIG for a text of 2 GiB.
-    pub fn prepare(&self, sql: &[u8]) -> Result<(Option<Statement>, usize), SqliteError> {
+    pub fn prepare(
+        &self,
+        _inside: &mut Inside,
+        sql: &[u8],
+    ) -> Result<(Option<Statement>, usize), SqliteError> {
         let Ok(length) = c_int::try_from(sql.len()) else {
             let message = b"string or blob too big".to_vec();
             return Err(SqliteError { code: sqlite::SQLITE_TOOBIG, message });
         };
         let mut raw = ptr::null_mut();
         let mut tail = ptr::null();
+        self.handle.forget_noted();
         // SAFETY: an open connection, `length` bytes of text, two places to be set.
         let code = unsafe {
             sqlite::sqlite3_prepare_v2(
@@ -327,7 +186,8 @@ impl Connection {
         if sql.get(offset) == Some(&0) {
             offset = sql.len();
         }
-        let statement = NonNull::new(raw).map(|raw| Statement::new(raw, Arc::clone(&self.handle)));
+        let statement =
+            NonNull::new(raw).map(|raw| Statement::new(raw, &self.handle, self.handle.take_noted()));
         Ok((statement, offset))
     }
 
@@ -335,12 +195,20 @@ impl Connection {
     ///
     /// # Errors
     /// The first error; what came before it stays.
-    pub fn execute(&self, sql: &[u8]) -> Result<(), SqliteError> {
+    pub fn execute(&self, inside: &mut Inside, sql: &[u8]) -> Result<(), SqliteError> {
         let mut rest = sql;
         while !rest.is_empty() {
-            let (statement, offset) = self.prepare(rest)?;
+            let (statement, offset) = self.prepare(inside, rest)?;
             if let Some(mut statement) = statement {
-                while statement.step()? == super::Step::Row {}
+                let result = loop {
+                    match statement.step(inside) {
+                        Ok(super::Step::Row) => {}
+                        Ok(super::Step::Done) => break Ok(()),
+                        Err(error) => break Err(error),
+                    }
+                };
+                statement.finalize(inside);
+                result?;
             }
             rest = rest.get(offset..).unwrap_or_default();
         }
@@ -349,14 +217,14 @@ impl Connection {
 
     /// Whether no explicit transaction is open.
     #[must_use]
-    pub fn autocommit(&self) -> bool {
+    pub fn autocommit(&self, _inside: &Inside) -> bool {
         // SAFETY: an open connection.
         unsafe { sqlite::sqlite3_get_autocommit(self.handle.raw()) != 0 }
     }
 
     /// Transaction state of the main database; temporary tables do not count.
     #[must_use]
-    pub fn transaction_state(&self) -> TransactionState {
+    pub fn transaction_state(&self, _inside: &Inside) -> TransactionState {
         // SAFETY: an open connection, a C string.
         match unsafe { sqlite::sqlite3_txn_state(self.handle.raw(), c"main".as_ptr()) } {
             sqlite::SQLITE_TXN_WRITE => TransactionState::Write,
@@ -367,21 +235,21 @@ impl Connection {
 
     /// Rowid of the last inserted row.
     #[must_use]
-    pub fn last_insert_rowid(&self) -> i64 {
+    pub fn last_insert_rowid(&self, _inside: &Inside) -> i64 {
         // SAFETY: an open connection.
         unsafe { sqlite::sqlite3_last_insert_rowid(self.handle.raw()) }
     }
 
     /// Rows changed by the last statement.
     #[must_use]
-    pub fn changes(&self) -> i32 {
+    pub fn changes(&self, _inside: &Inside) -> i32 {
         // SAFETY: an open connection.
         unsafe { sqlite::sqlite3_changes(self.handle.raw()) }
     }
 
     /// Extended code and message of the last call.
     #[must_use]
-    pub fn last_error(&self) -> SqliteError {
+    pub fn last_error(&self, _inside: &Inside) -> SqliteError {
         // SAFETY: an open connection.
         let code = unsafe { sqlite::sqlite3_extended_errcode(self.handle.raw()) };
         self.handle.error(code)
@@ -404,26 +272,31 @@ fn is_denied(action: c_int, first: Option<&[u8]>, second: Option<&[u8]>) -> bool
 }
 
 unsafe extern "C" fn authorize(
-    _data: *mut c_void,
+    noted: *mut c_void,
     action: c_int,
     first: *const c_char,
     second: *const c_char,
-    _database: *const c_char,
+    database: *const c_char,
     _trigger: *const c_char,
 ) -> c_int {
     // SAFETY: null or a C string, by SQLite's contract.
     let first = (!first.is_null()).then(|| unsafe { CStr::from_ptr(first) }.to_bytes());
     // SAFETY: as above.
     let second = (!second.is_null()).then(|| unsafe { CStr::from_ptr(second) }.to_bytes());
+    // SAFETY: as above.
+    let database = (!database.is_null()).then(|| unsafe { CStr::from_ptr(database) }.to_bytes());
+    // SAFETY: what the handle notes, which outlives the connection.
+    let noted = unsafe { &*noted.cast::<Noted>() };
+    noted.note(action, first, database);
     if is_denied(action, first, second) { sqlite::SQLITE_DENY } else { sqlite::SQLITE_OK }
 }
 
 unsafe extern "C" fn progress(watched: *mut c_void) -> c_int {
     // SAFETY: what the handle watches, which outlives the connection.
-    let watched = unsafe { &*watched.cast::<Watched>() };
+    let watched = unsafe { &*watched.cast::<Shared>() };
     // A panic is as good a reason to stop as any.
-    let looked = catch_unwind(AssertUnwindSafe(|| watched.look()));
-    c_int::from(looked.is_err() || watched.interrupted.load(Ordering::Acquire))
+    let stops = catch_unwind(AssertUnwindSafe(|| watched.look()));
+    c_int::from(stops.unwrap_or(true))
 }
 
 #[cfg(test)]

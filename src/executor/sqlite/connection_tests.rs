@@ -4,7 +4,7 @@ use std::sync::Arc;
 use libsqlite3_sys as sqlite;
 
 use super::Connection;
-use crate::executor::sqlite::{Step, Value, empty_page};
+use crate::executor::sqlite::{Inside, Step, Value, empty_page};
 use crate::pages::PageStore;
 use crate::types::config::PAGE_SIZE;
 use crate::vfs::{Vfs, VfsOptions};
@@ -17,17 +17,19 @@ fn opened() -> (Arc<PageStore>, Arc<Vfs>, Connection) {
     let report = Box::new(|text: &str| panic!("{text}"));
     let vfs = Vfs::register(Arc::clone(&store), VfsOptions::default(), report).unwrap();
     let connection = writer(&vfs);
-    connection.execute(b"create table t(a integer primary key, b); create table u(a, b)").unwrap();
+    connection
+        .execute(&mut Inside::alone(), b"create table t(a integer primary key, b); create table u(a, b)")
+        .unwrap();
     let fill = format!(
         "with n(i) as (select 1 union all select i + 1 from n where i < {ROWS})
          insert into t select i, zeroblob(1000) from n"
     );
-    connection.execute(fill.as_bytes()).unwrap();
+    connection.execute(&mut Inside::alone(), fill.as_bytes()).unwrap();
     (store, vfs, connection)
 }
 
 fn writer(vfs: &Arc<Vfs>) -> Connection {
-    let connection = Connection::open(vfs, b"test").unwrap();
+    let connection = Connection::open(&mut Inside::alone(), vfs, b"test").unwrap();
     connection.view().set_use_head(true);
     connection.view().set_turn(true);
     connection
@@ -45,9 +47,9 @@ fn cached_bytes(connection: &Connection) -> usize {
 }
 
 fn integer(connection: &Connection, sql: &str) -> i64 {
-    let mut statement = connection.prepare(sql.as_bytes()).unwrap().0.unwrap();
-    assert_eq!(statement.step().unwrap(), Step::Row);
-    let Value::Integer(number) = statement.value(0) else { panic!("{sql}") };
+    let mut statement = connection.prepare(&mut Inside::alone(), sql.as_bytes()).unwrap().0.unwrap();
+    assert_eq!(statement.step(&mut Inside::alone()).unwrap(), Step::Row);
+    let Value::Integer(number) = statement.value(&Inside::alone(), 0) else { panic!("{sql}") };
     number
 }
 
@@ -59,10 +61,10 @@ fn a_reader_makes_no_copies_of_the_pages_it_reads() {
 
     assert_eq!(integer(&reader, "select sum(length(b)) from t"), ROWS * 1000);
     let read_once = cached_bytes(&reader);
-    reader.execute(b"begin immediate").unwrap();
+    reader.execute(&mut Inside::alone(), b"begin immediate").unwrap();
     assert_eq!(integer(&reader, "select sum(length(b)) from t"), ROWS * 1000);
     let read_by_a_writer = cached_bytes(&reader);
-    reader.execute(b"rollback").unwrap();
+    reader.execute(&mut Inside::alone(), b"rollback").unwrap();
 
     // A few lie where SQLite may look at what is not ours.
     assert!(read_once < pages * PAGE_SIZE / 4, "{read_once} bytes cached of {pages} pages");
@@ -72,11 +74,15 @@ fn a_reader_makes_no_copies_of_the_pages_it_reads() {
 #[test]
 fn pages_that_a_statement_stands_on_outlive_the_commits_that_replace_them() {
     let (_store, _vfs, connection) = opened();
-    let mut reading = connection.prepare(b"select a, length(b) from t order by a").unwrap().0.unwrap();
+    let mut reading = connection
+        .prepare(&mut Inside::alone(), b"select a, length(b) from t order by a")
+        .unwrap()
+        .0
+        .unwrap();
     let mut seen = 0;
-    while reading.step().unwrap() == Step::Row {
+    while reading.step(&mut Inside::alone()).unwrap() == Step::Row {
         seen += 1;
-        assert_eq!(reading.value(0), Value::Integer(seen));
+        assert_eq!(reading.value(&Inside::alone(), 0), Value::Integer(seen));
         if seen % 100 == 0 {
             // Behind the statement, where it stands, and in another table.
             let change = format!(
@@ -84,7 +90,7 @@ fn pages_that_a_statement_stands_on_outlive_the_commits_that_replace_them() {
                  insert into u select a, b from t where a between {seen} and {seen} + 50;
                  delete from u where a < {seen}"
             );
-            connection.execute(change.as_bytes()).unwrap();
+            connection.execute(&mut Inside::alone(), change.as_bytes()).unwrap();
         }
     }
 

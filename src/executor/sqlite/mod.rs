@@ -1,14 +1,22 @@
 //! Safe wrapper of SQLite connections and statements that go through our VFS. The only place beside `vfs/` that calls
-//! SQLite. A connection and its statements are used by one task at a time. spec: state-machine 4.3, 4.8.
+//! SQLite. A connection and its statements are used by one task at a time, and only inside. spec: state-machine 4.3, 4.8.
 
 #![allow(unsafe_code)]
 
+mod compiled;
 mod connection;
+mod ended;
+mod handle;
+mod inside;
 mod speed;
 mod statement;
 pub mod threading;
 
-pub use connection::{Connection, InterruptHandle, OpenError, SqliteError, TransactionState};
+pub use compiled::Compiled;
+pub use connection::{Connection, OpenError, TransactionState};
+pub use ended::{End, Ended, Heeds};
+pub use handle::SqliteError;
+pub use inside::Inside;
 pub use statement::{Statement, Step, Value};
 
 pub use crate::vfs::empty_page;

@@ -1,4 +1,4 @@
-//! One prepared statement. It keeps its connection open.
+//! One prepared statement. It is finalized by `finalize`, or with its connection: one that is dropped is still there.
 
 use std::ffi::{CStr, c_int};
 use std::ptr::NonNull;
@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use libsqlite3_sys as sqlite;
 
-use super::connection::{Handle, SqliteError};
+use super::compiled::Compiled;
+use super::handle::{Handle, SqliteError};
+use super::inside::Inside;
 use super::speed::Speed;
-use super::threading::serial_guard;
 use crate::types::tasks::Expected;
 
 /// A value of SQLite: a parameter to bind, or a column that lives until the next call on the statement.
@@ -24,13 +25,17 @@ pub enum Step {
     Done,
 }
 
-/// A prepared statement; dropping it finalises it.
+/// A prepared statement.
 #[derive(Debug)]
 pub struct Statement {
     raw: NonNull<sqlite::sqlite3_stmt>,
     handle: Arc<Handle>,
     has_row: bool,
     speed: Speed,
+    compiled: Compiled,
+    read_only: bool,
+    parameter_count: usize,
+    column_count: usize,
     /// Not `Sync`: one task at a time.
     _one_task: std::marker::PhantomData<std::cell::Cell<()>>,
 }
@@ -39,8 +44,39 @@ pub struct Statement {
 unsafe impl Send for Statement {}
 
 impl Statement {
-    pub(super) fn new(raw: NonNull<sqlite::sqlite3_stmt>, handle: Arc<Handle>) -> Statement {
-        Statement { raw, handle, has_row: false, speed: Speed::UNKNOWN, _one_task: std::marker::PhantomData }
+    pub(super) fn new(
+        raw: NonNull<sqlite::sqlite3_stmt>,
+        handle: &Arc<Handle>,
+        compiled: Compiled,
+    ) -> Statement {
+        // SAFETY: a live statement.
+        let parameters = unsafe { sqlite::sqlite3_bind_parameter_count(raw.as_ptr()) };
+        // SAFETY: a live statement.
+        let columns = unsafe { sqlite::sqlite3_column_count(raw.as_ptr()) };
+        Statement {
+            raw,
+            handle: Arc::clone(handle),
+            has_row: false,
+            speed: Speed::UNKNOWN,
+            compiled,
+            // SAFETY: a live statement.
+            read_only: unsafe { sqlite::sqlite3_stmt_readonly(raw.as_ptr()) != 0 },
+            parameter_count: usize::try_from(parameters).unwrap_or(0),
+            column_count: usize::try_from(columns).unwrap_or(0),
+            _one_task: std::marker::PhantomData,
+        }
+    }
+
+    /// Frees it.
+    pub fn finalize(self, _inside: &mut Inside) {
+        // SAFETY: a live statement, finalized once; its connection is still open.
+        unsafe { sqlite::sqlite3_finalize(self.raw()) };
+    }
+
+    /// What was noted when it was compiled.
+    #[must_use]
+    pub fn compiled(&self) -> Compiled {
+        self.compiled
     }
 
     fn raw(&self) -> *mut sqlite::sqlite3_stmt {
@@ -64,7 +100,7 @@ impl Statement {
 
     /// Its SQL.
     #[must_use]
-    pub fn sql(&self) -> &[u8] {
+    pub fn sql<'a>(&'a self, _inside: &'a Inside) -> &'a [u8] {
         // SAFETY: a live statement.
         let sql = unsafe { sqlite::sqlite3_sql(self.raw()) };
         if sql.is_null() {
@@ -74,25 +110,29 @@ impl Statement {
         unsafe { std::ffi::CStr::from_ptr(sql) }.to_bytes()
     }
 
-    /// SQLite's guess that it writes nothing.
+    /// SQLite's guess that it writes nothing, made when it was compiled.
     #[must_use]
     pub fn read_only(&self) -> bool {
-        // SAFETY: a live statement.
-        unsafe { sqlite::sqlite3_stmt_readonly(self.raw()) != 0 }
+        self.read_only
     }
 
     /// Highest parameter number.
     #[must_use]
     pub fn parameter_count(&self) -> usize {
-        // SAFETY: a live statement.
-        usize::try_from(unsafe { sqlite::sqlite3_bind_parameter_count(self.raw()) }).unwrap_or(0)
+        self.parameter_count
+    }
+
+    /// Columns that a row had when it was compiled; 0 for a statement without rows.
+    #[must_use]
+    pub fn declared_columns(&self) -> usize {
+        self.column_count
     }
 
     /// Binds parameter `index`, from 1 on; bytes are copied.
     ///
     /// # Errors
     /// SQLITE_RANGE, SQLITE_TOOBIG, SQLITE_MISUSE while it runs.
-    pub fn bind(&mut self, index: usize, value: Value<'_>) -> Result<(), SqliteError> {
+    pub fn bind(&mut self, _inside: &mut Inside, index: usize, value: Value<'_>) -> Result<(), SqliteError> {
         let index = c_int::try_from(index).unwrap_or(0);
         let raw = self.raw();
         let transient = sqlite::SQLITE_TRANSIENT();
@@ -119,7 +159,7 @@ impl Statement {
     }
 
     /// Makes every parameter NULL.
-    pub fn clear_bindings(&mut self) {
+    pub fn clear_bindings(&mut self, _inside: &mut Inside) {
         // SAFETY: a live statement.
         unsafe { sqlite::sqlite3_clear_bindings(self.raw()) };
     }
@@ -128,7 +168,7 @@ impl Statement {
     ///
     /// # Errors
     /// What SQLite answers; the statement is to be reset.
-    pub fn step(&mut self) -> Result<Step, SqliteError> {
+    pub fn step(&mut self, _inside: &mut Inside) -> Result<Step, SqliteError> {
         // SAFETY: a live statement.
         let code = unsafe { sqlite::sqlite3_step(self.raw()) };
         self.has_row = code == sqlite::SQLITE_ROW;
@@ -143,7 +183,7 @@ impl Statement {
     ///
     /// # Errors
     /// The error of the last step again, or that of the commit.
-    pub fn reset(&mut self) -> Result<(), SqliteError> {
+    pub fn reset(&mut self, _inside: &mut Inside) -> Result<(), SqliteError> {
         self.has_row = false;
         // SAFETY: a live statement.
         let code = unsafe { sqlite::sqlite3_reset(self.raw()) };
@@ -152,14 +192,14 @@ impl Statement {
 
     /// Columns of a row; 0 for a statement without rows.
     #[must_use]
-    pub fn column_count(&self) -> usize {
+    pub fn column_count(&self, _inside: &Inside) -> usize {
         // SAFETY: a live statement.
         usize::try_from(unsafe { sqlite::sqlite3_column_count(self.raw()) }).unwrap_or(0)
     }
 
     /// Name of a column, from 0 on; empty if there is none.
     #[must_use]
-    pub fn column_name(&self, index: usize) -> &[u8] {
+    pub fn column_name<'a>(&'a self, _inside: &'a Inside, index: usize) -> &'a [u8] {
         let index = c_int::try_from(index).unwrap_or(-1);
         // SAFETY: a live statement; SQLite checks the index.
         let name = unsafe { sqlite::sqlite3_column_name(self.raw(), index) };
@@ -172,7 +212,7 @@ impl Statement {
 
     /// Declared type of a column, from 0 on.
     #[must_use]
-    pub fn column_decltype(&self, index: usize) -> Option<&[u8]> {
+    pub fn column_decltype<'a>(&'a self, _inside: &'a Inside, index: usize) -> Option<&'a [u8]> {
         let index = c_int::try_from(index).unwrap_or(-1);
         // SAFETY: a live statement; SQLite checks the index.
         let name = unsafe { sqlite::sqlite3_column_decltype(self.raw(), index) };
@@ -182,8 +222,8 @@ impl Statement {
 
     /// Value of a column of the row, from 0 on; NULL if there is no row or no such column.
     #[must_use]
-    pub fn value(&self, index: usize) -> Value<'_> {
-        if !self.has_row || index >= self.column_count() {
+    pub fn value<'a>(&'a self, inside: &'a Inside, index: usize) -> Value<'a> {
+        if !self.has_row || index >= self.column_count(inside) {
             return Value::Null;
         }
         let (raw, index) = (self.raw(), index as c_int);
@@ -215,13 +255,5 @@ impl Statement {
         }
         // SAFETY: SQLite's bytes of this column; they live until the next step, reset or drop, which need `&mut self`.
         unsafe { std::slice::from_raw_parts(start, length) }
-    }
-}
-
-impl Drop for Statement {
-    fn drop(&mut self) {
-        let _serial = serial_guard(self.handle.serial);
-        // SAFETY: a live statement, finalised once; its connection is still open.
-        unsafe { sqlite::sqlite3_finalize(self.raw()) };
     }
 }

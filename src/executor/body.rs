@@ -1,0 +1,268 @@
+//! One way through a request: what a body waits for, how it enters SQLite, how it comes to rest, and what its reply waits for.
+//! Waits are in this order: turn, room, permit. Each looks at what has ended; what was taken is given back by `rest` alone.
+
+use crate::raft::Proposed;
+use crate::state_machine::frames;
+use crate::types::fault::{self, Fault};
+use crate::types::tasks::Expected;
+
+use super::failure::{self, Failure};
+use super::inside::{Attempt, Needs, Rest};
+use super::permits::{Lane, SqlPermit};
+use super::request::Request;
+use super::seat::{Seat, Source};
+use super::session::Session;
+use super::sqlite::{End, Heeds, Inside, SqliteError, TransactionState};
+
+/// The attempts of one body.
+#[derive(Debug, Default)]
+pub(super) struct Tries {
+    /// What is known of the needs of its statement.
+    pub(super) needs: Needs,
+    /// It was begun again on account of an old snapshot.
+    again: bool,
+}
+
+/// Whether the turn stays with a session that is not done with its statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pause {
+    /// A frame of rows leaves, and more may follow.
+    InTheMiddle,
+    /// The statement is at rest.
+    AtRest,
+}
+
+impl Session {
+    /// Fetches the statement of a source, if it is compiled, and says what it needs.
+    pub(super) fn begin_body(
+        &mut self,
+        request: &mut Request,
+        source: &mut Source,
+    ) -> Result<Tries, Failure> {
+        let Some(seat) = self.seat.as_deref_mut() else { return Err(request.lost()) };
+        seat.fetch(source)?;
+        let mut tries = Tries::default();
+        match (&seat.running, source) {
+            (Some(running), _) => tries.needs = seat.needs(&running.statement),
+            (None, Source::Text(text, _)) => text.terminate()?,
+            (None, Source::Prepared(_)) => {}
+        }
+        if !seat.noted.autocommit {
+            // Else the first write of the transaction that takes its snapshot now could not be upgraded.
+            request.used_head = true;
+        }
+        Ok(tries)
+    }
+
+    /// Waits for what is needed and not held.
+    ///
+    /// # Errors
+    /// A client's transaction held the turn too long; what has ended.
+    pub(super) async fn grant(&mut self, request: &mut Request, needs: Needs) -> Result<Needs, Failure> {
+        let heeds = Heeds::All;
+        if needs.turn {
+            request.used_head = true;
+            if !self.holds_turn() {
+                let turn = self.executor.turns.of(request.database.name(), request.epoch);
+                let taken = self.ended.race(heeds, turn.acquire(self.executor.busy_timeout())).await;
+                let taken = taken.map_err(|end| request.ended(end))?.map_err(|_| Failure::busy())?;
+                let Some(seat) = self.seat.as_deref_mut() else { return Err(request.lost()) };
+                seat.turn = Some(taken);
+            }
+        }
+        if needs.room {
+            let room = self.executor.store.room().wait();
+            self.ended.race(heeds, room).await.map_err(|end| request.ended(end))?;
+        }
+        Ok(needs)
+    }
+
+    /// What an attempt came to. `None`: it is to be made again, with what it wants. `Some(None)`: there is no statement.
+    pub(super) fn came_to<T: AsRef<Rest>>(
+        &mut self,
+        request: &mut Request,
+        tries: &mut Tries,
+        attempt: Attempt<T>,
+    ) -> Result<Option<Option<T>>, Failure> {
+        match attempt {
+            Attempt::Blank => Ok(Some(None)),
+            Attempt::Refused(failure) => Err(failure),
+            Attempt::NotCompiled(error) => Err(self.failed(request, error)),
+            Attempt::Wants(needs) => {
+                tries.needs = needs;
+                Ok(None)
+            }
+            Attempt::Ran(ran) => {
+                let Rest::Failed(error) = ran.as_ref() else { return Ok(Some(Some(ran))) };
+                let Some(seat) = self.seat.as_deref_mut() else { return Err(request.lost()) };
+                // `sqlite3_stmt_readonly` is a guess: what it takes for a read may ask for the write lock.
+                if seat.view.take_wanted_turn() && seat.turn.is_none() {
+                    tries.needs = Needs { turn: true, room: seat.noted.autocommit };
+                    request.used_head = true;
+                    return Ok(None);
+                }
+                let is_old = u64::try_from(error.code) == Ok(failure::BUSY_SNAPSHOT);
+                if is_old && seat.noted.autocommit && !std::mem::replace(&mut tries.again, true) {
+                    return Ok(None);
+                }
+                Ok(Some(Some(ran)))
+            }
+        }
+    }
+
+    /// How long the running statement is expected to take; of one that is not compiled, as long as the last one of its text.
+    pub(super) fn expected(&self, request: &Request) -> Expected {
+        let running = self.seat.as_ref().and_then(|seat| seat.running.as_ref());
+        running.map_or(request.expected, |running| running.statement.expected())
+    }
+
+    /// The lane in which this session waits for a permit.
+    pub(super) fn lane(&self) -> Lane {
+        if self.holds_turn() { Lane::HoldsTurn } else { Lane::Works }
+    }
+
+    pub(super) async fn permit(&mut self, lane: Lane) -> Result<SqlPermit, End> {
+        let permits = &self.executor.permits;
+        if let Some(permit) = permits.try_acquire() {
+            return Ok(permit);
+        }
+        if lane == Lane::GivesBack || fault::is_planted(Fault::WaitsForEver) {
+            return Ok(permits.acquire(lane).await);
+        }
+        self.ended.race(Heeds::All, permits.acquire(lane)).await
+    }
+
+    /// The only way into SQLite: a permit, another look at what has ended, then `work` on the seat, on the spot or elsewhere.
+    ///
+    /// # Errors
+    /// What has ended; the seat is void.
+    pub(super) async fn enter<T: Send + 'static>(
+        &mut self,
+        request: &Request,
+        lane: Lane,
+        expected: Expected,
+        work: impl FnOnce(&mut Inside, &mut Seat) -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        let permit = self.permit(lane).await.map_err(|end| request.ended(end))?;
+        if lane != Lane::GivesBack
+            && let Some(end) = self.ended.look(Heeds::All)
+        {
+            return Err(request.ended(end));
+        }
+        self.leave_if_stale();
+        let Some(mut seat) = self.seat.take() else { return Err(request.lost()) };
+        seat.view.set_use_head(request.used_head || seat.turn.is_some());
+        seat.view.set_turn(seat.turn.is_some());
+        let entered = self.executor.run_inside(&self.ended, permit, expected, move |inside| {
+            seat.begin_entry(inside);
+            let result = work(inside, &mut seat);
+            seat.end_entry(inside);
+            (seat, result)
+        });
+        let Some((seat, result)) = entered.await else { return Err(request.lost()) };
+        self.seat = Some(seat);
+        Ok(result)
+    }
+
+    /// Brings a body to rest, however it ended: its statement is reset and goes home, what it committed is proposed, the turn is
+    /// given back. The only place that does.
+    pub(super) async fn rest(&mut self, request: &mut Request) {
+        let running = self.seat.as_ref().and_then(|seat| seat.running.as_ref());
+        if let Some(running) = running {
+            request.expected = running.statement.expected();
+            if running.started {
+                let expected = running.statement.expected();
+                let rested = self.enter(request, Lane::GivesBack, expected, |inside, seat| {
+                    seat.come_to_rest(inside);
+                });
+                // A seat that is void is brought to rest by whoever closes it.
+                let _ = rested.await;
+            }
+        }
+        self.rest_outside(request, Pause::AtRest);
+        if self.seat.as_ref().is_some_and(|seat| seat.is_spoilt) {
+            tracing::warn!("SQLite keeps a snapshot in autocommit: the connection is given up");
+            self.leave();
+        }
+    }
+
+    /// The outside half of `rest`: proposes what was committed, raises what the reply waits for, and gives the turn back unless
+    /// SQLite is in a write transaction.
+    pub(super) fn rest_outside(&mut self, request: &mut Request, pause: Pause) {
+        let Some(seat) = self.seat.as_deref_mut() else { return };
+        if pause == Pause::AtRest {
+            seat.put_home();
+        }
+        for commit in seat.view.take_commits() {
+            if commit.pages.is_empty() {
+                request.saw(commit.version);
+                continue;
+            }
+            request.wrote(commit.version);
+            let data = frames::encode_frames(seat.database.name(), &commit.pages);
+            let proposal = Proposed { data, merges: !commit.shrinks };
+            let engine = &self.executor.engine;
+            commit.propose(|commit| {
+                let assign = |token| commit.database.assign(commit.version, token);
+                // Refused: the epoch is over, and the wait for the version says so.
+                let _ = engine.propose(commit.epoch, proposal, assign);
+            });
+        }
+        seat.view.drop_deletion_permit();
+        if let Some(seen) = seat.view.saw()
+            && seen.on_head
+        {
+            request.saw(seen.version);
+        }
+        let stays = pause == Pause::InTheMiddle || seat.noted.transaction == TransactionState::Write;
+        if let Some(turn) = &seat.turn
+            && stays
+        {
+            turn.set_held_by_client(true);
+        } else if !fault::is_planted(Fault::TurnKept) {
+            seat.turn = None;
+        }
+    }
+
+    /// Waits until everything that the request saw or made is applied, and this node is known to have led meanwhile.
+    ///
+    /// # Errors
+    /// What the fate of its versions means to its client.
+    pub(super) async fn settle(&mut self, request: &mut Request) -> Result<(), Failure> {
+        let heeds = if request.has_written() { Heeds::AllButInterrupt } else { Heeds::All };
+        // The end of an epoch tells what became of its versions.
+        self.ended.race_to(heeds, request.applied()).await.map_err(|end| request.ended(end))??;
+        self.prove(request).await
+    }
+
+    /// The outcome of a request from that of its statements and that of the wait.
+    pub(super) async fn conclude<T>(
+        &mut self,
+        request: &mut Request,
+        result: Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let settled = self.settle(request).await;
+        match (result, settled) {
+            (Err(failure), _) if failure.is_leadership() => Err(failure),
+            (_, Err(failure)) => Err(failure),
+            (result, Ok(())) => result,
+        }
+    }
+
+    /// The failure of a statement, as far as what has ended decides it.
+    pub(super) fn failed(&self, request: &Request, error: SqliteError) -> Failure {
+        let failure = Failure::from(error);
+        let end = self.ended.look(Heeds::AllButInterrupt);
+        match (failure.code, end) {
+            (failure::NOT_LEADER, _) => request.lost(),
+            (failure::INTERRUPT, Some(end)) => request.ended(end),
+            _ => failure,
+        }
+    }
+}
+
+impl AsRef<Rest> for Rest {
+    fn as_ref(&self) -> &Rest {
+        self
+    }
+}

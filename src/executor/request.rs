@@ -1,0 +1,117 @@
+//! One request: what it used, what it put into the log's queue, and what its reply waits for.
+
+use std::sync::Arc;
+
+use crate::pages::Database;
+use crate::types::fault::{self, Fault};
+use crate::types::tasks::Expected;
+
+use super::failure::Failure;
+use super::proof::Proving;
+use super::sqlite::End;
+
+/// One request on an open database.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) epoch: u64,
+    pub(super) database: Arc<Database>,
+    /// A statement of this request used head; what follows does too.
+    pub(super) used_head: bool,
+    /// Newest version made or seen on head.
+    version: Option<u32>,
+    /// The first version that it put into the log's queue: if that is not in the log, nothing of the request is.
+    first_written: Option<u32>,
+    pub(super) proving: Proving,
+    /// How long the last statement of the request's text took tells of the next one.
+    pub(super) expected: Expected,
+}
+
+impl Request {
+    pub(super) fn new(epoch: u64, database: Arc<Database>) -> Request {
+        Request {
+            epoch,
+            database,
+            used_head: false,
+            version: None,
+            first_written: None,
+            proving: Proving::default(),
+            expected: Expected::Unknown,
+        }
+    }
+
+    /// A version on head that a statement of this request saw or made: the reply waits for the newest. Versions wrap.
+    pub(super) fn saw(&mut self, version: u32) {
+        if fault::is_planted(Fault::SeenOnce) && self.version.is_some() {
+            return;
+        }
+        let is_newer = |known: u32| version.wrapping_sub(known).wrapping_sub(1) < u32::MAX / 2;
+        if self.version.is_none_or(is_newer) {
+            self.version = Some(version);
+        }
+    }
+
+    /// A version that was put into the log's queue.
+    pub(super) fn wrote(&mut self, version: u32) {
+        self.first_written.get_or_insert(version);
+        self.saw(version);
+    }
+
+    /// Whether it put something into the log's queue.
+    pub(super) fn has_written(&self) -> bool {
+        self.first_written.is_some()
+    }
+
+    /// The failure of a request that nobody can carry on.
+    pub(super) fn lost(&self) -> Failure {
+        if self.has_written() { Failure::leadership_lost() } else { Failure::not_leader() }
+    }
+
+    /// The failure of a request that has ended early.
+    pub(super) fn ended(&self, end: End) -> Failure {
+        match end {
+            End::Interrupted => Failure::interrupted(),
+            End::Stopping | End::EpochOver | End::ClientGone => self.lost(),
+        }
+    }
+
+    /// Waits until everything that the request saw or made is applied.
+    ///
+    /// # Errors
+    /// What the fate of its versions means to its client.
+    pub(super) async fn applied(&self) -> Result<(), Failure> {
+        let Some(version) = self.version else { return Ok(()) };
+        let when_applied = |version| self.database.when_applied(self.epoch, version);
+        // Asked for before the wait: of an epoch that is over nobody knows what became of its versions.
+        let first = self.first_written.map(|first| (first != version).then(|| when_applied(first)));
+        let Err(discarded) = when_applied(version).await else { return Ok(()) };
+        Err(match first {
+            None => Failure::leadership_lost(),
+            Some(None) => Failure::discarded(discarded.appended),
+            Some(Some(first)) => first
+                .await
+                .map_or_else(|lost| Failure::discarded(lost.appended), |()| Failure::leadership_lost()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::executor::sqlite::empty_page;
+    use crate::pages::PageStore;
+
+    use super::*;
+
+    #[test]
+    fn the_reply_waits_for_the_newest_version_whatever_the_order_in_which_they_are_seen() {
+        let database = PageStore::new().open(b"test", &empty_page()).unwrap();
+        let mut request = Request::new(1, database);
+        for (seen, newest) in [(u32::MAX - 1, u32::MAX - 1), (3, 3), (u32::MAX, 3), (2, 3), (4, 4)] {
+            request.saw(seen);
+            assert_eq!(request.version, Some(newest));
+        }
+        assert!(!request.has_written());
+        request.wrote(5);
+        request.wrote(6);
+        assert_eq!((request.first_written, request.version), (Some(5), Some(6)));
+    }
+}

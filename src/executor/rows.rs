@@ -1,0 +1,282 @@
+//! A running query: whole frames of rows, one after the other. Rows of a reading statement leave as they come; those of
+//! a writing one (RETURNING) are collected up to a bound, and the last frame waits for its entry in any case.
+//! spec: client-protocol 4.5, 8.4.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::protocol::request::Value;
+use crate::protocol::rows::{Marker, RowsWriter};
+use crate::types::config;
+
+use super::body::Pause;
+use super::failure::{self, Failure};
+use super::inside::{Attempt, Needs, Rest, Values};
+use super::request::Request;
+use super::seat::{Running, Seat, Source};
+use super::session::Session;
+use super::sqlite::{Inside, SqliteError, Statement, Step};
+use super::text::Text;
+
+/// A query in progress. Its statement is in the seat; `Session::end_query` brings it to rest.
+#[derive(Debug)]
+pub struct Rows {
+    request: Request,
+    source: Source,
+    values: Values,
+    state: State,
+    /// Frames made and not yet handed out.
+    frames: VecDeque<Batch>,
+    collected_bytes: usize,
+    /// The statement changes nothing.
+    reads: bool,
+    /// The client has rows.
+    handed_out: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Unstarted,
+    Running,
+    Ended,
+}
+
+/// A whole message with rows.
+#[derive(Debug)]
+pub struct Batch {
+    /// Header and body.
+    pub message: Vec<u8>,
+    /// Whether it is the last.
+    pub last: bool,
+}
+
+/// What steps came to.
+struct Filled {
+    message: Vec<u8>,
+    rest: Rest,
+}
+
+impl AsRef<Rest> for Filled {
+    fn as_ref(&self) -> &Rest {
+        &self.rest
+    }
+}
+
+impl Session {
+    /// Starts a query by a prepared statement.
+    ///
+    /// # Errors
+    /// Leadership; no database.
+    pub fn query(&mut self, id: u32, values: Vec<Value>) -> Result<Rows, Failure> {
+        self.begin_query(Source::Prepared(id), values)
+    }
+
+    /// Starts a query by a text of one statement.
+    ///
+    /// # Errors
+    /// Leadership; no database.
+    pub fn query_sql(&mut self, sql: Bytes, values: Vec<Value>) -> Result<Rows, Failure> {
+        self.begin_query(Source::Text(Text::new(sql), 0), values)
+    }
+
+    fn begin_query(&mut self, source: Source, values: Vec<Value>) -> Result<Rows, Failure> {
+        Ok(Rows {
+            request: self.begin()?,
+            source,
+            values: Arc::new(values),
+            state: State::Unstarted,
+            frames: VecDeque::new(),
+            collected_bytes: 0,
+            reads: true,
+            handed_out: false,
+        })
+    }
+
+    /// The next frame; None after the last.
+    ///
+    /// # Errors
+    /// SQLite's and leadership's; the query is over then.
+    pub async fn next_frame(&mut self, rows: &mut Rows) -> Result<Option<Batch>, Failure> {
+        while rows.frames.is_empty() && rows.state != State::Ended {
+            if let Err(failure) = self.advance(rows).await {
+                rows.frames.clear();
+                rows.state = State::Ended;
+                self.rest(&mut rows.request).await;
+                let failure = self.conclude(&mut rows.request, Err::<(), _>(failure)).await.err();
+                return Err(rows.failed(failure.unwrap_or(Failure::interrupted())));
+            }
+        }
+        rows.handed_out = true;
+        Ok(rows.frames.pop_front())
+    }
+
+    /// Brings the query's statement to rest, wherever it is, and waits for what it did.
+    ///
+    /// # Errors
+    /// Leadership's.
+    pub async fn end_query(&mut self, rows: &mut Rows) -> Result<(), Failure> {
+        if std::mem::replace(&mut rows.state, State::Ended) == State::Ended {
+            return Ok(());
+        }
+        self.rest(&mut rows.request).await;
+        self.settle(&mut rows.request).await
+    }
+
+    /// Makes at least one frame ready, or ends.
+    async fn advance(&mut self, rows: &mut Rows) -> Result<(), Failure> {
+        loop {
+            let Filled { message, rest } = match rows.state {
+                State::Unstarted => self.first_fill(rows).await?,
+                _ => self.further_fill(rows).await?,
+            };
+            rows.state = State::Running;
+            match rest {
+                Rest::Row => {
+                    rows.collected_bytes += message.len();
+                    rows.frames.push_back(Batch { message, last: false });
+                    if !rows.reads && rows.collected_bytes < config::RETURNING_COLLECTED_MAX_BYTES {
+                        continue;
+                    }
+                    // What was read may stem from a proposal that is not applied yet.
+                    self.rest_outside(&mut rows.request, Pause::InTheMiddle);
+                    return self.settle(&mut rows.request).await;
+                }
+                Rest::Done => {
+                    self.end_query(rows).await?;
+                    rows.frames.push_back(Batch { message, last: true });
+                    return Ok(());
+                }
+                Rest::Failed(error) => return Err(self.failed(&rows.request, error)),
+                Rest::Ended(end) => return Err(rows.request.ended(end)),
+            }
+        }
+    }
+
+    /// Finds or compiles the statement, binds it, and steps until a frame is full.
+    async fn first_fill(&mut self, rows: &mut Rows) -> Result<Filled, Failure> {
+        let mut tries = self.begin_body(&mut rows.request, &mut rows.source)?;
+        if !tries.needs.turn {
+            self.ask_ahead(&mut rows.request);
+        }
+        loop {
+            let granted = self.grant(&mut rows.request, tries.needs).await?;
+            let attempt = self.fill(rows, granted).await?;
+            let Some(filled) = self.came_to(&mut rows.request, &mut tries, attempt)? else { continue };
+            let running = self.seat.as_ref().and_then(|seat| seat.running.as_ref());
+            rows.reads = running.is_none_or(|running| running.statement.read_only());
+            return filled.ok_or(Failure::new(0, "empty statement"));
+        }
+    }
+
+    async fn fill(&mut self, rows: &Rows, granted: Needs) -> Result<Attempt<Filled>, Failure> {
+        let expected = self.expected(&rows.request);
+        let (values, source) = (Arc::clone(&rows.values), rows.source.clone());
+        self.enter(&rows.request, self.lane(), expected, move |inside, seat| {
+            let check = |running: &Running| {
+                if source.has_more_behind(running.end) {
+                    return Err(Failure::new(failure::ERROR, "nonempty statement tail"));
+                }
+                let takes_all = values.len() <= running.statement.parameter_count();
+                if takes_all { Ok(()) } else { Err(Failure::bind()) }
+            };
+            seat.attempt(inside, &source, granted, check, |seat, inside| match seat.bind(inside, &values) {
+                Ok(()) => fill_frame(seat, inside, config::ROWS_FRAME_BYTES),
+                Err(error) => Filled { message: Vec::new(), rest: Rest::Failed(error) },
+            })
+        })
+        .await
+    }
+
+    /// Steps on until the next frame is full.
+    async fn further_fill(&mut self, rows: &Rows) -> Result<Filled, Failure> {
+        let expected = self.expected(&rows.request);
+        self.enter(&rows.request, self.lane(), expected, |inside, seat| {
+            fill_frame(seat, inside, config::ROWS_FURTHER_FRAME_BYTES)
+        })
+        .await
+    }
+}
+
+impl Rows {
+    /// Rows that are cut off by a lost leadership: nobody can say which version the client has seen.
+    fn failed(&self, failure: Failure) -> Failure {
+        let is_cut_off = self.reads && self.handed_out && failure.code == failure::NOT_LEADER;
+        if is_cut_off { Failure::leadership_lost() } else { failure }
+    }
+}
+
+/// Steps until a frame has `enough` bytes or the statement ends; then it is at rest.
+fn fill_frame(seat: &mut Seat, inside: &mut Inside, enough: usize) -> Filled {
+    let begin = Instant::now();
+    let filled = step_on(seat, inside, enough);
+    if let Some(running) = &mut seat.running {
+        running.statement.took(begin.elapsed());
+    }
+    if !matches!(filled.rest, Rest::Row) {
+        seat.come_to_rest(inside);
+    }
+    filled
+}
+
+fn step_on(seat: &mut Seat, inside: &mut Inside, enough: usize) -> Filled {
+    let mut rows: Option<RowsWriter> = None;
+    loop {
+        let stepped = seat.step(inside);
+        let Some(Running { statement, .. }) = &seat.running else {
+            return Filled { message: Vec::new(), rest: Rest::Done };
+        };
+        match stepped {
+            Ok(Step::Row) => {
+                let writer = rows.get_or_insert_with(|| writer(statement, inside));
+                push_row(writer, statement, inside);
+                if writer.len() >= enough {
+                    return made(rows.take().and_then(|writer| writer.finish(Marker::Part)), Rest::Row);
+                }
+            }
+            Ok(Step::Done) => {
+                let writer = rows.unwrap_or_else(|| writer(statement, inside));
+                return made(writer.finish(Marker::Done), Rest::Done);
+            }
+            Err(rest) => return Filled { message: Vec::new(), rest },
+        }
+    }
+}
+
+/// A frame, unless a header cannot tell its length.
+fn made(message: Option<Vec<u8>>, rest: Rest) -> Filled {
+    match message {
+        Some(message) => Filled { message, rest },
+        None => {
+            let error = SqliteError { code: failure::TOO_BIG, message: b"string or blob too big".to_vec() };
+            Filled { message: Vec::new(), rest: Rest::Failed(error) }
+        }
+    }
+}
+
+fn writer(statement: &Statement, inside: &Inside) -> RowsWriter {
+    let columns = 0..statement.column_count(inside);
+    RowsWriter::new(columns.map(|column| column_name(statement, inside, column)))
+}
+
+/// SQLite names the column of a PRAGMA that the VFS answers after the answer: `PRAGMA journal_mode` would yield `wal`.
+fn column_name<'a>(statement: &'a Statement, inside: &'a Inside, column: usize) -> &'a [u8] {
+    const NAME: &[u8] = b"journal_mode";
+    let name = statement.column_name(inside, column);
+    let is_pragma = || {
+        let sql = statement.sql(inside).trim_ascii_start();
+        sql.get(..6).is_some_and(|word| word.eq_ignore_ascii_case(b"PRAGMA"))
+            && sql.windows(NAME.len()).any(|part| part.eq_ignore_ascii_case(NAME))
+    };
+    if name == b"wal" && statement.column_count(inside) == 1 && is_pragma() { NAME } else { name }
+}
+
+fn push_row(writer: &mut RowsWriter, statement: &Statement, inside: &Inside) {
+    let columns = statement.column_count(inside);
+    writer.begin_row(columns);
+    for column in 0..columns {
+        writer.push(column, statement.column_decltype(inside, column), &statement.value(inside, column));
+    }
+}

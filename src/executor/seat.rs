@@ -1,0 +1,242 @@
+//! The seat: what one client connection has of SQLite. Its connection, all its statements (prepared, kept, the one that runs),
+//! its view, its turn. Nothing of it is ever in a local variable or a future, so that nothing that is dropped leaves SQLite in
+//! the middle of something. `Session::enter` is the only way in.
+
+use std::sync::Arc;
+
+use crate::pages::{Database, PageStore};
+use crate::vfs::View;
+
+use super::failure::Failure;
+use super::kept::Kept;
+use super::sqlite::{Connection, Ended, Inside, Statement, TransactionState};
+use super::text::Text;
+use super::turn::TurnGuard;
+
+/// An open database.
+#[derive(Debug)]
+pub(super) struct Seat {
+    prepared: Vec<Option<Statement>>,
+    kept: Kept,
+    /// The statement of the request under way.
+    pub(super) running: Option<Running>,
+    /// Statements that nobody can name any more; the next entry finalizes them.
+    dead: Vec<Statement>,
+    /// None once it is closed.
+    connection: Option<Connection>,
+    pub(super) view: Arc<View>,
+    pub(super) database: Arc<Database>,
+    pub(super) turn: Option<TurnGuard>,
+    pub(super) ended: Ended,
+    store: Arc<PageStore>,
+    /// Whether leadership is proven for the snapshot of the open transaction.
+    pub(super) proven: bool,
+    /// Epoch in which it was opened: another one, and everything here is void.
+    pub(super) epoch: u64,
+    pub(super) noted: Noted,
+    /// SQLite keeps a snapshot that nothing ends: the connection is of no further use.
+    pub(super) is_spoilt: bool,
+}
+
+/// What SQLite said at the end of the last entry; between entries nobody asks it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Noted {
+    pub(super) autocommit: bool,
+    pub(super) transaction: TransactionState,
+    pub(super) last_insert_rowid: i64,
+    pub(super) changes: i32,
+}
+
+/// The statement of a request.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) statement: Statement,
+    home: Home,
+    /// Where the text goes on behind it.
+    pub(super) end: usize,
+    /// It was stepped and not reset.
+    pub(super) started: bool,
+}
+
+/// Where a statement is when it does not run.
+#[derive(Debug)]
+enum Home {
+    /// The client knows it by this number.
+    Prepared(u32),
+    /// It is likely to be sent again.
+    Kept(Text),
+    /// Nowhere.
+    Once,
+}
+
+/// Where the statement of a request comes from.
+#[derive(Clone, Debug)]
+pub(super) enum Source {
+    /// The client prepared it.
+    Prepared(u32),
+    /// The client sent it: the first statement behind an offset of a text.
+    Text(Text, usize),
+}
+
+impl Source {
+    /// Whether something that is not blank follows the statement that ends there.
+    pub(super) fn has_more_behind(&self, end: usize) -> bool {
+        matches!(self, Source::Text(text, _) if !text.is_blank_from(end))
+    }
+}
+
+impl Seat {
+    /// A seat on a connection that was just opened.
+    pub(super) fn new(
+        connection: Connection,
+        database: Arc<Database>,
+        store: Arc<PageStore>,
+        ended: Ended,
+        epoch: u64,
+    ) -> Seat {
+        Seat {
+            prepared: Vec::new(),
+            kept: Kept::default(),
+            running: None,
+            dead: Vec::new(),
+            view: Arc::clone(connection.view()),
+            connection: Some(connection),
+            database,
+            turn: None,
+            ended,
+            store,
+            proven: false,
+            epoch,
+            noted: Noted {
+                autocommit: true,
+                transaction: TransactionState::None,
+                last_insert_rowid: 0,
+                changes: 0,
+            },
+            is_spoilt: false,
+        }
+    }
+
+    /// The connection.
+    ///
+    /// # Errors
+    /// It is closed: nobody has this seat then.
+    pub(super) fn connection(&self) -> Result<&Connection, Failure> {
+        self.connection.as_ref().ok_or(Failure::no_database())
+    }
+
+    /// What every entry begins with.
+    pub(super) fn begin_entry(&mut self, inside: &mut Inside) {
+        for statement in self.dead.drain(..) {
+            statement.finalize(inside);
+        }
+    }
+
+    /// What every entry ends with.
+    pub(super) fn end_entry(&mut self, inside: &Inside) {
+        let Some(connection) = &self.connection else { return };
+        self.noted = Noted {
+            autocommit: connection.autocommit(inside),
+            transaction: connection.transaction_state(inside),
+            last_insert_rowid: connection.last_insert_rowid(inside),
+            changes: connection.changes(inside),
+        };
+    }
+
+    /// Closes the connection with all its statements.
+    pub(super) fn close(mut self, inside: &mut Inside) {
+        if let Some(connection) = self.connection.take() {
+            // Statements are finalized with their connection, unless somebody holds them.
+            self.prepared.clear();
+            self.kept = Kept::default();
+            self.running = None;
+            self.dead.clear();
+            connection.close(inside);
+        }
+    }
+
+    /// Numbers a statement for the client: the lowest free number.
+    ///
+    /// # Errors
+    /// There are no more numbers.
+    pub(super) fn add_prepared(&mut self, statement: Statement) -> Result<u32, Failure> {
+        let slot = self.prepared.iter().position(Option::is_none).unwrap_or(self.prepared.len());
+        let Ok(id) = u32::try_from(slot) else {
+            self.dead.push(statement);
+            return Err(Failure::new(7, "stmt registry add failed"));
+        };
+        if slot == self.prepared.len() {
+            self.prepared.push(None);
+        }
+        if let Some(place) = self.prepared.get_mut(slot) {
+            *place = Some(statement);
+        }
+        Ok(id)
+    }
+
+    /// Forgets a numbered statement.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) fn remove_prepared(&mut self, id: u32) -> Result<(), Failure> {
+        let statement = self.prepared.get_mut(id as usize).and_then(Option::take);
+        self.dead.push(statement.ok_or(Failure::no_statement())?);
+        Ok(())
+    }
+
+    /// Takes the statement of a source, if it is compiled: it is `running` from here on.
+    ///
+    /// # Errors
+    /// No statement with this number.
+    pub(super) fn fetch(&mut self, source: &Source) -> Result<(), Failure> {
+        if self.running.is_some() {
+            return Ok(());
+        }
+        let (statement, home, end) = match source {
+            Source::Prepared(id) => {
+                let statement = self.prepared.get_mut(*id as usize).and_then(Option::take);
+                (statement.ok_or(Failure::no_statement())?, Home::Prepared(*id), 0)
+            }
+            Source::Text(text, 0) => {
+                let Some(statement) = self.kept.take(text.sql()) else { return Ok(()) };
+                (statement, Home::Kept(text.clone()), text.sql().len())
+            }
+            Source::Text(..) => return Ok(()),
+        };
+        self.running = Some(Running { statement, home, end, started: false });
+        Ok(())
+    }
+
+    /// A statement that was just compiled from a source is `running` from here on.
+    pub(super) fn set_running(&mut self, source: &Source, statement: Statement, end: usize) {
+        let home = match source {
+            Source::Text(text, 0) if text.is_blank_from(end) => Home::Kept(text.clone()),
+            _ => Home::Once,
+        };
+        self.running = Some(Running { statement, home, end, started: false });
+    }
+
+    /// The statement, which is at rest, goes home.
+    pub(super) fn put_home(&mut self) {
+        let Some(Running { statement, home, .. }) = self.running.take() else { return };
+        match home {
+            Home::Prepared(id) => match self.prepared.get_mut(id as usize) {
+                Some(place @ None) => *place = Some(statement),
+                _ => self.dead.push(statement),
+            },
+            Home::Kept(text) => self.dead.extend(self.kept.put(text.sql(), statement)),
+            Home::Once => self.dead.push(statement),
+        }
+    }
+}
+
+impl Drop for Seat {
+    /// Nobody can take this seat any more and it was not closed: its turn and its write lock go with the epoch, its connection
+    /// stays open.
+    fn drop(&mut self) {
+        if self.connection.is_some() {
+            tracing::error!("a seat was dropped and not closed: its epoch ends");
+            self.store.end_this_epoch(self.epoch);
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! What is known of a statement from its compilation: which databases it writes to and whether it may end a transaction. SQLite
+//! tells its authorizer.
+
+use std::ffi::c_int;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use libsqlite3_sys as sqlite;
+
+const WRITES_MAIN: u8 = 1;
+const WRITES_TEMPORARY: u8 = 2;
+const ENDS_TRANSACTION: u8 = 4;
+
+/// What was noted of one compilation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compiled(u8);
+
+impl Compiled {
+    /// It writes to temporary tables and to nothing else. What SQLite does not tell of, such as a PRAGMA, is not among them.
+    #[must_use]
+    pub const fn writes_only_temporary(self) -> bool {
+        self.0 & (WRITES_MAIN | WRITES_TEMPORARY) == WRITES_TEMPORARY
+    }
+
+    /// COMMIT, END or RELEASE: a transaction that is open may be committed.
+    #[must_use]
+    pub const fn ends_transaction(self) -> bool {
+        self.0 & ENDS_TRANSACTION != 0
+    }
+}
+
+/// Where the authorizer notes it.
+#[derive(Debug, Default)]
+pub(super) struct Noted(AtomicU8);
+
+impl Noted {
+    pub(super) fn take(&self) -> Compiled {
+        Compiled(self.0.swap(0, Ordering::Relaxed))
+    }
+
+    /// Notes an action. SQLite reference: "Authorizer Action Codes".
+    pub(super) fn note(&self, action: c_int, first: Option<&[u8]>, database: Option<&[u8]>) {
+        self.0.fetch_or(flags_of(action, first, database), Ordering::Relaxed);
+    }
+}
+
+fn flags_of(action: c_int, first: Option<&[u8]>, database: Option<&[u8]>) -> u8 {
+    let written = |database: Option<&[u8]>| {
+        if database == Some(b"temp") { WRITES_TEMPORARY } else { WRITES_MAIN }
+    };
+    match action {
+        sqlite::SQLITE_TRANSACTION if first == Some(b"COMMIT") => ENDS_TRANSACTION,
+        sqlite::SQLITE_SAVEPOINT if first == Some(b"RELEASE") => ENDS_TRANSACTION,
+        sqlite::SQLITE_ALTER_TABLE => written(first),
+        sqlite::SQLITE_INSERT
+        | sqlite::SQLITE_UPDATE
+        | sqlite::SQLITE_DELETE
+        | sqlite::SQLITE_CREATE_INDEX
+        | sqlite::SQLITE_CREATE_TABLE
+        | sqlite::SQLITE_CREATE_TEMP_INDEX
+        | sqlite::SQLITE_CREATE_TEMP_TABLE
+        | sqlite::SQLITE_CREATE_TEMP_TRIGGER
+        | sqlite::SQLITE_CREATE_TEMP_VIEW
+        | sqlite::SQLITE_CREATE_TRIGGER
+        | sqlite::SQLITE_CREATE_VIEW
+        | sqlite::SQLITE_CREATE_VTABLE
+        | sqlite::SQLITE_DROP_INDEX
+        | sqlite::SQLITE_DROP_TABLE
+        | sqlite::SQLITE_DROP_TEMP_INDEX
+        | sqlite::SQLITE_DROP_TEMP_TABLE
+        | sqlite::SQLITE_DROP_TEMP_TRIGGER
+        | sqlite::SQLITE_DROP_TEMP_VIEW
+        | sqlite::SQLITE_DROP_TRIGGER
+        | sqlite::SQLITE_DROP_VIEW
+        | sqlite::SQLITE_DROP_VTABLE
+        | sqlite::SQLITE_REINDEX
+        | sqlite::SQLITE_ANALYZE => written(database),
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compiled(actions: &[(c_int, Option<&[u8]>, Option<&[u8]>)]) -> Compiled {
+        let noted = Noted::default();
+        for (action, first, database) in actions {
+            noted.note(*action, *first, *database);
+        }
+        noted.take()
+    }
+
+    #[test]
+    fn what_writes_to_temp_and_main_writes_to_main() {
+        let temporary = (sqlite::SQLITE_INSERT, Some(&b"t"[..]), Some(&b"temp"[..]));
+        let trigger = (sqlite::SQLITE_UPDATE, Some(&b"u"[..]), Some(&b"main"[..]));
+
+        assert!(compiled(&[temporary]).writes_only_temporary());
+        assert!(!compiled(&[temporary, trigger]).writes_only_temporary());
+        assert!(!compiled(&[(sqlite::SQLITE_PRAGMA, Some(b"user_version"), None)]).writes_only_temporary());
+        assert!(compiled(&[(sqlite::SQLITE_ALTER_TABLE, Some(b"temp"), None)]).writes_only_temporary());
+        assert!(compiled(&[(sqlite::SQLITE_TRANSACTION, Some(b"COMMIT"), None)]).ends_transaction());
+        assert!(!compiled(&[(sqlite::SQLITE_TRANSACTION, Some(b"BEGIN"), None)]).ends_transaction());
+        assert!(compiled(&[(sqlite::SQLITE_SAVEPOINT, Some(b"RELEASE"), None)]).ends_transaction());
+    }
+}

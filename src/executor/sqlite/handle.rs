@@ -1,0 +1,115 @@
+//! The open connection itself, shared with its statements, and SQLite's errors.
+
+use std::ffi::{CStr, c_char, c_int};
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+
+use libsqlite3_sys as sqlite;
+
+use super::compiled::{Compiled, Noted};
+use super::ended::{Ended, Shared};
+use super::inside::Inside;
+use crate::vfs::Vfs;
+
+/// What SQLite answered: extended code and message.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("SQLite error {code}: {}", String::from_utf8_lossy(message))]
+pub struct SqliteError {
+    /// Extended result code.
+    pub code: i32,
+    /// Message, bytes as SQLite gave them.
+    pub message: Vec<u8>,
+}
+
+/// The open connection. Its statements hold it, too.
+#[derive(Debug)]
+pub(super) struct Handle {
+    raw: NonNull<sqlite::sqlite3>,
+    ended: Ended,
+    noted: Arc<Noted>,
+    /// Keeps the VFS registered.
+    vfs: Arc<Vfs>,
+    is_closed: bool,
+}
+
+// SAFETY: opened with SQLITE_OPEN_FULLMUTEX; in SQLite's single-thread mode the process's one permit orders all calls.
+unsafe impl Send for Handle {}
+// SAFETY: as above.
+unsafe impl Sync for Handle {}
+
+impl Handle {
+    pub(super) fn new(raw: NonNull<sqlite::sqlite3>, ended: &Ended, vfs: &Arc<Vfs>) -> Handle {
+        Handle { raw, ended: ended.clone(), noted: Arc::default(), vfs: Arc::clone(vfs), is_closed: false }
+    }
+
+    pub(super) fn raw(&self) -> *mut sqlite::sqlite3 {
+        self.raw.as_ptr()
+    }
+
+    pub(super) fn vfs(&self) -> &Arc<Vfs> {
+        &self.vfs
+    }
+
+    /// What the authorizer writes to.
+    pub(super) fn noted(&self) -> *const Noted {
+        Arc::as_ptr(&self.noted)
+    }
+
+    /// What the progress handler looks at.
+    pub(super) fn watched(&self) -> *const Shared {
+        Arc::as_ptr(&self.ended.shared)
+    }
+
+    /// A statement is going to be compiled.
+    pub(super) fn forget_noted(&self) {
+        self.noted.take();
+    }
+
+    /// What was noted while a statement was compiled.
+    pub(super) fn take_noted(&self) -> Compiled {
+        self.noted.take()
+    }
+
+    /// The connection's last error, which this code belongs to.
+    pub(super) fn error(&self, code: c_int) -> SqliteError {
+        // SAFETY: an open connection.
+        let text = unsafe { sqlite::sqlite3_errmsg(self.raw()) };
+        SqliteError { code, message: copy_text(text) }
+    }
+
+    /// Finalizes all statements and closes the connection, unless somebody still holds a statement: then it stays open.
+    pub(super) fn close(handle: Arc<Handle>, _inside: &mut Inside) {
+        let Some(mut handle) = Arc::into_inner(handle) else { return };
+        loop {
+            // SAFETY: an open connection; null asks for its first statement.
+            let statement = unsafe { sqlite::sqlite3_next_stmt(handle.raw(), ptr::null_mut()) };
+            if statement.is_null() {
+                break;
+            }
+            // SAFETY: a statement of this connection that nobody holds.
+            unsafe { sqlite::sqlite3_finalize(statement) };
+        }
+        handle.is_closed = true;
+        // SAFETY: open, and no statement is left.
+        unsafe { sqlite::sqlite3_close(handle.raw()) };
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if self.is_closed {
+            return;
+        }
+        // Not inside SQLite: it stays open, with all that it refers to.
+        tracing::error!("a SQLite connection was dropped and not closed: it stays open");
+        std::mem::forget((self.ended.clone(), Arc::clone(&self.noted), Arc::clone(&self.vfs)));
+    }
+}
+
+fn copy_text(text: *const c_char) -> Vec<u8> {
+    if text.is_null() {
+        return Vec::new();
+    }
+    // SAFETY: not null; SQLite's texts are C strings that live until its next call.
+    unsafe { CStr::from_ptr(text) }.to_bytes().to_vec()
+}

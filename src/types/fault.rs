@@ -1,0 +1,55 @@
+//! Faults that the simulator plants to show that its checks would find them. Compiled in only with the cargo feature
+//! `planted-faults`, and then planted on the calling thread alone: a simulated history runs on one thread.
+
+/// A fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A commit that changes no page takes no version, so that the next writer's version has its number.
+    VersionTwice,
+    /// A version counts as applied as soon as it was proposed.
+    ReplyBeforeApply,
+    /// A request waits for the first version that it saw, not for the newest.
+    SeenOnce,
+    /// A turn that was taken is not given back when the statement that took it is refused.
+    TurnKept,
+    /// The waits for turn, room and permit do not look at what has ended.
+    WaitsForEver,
+    /// A seat is closed in the middle of a statement without a word to its view.
+    ClosedInTheMiddle,
+    /// A request keeps the room of its finished statements.
+    RoomKept,
+    /// A commit that is not proposed does not end its epoch.
+    CommitDropped,
+}
+
+#[cfg(feature = "planted-faults")]
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<Fault>> = const { std::cell::Cell::new(None) };
+}
+
+/// Plants a fault on this thread, or removes it. A thread that runs SQL for another one inherits it by `planted`.
+#[cfg(feature = "planted-faults")]
+pub fn plant(fault: Option<Fault>) {
+    PLANTED.set(fault);
+}
+
+#[cfg(feature = "planted-faults")]
+/// Whether this fault is planted on this thread.
+#[must_use]
+pub fn is_planted(fault: Fault) -> bool {
+    PLANTED.get() == Some(fault)
+}
+
+/// What is planted on this thread.
+#[cfg(feature = "planted-faults")]
+#[must_use]
+pub fn planted() -> Option<Fault> {
+    PLANTED.get()
+}
+
+#[cfg(not(feature = "planted-faults"))]
+/// Never: faults are not compiled in.
+#[must_use]
+pub const fn is_planted(_: Fault) -> bool {
+    false
+}
