@@ -6,17 +6,20 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use dqlite::executor::sqlite::threading::sqlite_is_serial;
+use dqlite::executor::sqlite::threading::{serial_guard, sqlite_is_serial};
 use dqlite::node::core::LiveSettings;
 use dqlite::node::options::Options;
 use dqlite::node::run_parts::RunParts;
 use dqlite::node::running::Running;
+use dqlite::pages::PageStore;
 use dqlite::protocol::request::{Parameters, Request};
 use dqlite::transport::dial::IpConnector;
 use dqlite::transport::listener::BoundSocket;
 use dqlite::types::NodeId;
+use dqlite::vfs::{Vfs, VfsOptions};
 
 fn call(stream: &mut TcpStream, request: &Request) -> (u8, Vec<u8>) {
     stream.write_all(&request.encode().unwrap()).unwrap();
@@ -93,4 +96,30 @@ fn two_nodes_serve_many_clients_in_single_thread_mode() {
         assert_eq!(u64::from_le_bytes(body[24..32].try_into().unwrap()), 400);
         running.stop().unwrap();
     }
+    registering_waits_for_whoever_is_inside_sqlite();
+}
+
+/// SQLite's list of VFSes has no mutex in this mode.
+fn registering_waits_for_whoever_is_inside_sqlite() {
+    let (steps, step) = std::sync::mpsc::channel();
+    let patience = Duration::from_millis(100);
+    let inside = serial_guard(true);
+    let (vfses, vfs) = std::sync::mpsc::channel();
+    let registering = std::thread::spawn(move || {
+        let report = Box::new(|text: &str| panic!("{text}"));
+        vfses.send(Vfs::register(PageStore::new(), VfsOptions::default(), report).unwrap()).unwrap();
+    });
+    assert!(vfs.recv_timeout(patience).is_err(), "registered beside a thread that is inside SQLite");
+    drop(inside);
+    let vfs = vfs.recv().unwrap();
+    registering.join().unwrap();
+
+    let inside = serial_guard(true);
+    let dropping = std::thread::spawn(move || {
+        drop(vfs);
+        steps.send(()).unwrap();
+    });
+    assert!(step.recv_timeout(patience).is_err(), "dropped beside a thread that is inside SQLite");
+    drop(inside);
+    dropping.join().unwrap();
 }

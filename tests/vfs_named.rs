@@ -126,6 +126,10 @@ impl Members for Others {
         self.0.load(Ordering::Relaxed)
     }
 
+    fn check_deletion(&self) -> Result<(), DeletionRefused> {
+        Ok(())
+    }
+
     fn permit_deletion(&self) -> Result<DeletionPermit, DeletionRefused> {
         Ok(Box::new(()))
     }

@@ -25,11 +25,18 @@ impl Members for OfEngine {
         !self.0.is_only_member()
     }
 
+    fn check_deletion(&self) -> Result<(), DeletionRefused> {
+        self.0.check_deletion().map_err(refused)
+    }
+
     fn permit_deletion(&self) -> Result<DeletionPermit, DeletionRefused> {
-        match self.0.permit_deletion() {
-            Ok(permit) => Ok(Box::new(permit)),
-            Err(raft::DeletionRefused::OtherMembers) => Err(OTHER_MEMBERS),
-            Err(raft::DeletionRefused::InProgress) => Err(IN_PROGRESS),
-        }
+        self.0.permit_deletion().map_err(refused).map(|permit| Box::new(permit) as DeletionPermit)
+    }
+}
+
+fn refused(reason: raft::DeletionRefused) -> DeletionRefused {
+    match reason {
+        raft::DeletionRefused::OtherMembers => OTHER_MEMBERS,
+        raft::DeletionRefused::InProgress => IN_PROGRESS,
     }
 }

@@ -7,6 +7,7 @@ pub mod session;
 pub mod sqlite;
 pub mod turn;
 
+mod blank;
 mod body;
 mod inside;
 mod kept;

@@ -91,7 +91,7 @@ impl SqlPermits {
         loop {
             let next = {
                 let mut state = self.lock();
-                let next = state.waiting.iter_mut().find_map(Waiters::next);
+                let next = state.waiting.iter_mut().find_map(Waiters::take_first);
                 if next.is_none() {
                     state.free += 1;
                 }

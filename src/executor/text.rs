@@ -1,7 +1,8 @@
-//! SQL text of a client: what is blank, and how SQLite gets it.
+//! SQL text of a client, and how SQLite gets it.
 
 use bytes::Bytes;
 
+use super::blank::is_blank;
 use super::failure::Failure;
 
 /// A text of one or more statements; clones share it.
@@ -48,38 +49,5 @@ impl Text {
     /// Whether nothing but blanks follows.
     pub(super) fn is_blank_from(&self, at: usize) -> bool {
         is_blank(self.sql.get(at..).unwrap_or_default())
-    }
-}
-
-/// Whether there is nothing but blanks, semicolons and comments.
-pub(super) fn is_blank(sql: &[u8]) -> bool {
-    let mut rest = sql;
-    loop {
-        rest = match rest {
-            [] | [0, ..] => return true,
-            [b' ' | b'\t' | b'\n' | b'\r' | b'\x0c' | b';', tail @ ..] => tail,
-            [b'-', b'-', tail @ ..] => {
-                tail.iter().position(|byte| *byte == b'\n').map_or(&[][..], |end| &tail[end..])
-            }
-            [b'/', b'*', tail @ ..] => {
-                tail.windows(2).position(|pair| pair == b"*/").map_or(&[][..], |end| &tail[end + 2..])
-            }
-            _ => return false,
-        };
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_blank;
-
-    #[test]
-    fn comments_and_semicolons_are_blank() {
-        for blank in ["", " ;\n", "-- x", "/* a */ ; -- b\n ", "/* open"] {
-            assert!(is_blank(blank.as_bytes()), "{blank:?}");
-        }
-        for text in ["SELECT 1", "-- x\nSELECT", "- 1", "/* a */ b"] {
-            assert!(!is_blank(text.as_bytes()), "{text:?}");
-        }
     }
 }

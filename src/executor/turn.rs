@@ -15,7 +15,13 @@ use crate::types::waiters::Waiters;
 /// nothing with it.
 #[derive(Debug, Default)]
 pub struct Turns {
-    current: Mutex<(u64, HashMap<Vec<u8>, Arc<Turn>>)>,
+    current: Mutex<OfEpoch>,
+}
+
+#[derive(Debug, Default)]
+struct OfEpoch {
+    epoch: u64,
+    by_database: HashMap<Vec<u8>, Arc<Turn>>,
 }
 
 impl Turns {
@@ -23,17 +29,17 @@ impl Turns {
     #[must_use]
     pub fn of(&self, database: &[u8], epoch: u64) -> Arc<Turn> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if epoch < current.0 {
+        if epoch < current.epoch {
             return Turn::new();
         }
-        if epoch > current.0 {
-            *current = (epoch, HashMap::new());
+        if epoch > current.epoch {
+            *current = OfEpoch { epoch, by_database: HashMap::new() };
         }
-        if let Some(turn) = current.1.get(database) {
+        if let Some(turn) = current.by_database.get(database) {
             return Arc::clone(turn);
         }
         let turn = Turn::new();
-        current.1.insert(database.to_vec(), Arc::clone(&turn));
+        current.by_database.insert(database.to_vec(), Arc::clone(&turn));
         turn
     }
 
@@ -41,7 +47,11 @@ impl Turns {
     #[must_use]
     pub fn usage(&self) -> (usize, usize) {
         let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        current.1.values().map(|turn| turn.usage()).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+        current
+            .by_database
+            .values()
+            .map(|turn| turn.usage())
+            .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
 }
 
@@ -118,7 +128,7 @@ impl Turn {
         loop {
             let next = {
                 let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-                let next = state.waiting.next();
+                let next = state.waiting.take_first();
                 state.held = next.is_some();
                 next
             };

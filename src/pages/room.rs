@@ -80,7 +80,7 @@ impl Drop for Charge {
         state.bytes -= self.bytes;
         // All for whom there is room now: one that does not commit gives nothing back, and wakes nobody.
         while self.of.has_room(&state) {
-            let Some(waiter) = state.waiting.next() else { break };
+            let Some(waiter) = state.waiting.take_first() else { break };
             // One that gave up needs no room.
             let _ = waiter.send(());
         }

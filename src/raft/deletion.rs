@@ -3,7 +3,7 @@
 //! Upstream before 1.18.3 misreads that entry: it keeps the old pages and can take no snapshot. No message tells a node's
 //! version, so the entry must reach no node that might be one of those, unless the host vouches for all of them:
 //! - It is only made while this node is the only member. The permit holds the turn of configuration changes, so nobody is
-//!   added between the statement and the proposal of its transaction.
+//!   added between the commit and its proposal. It is short: the statement before it only looks.
 //! - A member that is added is a spare, which gets no entries. Before it gets a role that does, every proposal given out is
 //!   in the log, and whatever deletes a database is behind a snapshot and out of the log: the node gets the snapshot.
 //!
@@ -51,16 +51,23 @@ impl Engine {
         self.log.configuration().0.servers().iter().all(|server| server.id == self.id)
     }
 
+    /// Whether a database may be deleted, as far as members decide it. A change that is under way is not looked at.
+    ///
+    /// # Errors
+    /// There are other members.
+    pub fn check_deletion(&self) -> Result<(), DeletionRefused> {
+        let allowed = self.deletions_always.load(Ordering::Relaxed) || self.is_only_member();
+        if allowed { Ok(()) } else { Err(DeletionRefused::OtherMembers) }
+    }
+
     /// Permits to propose the deletion of a database. To be held until it is proposed or given up.
     ///
     /// # Errors
     /// `DeletionRefused`.
     pub fn permit_deletion(&self) -> Result<DeletionPermit, DeletionRefused> {
+        self.check_deletion()?;
         if self.deletions_always.load(Ordering::Relaxed) {
             return Ok(DeletionPermit { _turn: None });
-        }
-        if !self.is_only_member() {
-            return Err(DeletionRefused::OtherMembers);
         }
         let turn = Arc::clone(&self.changing).try_lock_owned().map_err(|_| DeletionRefused::InProgress)?;
         // Somebody may have been added before the turn was taken.

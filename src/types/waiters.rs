@@ -35,7 +35,7 @@ impl<T> Waiters<T> {
     }
 
     /// The first of them, which may have given up.
-    pub fn next(&mut self) -> Option<oneshot::Sender<T>> {
+    pub fn take_first(&mut self) -> Option<oneshot::Sender<T>> {
         self.queue.pop_front()
     }
 
@@ -67,7 +67,7 @@ mod tests {
 
         assert!(waiters.queue.len() <= SWEEP_MIN);
         assert_eq!(waiters.count(), 1);
-        waiters.next().unwrap().send(()).unwrap();
+        waiters.take_first().unwrap().send(()).unwrap();
         drop(patient);
     }
 }

@@ -96,7 +96,7 @@ pub(super) unsafe fn view_of(file: *mut sqlite::sqlite3_file) -> Option<Arc<View
 ///
 /// # Safety
 /// `vfs` is a VFS made by `register`, which keeps its shared state while it is registered or open files exist.
-unsafe fn shared_of<'a>(vfs: *mut sqlite::sqlite3_vfs) -> &'a Arc<Shared> {
+pub(super) unsafe fn shared_of<'a>(vfs: *mut sqlite::sqlite3_vfs) -> &'a Arc<Shared> {
     // SAFETY: by this function's contract.
     let data = unsafe { (*vfs).pAppData };
     // SAFETY: `register` put a pointer to an `Arc<Shared>` there that lives as long as the VFS.

@@ -10,7 +10,7 @@ use libsqlite3_sys as sqlite;
 use super::fetch::Fetched;
 use super::register::VfsOptions;
 use super::template::deletion_page;
-use super::view::{DeletionPermit, DeletionRefused, Seen, View};
+use super::view::{DeletionRefused, Seen, View};
 use crate::pages::{Attached, CommitError, Database, Overlay, PageSpace, Pin, Root};
 use crate::types::PageNumber;
 use crate::types::config::PAGE_SIZE;
@@ -45,8 +45,8 @@ pub(super) struct File {
     pin: Option<Pin>,
     fetched: Fetched,
     overlay: Option<Overlay>,
-    /// There from `PRAGMA delete_database` to the end of the transaction.
-    deletion: Option<DeletionPermit>,
+    /// Whether this transaction ran `PRAGMA delete_database`.
+    deletes: bool,
 }
 
 impl File {
@@ -61,7 +61,7 @@ impl File {
             pin: None,
             fetched: Fetched::default(),
             overlay: None,
-            deletion: None,
+            deletes: false,
         }
     }
 
@@ -275,7 +275,7 @@ impl File {
     pub(super) fn unlock(&mut self, level: i32) -> i32 {
         if level < sqlite::SQLITE_LOCK_RESERVED && self.lock >= sqlite::SQLITE_LOCK_RESERVED {
             self.overlay = None;
-            self.deletion = None;
+            self.deletes = false;
             self.database().unreserve(self.connection_id);
         }
         if level == sqlite::SQLITE_LOCK_NONE {
@@ -297,8 +297,13 @@ impl File {
         let Some(pin) = self.pin.clone() else {
             return sqlite::SQLITE_OK;
         };
-        if self.overlay.is_none() && self.deletion.is_some() && self.lock >= sqlite::SQLITE_LOCK_RESERVED {
+        let mut deletion_permit = None;
+        if self.overlay.is_none() && self.deletes && self.lock >= sqlite::SQLITE_LOCK_RESERVED {
             // Other changes in the transaction make the deletion void. spec: state-machine 4.9.
+            match self.view.permit_deletion() {
+                Ok(permit) => deletion_permit = Some(permit),
+                Err(refused) => return commit_refused(refused),
+            }
             if let Some(page) = pin.root.get(PageNumber(1)) {
                 let mut overlay = Overlay::new(pin.root.clone());
                 match page.with(deletion_page) {
@@ -308,7 +313,7 @@ impl File {
                 self.overlay = Some(overlay);
             }
         }
-        let deletion_permit = self.deletion.take();
+        self.deletes = false;
         let Some(overlay) = self.overlay.take() else {
             return sqlite::SQLITE_OK;
         };
@@ -337,7 +342,7 @@ impl File {
         }
     }
 
-    /// What `PRAGMA delete_database` does; the rest happens at COMMIT. spec: state-machine 4.9.
+    /// What `PRAGMA delete_database` does: it checks and holds nothing, since its transaction may be open for long. The rest happens at COMMIT. spec: state-machine 4.9.
     pub(super) fn delete_database(&mut self) -> Result<(), DeletionRefused> {
         let refused = |text: &'static CStr| DeletionRefused { code: sqlite::SQLITE_ERROR, text };
         if self.lock < sqlite::SQLITE_LOCK_RESERVED {
@@ -350,11 +355,15 @@ impl File {
                 c"PRAGMA delete_database must be the only statement run in the transaction.",
             ));
         }
-        if self.deletion.is_none() {
-            self.deletion = Some(self.view.permit_deletion()?);
-        }
+        self.view.check_deletion()?;
+        self.deletes = true;
         Ok(())
     }
+}
+
+/// The code of a COMMIT that may not delete. SQLITE_BUSY itself would leave the transaction open, with nothing in it.
+fn commit_refused(refused: DeletionRefused) -> i32 {
+    if refused.code == sqlite::SQLITE_BUSY { sqlite::SQLITE_BUSY_TIMEOUT } else { refused.code }
 }
 
 impl Drop for File {

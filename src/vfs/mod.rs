@@ -9,8 +9,10 @@ mod fetch;
 mod file;
 mod journal;
 mod journal_callbacks;
+mod platform;
 mod register;
 mod template;
+pub mod threading;
 mod view;
 
 pub use file::SQLITE_IOERR_STALE;

@@ -12,7 +12,9 @@ use libsqlite3_sys as sqlite;
 use super::callbacks::{self, OpenFile};
 use super::file::File;
 use super::journal::Journal;
+use super::platform;
 use super::template::empty_page;
+use super::threading::{serial_guard, sqlite_is_serial};
 use super::view::View;
 use crate::pages::PageStore;
 use crate::types::config::{DATABASE_NAME_MAX_BYTES, ENTRY_MAX_BYTES, ENTRY_TO_MEMBERS_MAX_BYTES};
@@ -112,13 +114,15 @@ impl Shared {
 pub struct Vfs {
     name: CString,
     store: Arc<PageStore>,
+    /// Whether SQLite has no mutexes.
+    serial: bool,
     registered: NonNull<sqlite::sqlite3_vfs>,
     data: NonNull<Arc<Shared>>,
     is_registered: AtomicBool,
 }
 
-// SAFETY: SQLite's list of VFSes is guarded by its own mutex (in single-thread mode by the caller's one permit); the
-// rest is never changed.
+// SAFETY: SQLite's list of VFSes is guarded by its own mutex, in single-thread mode by the process's guard; the rest is never
+// changed.
 unsafe impl Send for Vfs {}
 // SAFETY: as above.
 unsafe impl Sync for Vfs {}
@@ -130,7 +134,8 @@ impl std::fmt::Debug for Vfs {
 }
 
 impl Vfs {
-    /// Registers a VFS, not as the default, over this store. Initialises SQLite.
+    /// Registers a VFS, not as the default, over this store. Initialises SQLite. In SQLite's single-thread mode it waits until
+    /// nobody else of the process is inside SQLite; so does dropping it.
     ///
     /// # Errors
     /// SQLite refuses.
@@ -139,6 +144,8 @@ impl Vfs {
         options: VfsOptions,
         on_panic: PanicReport,
     ) -> Result<Arc<Vfs>, VfsError> {
+        let serial = sqlite_is_serial();
+        let _serial = serial_guard(serial);
         // SAFETY: takes nothing.
         let code = unsafe { sqlite::sqlite3_initialize() };
         if code != sqlite::SQLITE_OK {
@@ -147,9 +154,6 @@ impl Vfs {
         // SAFETY: null asks for the default VFS.
         let platform = unsafe { sqlite::sqlite3_vfs_find(ptr::null()) };
         let platform = NonNull::new(platform).ok_or(VfsError::NoPlatform)?;
-        // SAFETY: a registered VFS; its fields may be copied.
-        let mut vfs = unsafe { ptr::read(platform.as_ptr()) };
-
         let number = NEXT_NAME.fetch_add(1, Ordering::Relaxed);
         let name = CString::new(format!("dqlite-{number}")).expect("digits contain no NUL");
         let shared = Arc::new(Shared {
@@ -161,21 +165,25 @@ impl Vfs {
             on_panic,
         });
         let data = NonNull::from(Box::leak(Box::new(shared)));
-        let own_size = size_of::<OpenFile>() as c_int;
-        vfs.szOsFile = vfs.szOsFile.max(own_size);
-        vfs.mxPathname = PATH_MAX_BYTES;
-        vfs.pNext = ptr::null_mut();
-        vfs.zName = name.as_ptr();
-        vfs.pAppData = data.as_ptr().cast();
-        vfs.xOpen = Some(callbacks::open);
-        vfs.xDelete = Some(callbacks::delete);
-        vfs.xAccess = Some(callbacks::access);
-        vfs.xFullPathname = Some(callbacks::full_pathname);
+        // SAFETY: a registered VFS; its size is never changed.
+        let platform_size = unsafe { platform.as_ref() }.szOsFile;
+        let vfs = sqlite::sqlite3_vfs {
+            szOsFile: platform_size.max(size_of::<OpenFile>() as c_int),
+            mxPathname: PATH_MAX_BYTES,
+            zName: name.as_ptr(),
+            pAppData: data.as_ptr().cast(),
+            xOpen: Some(callbacks::open),
+            xDelete: Some(callbacks::delete),
+            xAccess: Some(callbacks::access),
+            xFullPathname: Some(callbacks::full_pathname),
+            // SAFETY: a registered VFS.
+            ..unsafe { platform::forwarding(platform) }
+        };
         let registered = NonNull::from(Box::leak(Box::new(vfs)));
         // SAFETY: the VFS and its name live until it is unregistered, or for ever.
         let code = unsafe { sqlite::sqlite3_vfs_register(registered.as_ptr(), 0) };
         let is_registered = AtomicBool::new(code == sqlite::SQLITE_OK);
-        let vfs = Vfs { name, store, registered, data, is_registered };
+        let vfs = Vfs { name, store, serial, registered, data, is_registered };
         if code == sqlite::SQLITE_OK { Ok(Arc::new(vfs)) } else { Err(VfsError::Register(code)) }
     }
 
@@ -183,6 +191,7 @@ impl Vfs {
     /// nobody else may be inside.
     pub fn unregister(&self) {
         if self.is_registered.swap(false, Ordering::AcqRel) {
+            let _serial = serial_guard(self.serial);
             // SAFETY: registered in `register`, and not unregistered before.
             unsafe { sqlite::sqlite3_vfs_unregister(self.registered.as_ptr()) };
         }

@@ -27,15 +27,15 @@ impl Seen {
     }
 }
 
-/// Held from `PRAGMA delete_database` until the owner has proposed the deletion, or the transaction is over.
+/// Held from the commit of a deletion until its owner has proposed it.
 pub type DeletionPermit = Box<dyn Any + Send + Sync>;
 
-/// Why `PRAGMA delete_database` fails.
+/// Why a database may not be deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeletionRefused {
     /// SQLite's code.
     pub code: i32,
-    /// What the client reads.
+    /// What a client reads whose PRAGMA is refused.
     pub text: &'static CStr,
 }
 
@@ -44,10 +44,16 @@ pub trait Members: fmt::Debug + Send + Sync {
     /// Whether there are others than this node.
     fn are_there_others(&self) -> bool;
 
-    /// Asked by each `PRAGMA delete_database` that SQLite could run.
+    /// Asked by each `PRAGMA delete_database` that SQLite could run. Nothing is held after it.
     ///
     /// # Errors
     /// The database may not be deleted.
+    fn check_deletion(&self) -> Result<(), DeletionRefused>;
+
+    /// Asked when the transaction of such a PRAGMA commits.
+    ///
+    /// # Errors
+    /// The database may not be deleted, or may not be at this moment.
     fn permit_deletion(&self) -> Result<DeletionPermit, DeletionRefused>;
 }
 
@@ -153,6 +159,11 @@ impl View {
 
     pub(super) fn unpinned(&self) {
         self.lock().pinned = None;
+    }
+
+    pub(super) fn check_deletion(&self) -> Result<(), DeletionRefused> {
+        let members = self.lock().members.clone();
+        members.map_or(Ok(()), |members| members.check_deletion())
     }
 
     pub(super) fn permit_deletion(&self) -> Result<DeletionPermit, DeletionRefused> {

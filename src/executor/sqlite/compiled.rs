@@ -82,7 +82,9 @@ fn flags_of(action: c_int, first: Option<&[u8]>, database: Option<&[u8]>) -> u8 
 mod tests {
     use super::*;
 
-    fn compiled(actions: &[(c_int, Option<&[u8]>, Option<&[u8]>)]) -> Compiled {
+    type Action = (c_int, Option<&'static [u8]>, Option<&'static [u8]>);
+
+    fn compiled(actions: &[Action]) -> Compiled {
         let noted = Noted::default();
         for (action, first, database) in actions {
             noted.note(*action, *first, *database);

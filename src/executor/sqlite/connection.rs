@@ -1,14 +1,14 @@
 //! One SQLite connection. It is closed by `close` alone: one that is dropped stays open for ever, since whoever drops it may not
 //! be inside SQLite.
 
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{CString, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
 use libsqlite3_sys as sqlite;
 
-use super::compiled::Noted;
+use super::authorizer;
 use super::ended::{Ended, Shared};
 use super::handle::{Handle, SqliteError};
 use super::inside::Inside;
@@ -126,14 +126,14 @@ impl Connection {
             self.execute(inside, b"PRAGMA main.mmap_size=1")?;
         }
         self.view.clear_seen();
-        let noted = self.handle.noted().cast_mut().cast();
-        // SAFETY: the function has the wanted type; `noted` lives as long as the handle, and longer if that is never closed.
-        let code = unsafe { sqlite::sqlite3_set_authorizer(raw, Some(authorize), noted) };
+        // SAFETY: an open connection that nobody else uses; what is noted lives as long as the handle, and longer if that is never
+        // closed.
+        let code = unsafe { authorizer::restrict(raw, self.handle.noted()) };
         if code != sqlite::SQLITE_OK {
             return Err(self.handle.error(code));
         }
         let watched = self.handle.watched().cast_mut().cast();
-        // SAFETY: as `noted`.
+        // SAFETY: what is watched lives as what is noted.
         unsafe { sqlite::sqlite3_progress_handler(raw, PROGRESS_INSTRUCTIONS, Some(progress), watched) };
         Ok(())
     }
@@ -254,41 +254,6 @@ impl Connection {
         let code = unsafe { sqlite::sqlite3_extended_errcode(self.handle.raw()) };
         self.handle.error(code)
     }
-}
-
-/// spec: state-machine 4.3, column 1.18.6.
-fn is_denied(action: c_int, first: Option<&[u8]>, second: Option<&[u8]>) -> bool {
-    let one_of = |name: &[u8], names: &[&[u8]]| names.iter().any(|known| known.eq_ignore_ascii_case(name));
-    match (action, first) {
-        (sqlite::SQLITE_ATTACH, Some(file)) => !file.is_empty(),
-        (sqlite::SQLITE_ATTACH, None) => true,
-        (sqlite::SQLITE_PRAGMA, Some(name)) => {
-            one_of(name, &[b"wal_checkpoint", b"busy_timeout", b"locking_mode", b"read_uncommitted"])
-                || (second.is_some()
-                    && one_of(name, &[b"journal_mode", b"page_size", b"wal_autocheckpoint", b"synchronous"]))
-        }
-        _ => false,
-    }
-}
-
-unsafe extern "C" fn authorize(
-    noted: *mut c_void,
-    action: c_int,
-    first: *const c_char,
-    second: *const c_char,
-    database: *const c_char,
-    _trigger: *const c_char,
-) -> c_int {
-    // SAFETY: null or a C string, by SQLite's contract.
-    let first = (!first.is_null()).then(|| unsafe { CStr::from_ptr(first) }.to_bytes());
-    // SAFETY: as above.
-    let second = (!second.is_null()).then(|| unsafe { CStr::from_ptr(second) }.to_bytes());
-    // SAFETY: as above.
-    let database = (!database.is_null()).then(|| unsafe { CStr::from_ptr(database) }.to_bytes());
-    // SAFETY: what the handle notes, which outlives the connection.
-    let noted = unsafe { &*noted.cast::<Noted>() };
-    noted.note(action, first, database);
-    if is_denied(action, first, second) { sqlite::SQLITE_DENY } else { sqlite::SQLITE_OK }
 }
 
 unsafe extern "C" fn progress(watched: *mut c_void) -> c_int {

@@ -3,6 +3,7 @@
 
 #![allow(unsafe_code)]
 
+mod authorizer;
 mod compiled;
 mod connection;
 mod ended;
@@ -10,7 +11,6 @@ mod handle;
 mod inside;
 mod speed;
 mod statement;
-pub mod threading;
 
 pub use compiled::Compiled;
 pub use connection::{Connection, OpenError, TransactionState};
@@ -19,4 +19,4 @@ pub use handle::SqliteError;
 pub use inside::Inside;
 pub use statement::{Statement, Step, Value};
 
-pub use crate::vfs::empty_page;
+pub use crate::vfs::{empty_page, threading};
