@@ -1,8 +1,8 @@
 //! The open connection itself, shared with its statements, and SQLite's errors.
 
 use std::ffi::{CStr, c_char, c_int};
-use std::ptr::{self, NonNull};
-use std::sync::Arc;
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use libsqlite3_sys as sqlite;
 
@@ -29,8 +29,14 @@ pub(super) struct Handle {
     noted: Arc<Noted>,
     /// Keeps the VFS registered.
     vfs: Arc<Vfs>,
+    /// Statements that were dropped outside of SQLite.
+    dropped: Mutex<Vec<Dropped>>,
     is_closed: bool,
 }
+
+/// A statement that nobody holds any more. Those of virtual tables are not among them: SQLite finalizes its own.
+#[derive(Debug)]
+struct Dropped(NonNull<sqlite::sqlite3_stmt>);
 
 // SAFETY: opened with SQLITE_OPEN_FULLMUTEX; in SQLite's single-thread mode the process's one permit orders all calls.
 unsafe impl Send for Handle {}
@@ -39,7 +45,14 @@ unsafe impl Sync for Handle {}
 
 impl Handle {
     pub(super) fn new(raw: NonNull<sqlite::sqlite3>, ended: &Ended, vfs: &Arc<Vfs>) -> Handle {
-        Handle { raw, ended: ended.clone(), noted: Arc::default(), vfs: Arc::clone(vfs), is_closed: false }
+        Handle {
+            raw,
+            ended: ended.clone(),
+            noted: Arc::default(),
+            vfs: Arc::clone(vfs),
+            dropped: Mutex::default(),
+            is_closed: false,
+        }
     }
 
     pub(super) fn raw(&self) -> *mut sqlite::sqlite3 {
@@ -77,21 +90,29 @@ impl Handle {
         SqliteError { code, message: copy_text(text) }
     }
 
-    /// Finalizes all statements and closes the connection, unless somebody still holds a statement: then it stays open.
+    fn dropped(&self) -> MutexGuard<'_, Vec<Dropped>> {
+        self.dropped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A statement was dropped outside of SQLite: it is finalized with the connection.
+    pub(super) fn statement_dropped(&self, statement: NonNull<sqlite::sqlite3_stmt>) {
+        self.dropped().push(Dropped(statement));
+    }
+
+    /// Finalizes the statements that were dropped and closes the connection, unless somebody still holds a statement: then it stays open.
     pub(super) fn close(handle: Arc<Handle>, _inside: &mut Inside) {
         let Some(mut handle) = Arc::into_inner(handle) else { return };
-        loop {
-            // SAFETY: an open connection; null asks for its first statement.
-            let statement = unsafe { sqlite::sqlite3_next_stmt(handle.raw(), ptr::null_mut()) };
-            if statement.is_null() {
-                break;
-            }
-            // SAFETY: a statement of this connection that nobody holds.
-            unsafe { sqlite::sqlite3_finalize(statement) };
+        let dropped = std::mem::take(&mut *handle.dropped());
+        for statement in dropped {
+            // SAFETY: a statement of this connection that nobody holds, finalized once.
+            unsafe { sqlite::sqlite3_finalize(statement.0.as_ptr()) };
         }
         handle.is_closed = true;
-        // SAFETY: open, and no statement is left.
-        unsafe { sqlite::sqlite3_close(handle.raw()) };
+        // SAFETY: open, and no statement is left but those of virtual tables, which are SQLite's to finalize.
+        let code = unsafe { sqlite::sqlite3_close(handle.raw()) };
+        if code != sqlite::SQLITE_OK {
+            tracing::error!(code, "SQLite does not close a connection");
+        }
     }
 }
 

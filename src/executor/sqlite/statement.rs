@@ -31,6 +31,7 @@ pub struct Statement {
     raw: NonNull<sqlite::sqlite3_stmt>,
     handle: Arc<Handle>,
     has_row: bool,
+    is_finalized: bool,
     speed: Speed,
     compiled: Compiled,
     read_only: bool,
@@ -42,6 +43,15 @@ pub struct Statement {
 
 // SAFETY: as the connection, which it keeps open.
 unsafe impl Send for Statement {}
+
+impl Drop for Statement {
+    /// Whoever drops it may not be inside SQLite.
+    fn drop(&mut self) {
+        if !self.is_finalized {
+            self.handle.statement_dropped(self.raw);
+        }
+    }
+}
 
 impl Statement {
     pub(super) fn new(
@@ -57,6 +67,7 @@ impl Statement {
             raw,
             handle: Arc::clone(handle),
             has_row: false,
+            is_finalized: false,
             speed: Speed::UNKNOWN,
             compiled,
             // SAFETY: a live statement.
@@ -68,7 +79,8 @@ impl Statement {
     }
 
     /// Frees it.
-    pub fn finalize(self, _inside: &mut Inside) {
+    pub fn finalize(mut self, _inside: &mut Inside) {
+        self.is_finalized = true;
         // SAFETY: a live statement, finalized once; its connection is still open.
         unsafe { sqlite::sqlite3_finalize(self.raw()) };
     }
