@@ -71,7 +71,6 @@ pub(super) unsafe fn with_file(
     // SAFETY: `open` put a box there that `close` has not taken; nobody else uses it meanwhile.
     let inner = unsafe { &mut *inner };
     let Inner { file, shared } = inner;
-    pause::point();
     guard(shared, || work(file))
 }
 
@@ -253,11 +252,14 @@ unsafe extern "C" fn file_size(file: *mut sqlite::sqlite3_file, out: *mut sqlite
 }
 
 unsafe extern "C" fn lock(file: *mut sqlite::sqlite3_file, level: c_int) -> c_int {
+    // Not where pages are read: whether SQLite asks for a copy depends on addresses, and a simulation must not.
+    pause::point();
     // SAFETY: SQLite passes a file that `open` made.
     unsafe { with_file(file, |file| file.lock(level)) }
 }
 
 unsafe extern "C" fn unlock(file: *mut sqlite::sqlite3_file, level: c_int) -> c_int {
+    pause::point();
     // SAFETY: SQLite passes a file that `open` made.
     unsafe { with_file(file, |file| file.unlock(level)) }
 }
@@ -277,6 +279,7 @@ unsafe extern "C" fn file_control(
     operation: c_int,
     argument: *mut c_void,
 ) -> c_int {
+    pause::point();
     match operation {
         // SAFETY: SQLite passes a file that `open` made.
         sqlite::SQLITE_FCNTL_COMMIT_PHASETWO => unsafe { with_file(file, File::commit) },
