@@ -20,7 +20,10 @@ use crate::c_node::task::Running;
 use crate::c_node::{CNode, Event, Fault, Options};
 use crate::disk::SimDisk;
 use crate::network::Network;
-use crate::node::{DIRECTORY, Member, NodeSettings, StartError, Tamper, start_member};
+use crate::node::{DIRECTORY, Member, NodeSettings, SqlSettings, StartError, Tamper, start_member};
+
+/// Longest time for a node to end.
+const STOP_MAX: Duration = Duration::from_secs(60);
 
 /// A node that runs.
 struct Life {
@@ -67,6 +70,8 @@ pub struct Cluster {
     pub tamper: Option<Tamper>,
     /// Fault planted in the state of node 2.
     pub skips: Option<u64>,
+    /// How nodes that start run SQL.
+    pub sql: SqlSettings,
     /// Fault planted in modelled C nodes.
     pub c_fault: Option<Fault>,
     observed: Arc<Mutex<Observed>>,
@@ -99,7 +104,17 @@ impl Cluster {
             .collect();
         let observed = Arc::default();
         let network = Network::new(seed);
-        Cluster { network, seed, policy, places, tamper: None, skips: None, c_fault: None, observed }
+        Cluster {
+            network,
+            seed,
+            policy,
+            places,
+            tamper: None,
+            skips: None,
+            sql: SqlSettings::default(),
+            c_fault: None,
+            observed,
+        }
     }
 
     /// These places are for models of upstream's nodes. Node 1, which bootstraps, is none.
@@ -218,7 +233,9 @@ impl Cluster {
         };
         let dead = CancellationToken::new();
         let dial = Arc::new(network.dialer(&place.address));
-        let member = Member { id, address: place.address.clone(), dial, dead: dead.clone(), tamper, skips };
+        let address = place.address.clone();
+        let sql = self.sql.clone();
+        let member = Member { id, address, dial, dead: dead.clone(), tamper, skips, sql };
         let core = start_member(&place.disk, settings, member).await?;
         let mut accepted = network.listen(&place.address);
         let gateway = Arc::clone(core.gateway());
@@ -226,6 +243,13 @@ impl Cluster {
             while let Some(stream) = accepted.recv().await {
                 let (read, write) = tokio::io::split(stream);
                 gateway.serve((read, write));
+            }
+        });
+        let mut entered = network.door(&place.address);
+        let gateway = Arc::clone(core.gateway());
+        tokio::spawn(async move {
+            while let Some(stream) = entered.recv().await {
+                gateway.serve(stream);
             }
         });
         place.life = Some(Life { core, dead });
@@ -252,18 +276,20 @@ impl Cluster {
         tokio::spawn(life.core.stop());
     }
 
-    /// A node ends cleanly; a modelled one as if its power were cut.
-    pub async fn stop(&mut self, id: u64) {
+    /// A node ends cleanly; a modelled one as if its power were cut. Whether it ended in time.
+    pub async fn stop(&mut self, id: u64) -> bool {
         if self.is_modelled(id) {
-            return self.crash(id);
+            self.crash(id);
+            return true;
         }
-        let Some(place) = self.places.get_mut(&id) else { return };
-        let Some(life) = place.life.take() else { return };
-        let _ = timeout(Duration::from_secs(60), life.core.stop()).await;
+        let Some(place) = self.places.get_mut(&id) else { return true };
+        let Some(life) = place.life.take() else { return true };
+        let stopped = timeout(STOP_MAX, life.core.stop()).await.is_ok_and(|stopped| stopped.is_quiet);
         self.network.crash(&place.address);
         sleep(Duration::from_millis(10)).await;
         life.dead.cancel();
         place.disk = place.disk.after_power_cut(self.seed ^ id);
+        stopped
     }
 
     /// A running node.

@@ -1,5 +1,6 @@
 //! Whole nodes on a simulated disk and clock: a seed replays exactly.
 
+pub mod baton;
 pub mod c_node;
 pub mod campaign;
 pub mod client;
@@ -11,3 +12,5 @@ mod nemesis;
 pub mod network;
 pub mod node;
 pub mod scenario;
+pub mod sessions;
+pub mod stream;

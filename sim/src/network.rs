@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use dqlite::transport::dial::{Dial, Stream};
@@ -17,6 +17,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, 
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+
+use crate::stream::{ClientEnd, Fate, ServedStream, connection};
 
 /// Bytes of a connection that nobody has read, each way.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -46,11 +48,20 @@ pub const CALM: Weather = Weather {
     break_per_10000: 0,
 };
 
+/// Where clients come in directly.
+#[derive(Debug)]
+struct Door {
+    arrivals: mpsc::UnboundedSender<ServedStream>,
+    connections: Vec<Weak<Fate>>,
+}
+
 #[derive(Debug)]
 struct State {
     random: SmallRng,
     weather: Weather,
     listeners: BTreeMap<Vec<u8>, mpsc::UnboundedSender<DuplexStream>>,
+    /// The same for clients without a network in between, and their connections.
+    doors: BTreeMap<Vec<u8>, Door>,
     /// Directions in which nothing passes.
     blocked: BTreeSet<(Vec<u8>, Vec<u8>)>,
     /// Addresses that stand still.
@@ -76,6 +87,7 @@ impl Network {
             random: SmallRng::seed_from_u64(seed ^ 0x6e65_7477_6f72_6b00),
             weather: CALM,
             listeners: BTreeMap::new(),
+            doors: BTreeMap::new(),
             blocked: BTreeSet::new(),
             paused: BTreeSet::new(),
             lives: BTreeMap::new(),
@@ -131,6 +143,9 @@ impl Network {
     pub fn crash(&self, address: &[u8]) {
         self.change(|state| {
             state.listeners.remove(address);
+            if let Some(door) = state.doors.remove(address) {
+                door.connections.iter().filter_map(Weak::upgrade).for_each(|fate| fate.break_now());
+            }
             *state.lives.entry(address.to_vec()).or_default() += 1;
         });
     }
@@ -149,6 +164,26 @@ impl Network {
             state.listeners.insert(address.to_vec(), sender);
         });
         receiver
+    }
+
+    /// Clients that come to this address directly.
+    #[must_use]
+    pub fn door(&self, address: &[u8]) -> mpsc::UnboundedReceiver<ServedStream> {
+        let (arrivals, receiver) = mpsc::unbounded_channel();
+        self.lock().doors.insert(address.to_vec(), Door { arrivals, connections: Vec::new() });
+        receiver
+    }
+
+    /// A client's connection to an address, at once; None if nobody is there.
+    #[must_use]
+    pub fn enter(&self, address: &[u8], buffer_bytes: usize) -> Option<ClientEnd> {
+        let mut state = self.lock();
+        let door = state.doors.get_mut(address)?;
+        let (near, far, fate) = connection(buffer_bytes);
+        door.connections.retain(|fate| fate.strong_count() > 0);
+        door.connections.push(fate);
+        door.arrivals.send(far).ok()?;
+        Some(near)
     }
 
     /// Dials from an address.

@@ -107,6 +107,25 @@ pub struct Member {
     pub tamper: Option<Tamper>,
     /// Entries of which every so many is not applied, to plant a fault.
     pub skips: Option<u64>,
+    /// How it runs SQL.
+    pub sql: SqlSettings,
+}
+
+/// How a node runs SQL.
+#[derive(Clone, Debug)]
+pub struct SqlSettings {
+    /// On the thread of the simulation, or on another one that hands the baton to and fro.
+    pub section: SqlSection,
+    /// Statements inside SQLite at once.
+    pub threads: usize,
+    /// How long writers wait for a client's open transaction.
+    pub busy_timeout_ms: u32,
+}
+
+impl Default for SqlSettings {
+    fn default() -> SqlSettings {
+        SqlSettings { section: SqlSection::Inline, threads: 4, busy_timeout_ms: 0 }
+    }
 }
 
 /// Leaves out entries.
@@ -162,6 +181,7 @@ pub async fn start(disk: &SimDisk, settings: NodeSettings) -> Result<Core, Start
         dead: CancellationToken::new(),
         tamper: None,
         skips: None,
+        sql: SqlSettings::default(),
     };
     start_member(disk, settings, member).await
 }
@@ -232,13 +252,15 @@ pub async fn start_member(
         dial: member.dial,
         payloads: None,
     };
+    let live = LiveSettings::default();
+    live.busy_timeout_ms.store(member.sql.busy_timeout_ms, Ordering::Relaxed);
     let parts = CoreParts {
         store,
         engine,
         sql_tasks: Tasks::new(tokio::runtime::Handle::current()),
-        sql: SqlSection::Inline,
-        sql_threads: 4,
-        live: Arc::new(LiveSettings::default()),
+        sql: member.sql.section,
+        sql_threads: member.sql.threads,
+        live: Arc::new(live),
         on_panic: Box::new(|text| panic!("{text}")),
     };
     Core::start(parts).await.map_err(StartError::Core)

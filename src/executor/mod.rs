@@ -17,6 +17,7 @@ mod request;
 mod rows;
 mod seat;
 mod text;
+mod usage;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -39,6 +40,7 @@ use turn::Turns;
 pub use failure::Failure;
 pub use rows::{Batch, Rows};
 pub use session::Session;
+pub use usage::Usage;
 
 /// What all sessions of a node share.
 #[derive(Debug)]

@@ -26,6 +26,7 @@ pub struct SqlPermits {
 
 #[derive(Debug)]
 struct State {
+    places: usize,
     free: usize,
     /// Waiters by lane; there are none while a permit is free.
     waiting: [Waiters<SqlPermit>; LANES],
@@ -42,9 +43,8 @@ impl SqlPermits {
     /// As many at once as there are `threads`, at least one.
     #[must_use]
     pub fn new(threads: usize) -> SqlPermits {
-        SqlPermits {
-            state: Arc::new(Mutex::new(State { free: threads.max(1), waiting: Default::default() })),
-        }
+        let places = threads.max(1);
+        SqlPermits { state: Arc::new(Mutex::new(State { places, free: places, waiting: Default::default() })) }
     }
 
     /// The one permit of a process whose SQLite has no mutexes.
@@ -80,11 +80,11 @@ impl SqlPermits {
         granted.await.unwrap_or(SqlPermit { of: None })
     }
 
-    /// How many are free, and how many wait.
+    /// How many are taken, and how many wait.
     #[must_use]
     pub fn usage(&self) -> (usize, usize) {
         let state = self.lock();
-        (state.free, state.waiting.iter().map(Waiters::count).sum())
+        (state.places - state.free, state.waiting.iter().map(Waiters::count).sum())
     }
 
     fn pass_on(&self) {
@@ -141,7 +141,7 @@ mod tests {
         drop(held);
 
         assert!(works.now_or_never().is_some());
-        assert_eq!(permits.usage(), (1, 0));
+        assert_eq!(permits.usage(), (0, 0));
     }
 
     #[test]
@@ -157,6 +157,6 @@ mod tests {
         drop(first);
         drop(granted);
 
-        assert_eq!(permits.usage(), (1, 0));
+        assert_eq!(permits.usage(), (0, 0));
     }
 }

@@ -264,6 +264,12 @@ impl PageStore {
         self.databases().iter().map(|database| database.pages_kept_by_old_pins()).sum()
     }
 
+    /// Connections that hold a database.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.lock().values().map(|found| found.attached).sum()
+    }
+
     /// Bytes of a page of this store.
     #[must_use]
     pub const fn page_size_bytes() -> usize {

@@ -170,6 +170,12 @@ impl Tasks {
         &self.handle
     }
 
+    /// Tasks that have not ended.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.tracker.len()
+    }
+
     /// Waits for all tasks; none may be started afterwards.
     pub fn finished(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         self.tracker.close();

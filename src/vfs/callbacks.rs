@@ -14,6 +14,7 @@ use super::journal_callbacks;
 use super::register::Shared;
 use super::view::View;
 use crate::types::config::PAGE_SIZE;
+use crate::types::pause;
 
 /// What SQLite has room for: its own part first, then ours.
 #[repr(C)]
@@ -251,11 +252,14 @@ unsafe extern "C" fn file_size(file: *mut sqlite::sqlite3_file, out: *mut sqlite
 }
 
 unsafe extern "C" fn lock(file: *mut sqlite::sqlite3_file, level: c_int) -> c_int {
+    // Not where pages are read: whether SQLite asks for a copy depends on addresses, and a simulation must not.
+    pause::point();
     // SAFETY: SQLite passes a file that `open` made.
     unsafe { with_file(file, |file| file.lock(level)) }
 }
 
 unsafe extern "C" fn unlock(file: *mut sqlite::sqlite3_file, level: c_int) -> c_int {
+    pause::point();
     // SAFETY: SQLite passes a file that `open` made.
     unsafe { with_file(file, |file| file.unlock(level)) }
 }
@@ -275,6 +279,7 @@ unsafe extern "C" fn file_control(
     operation: c_int,
     argument: *mut c_void,
 ) -> c_int {
+    pause::point();
     match operation {
         // SAFETY: SQLite passes a file that `open` made.
         sqlite::SQLITE_FCNTL_COMMIT_PHASETWO => unsafe { with_file(file, File::commit) },

@@ -99,3 +99,25 @@ fn pages_that_a_statement_stands_on_outlive_the_commits_that_replace_them() {
     assert_eq!(integer(&connection, "select sum(length(b)) from t"), ROWS * 1001);
     assert_eq!(integer(&connection, "select count(*) from u"), 1);
 }
+
+#[test]
+fn a_connection_closes_with_statements_that_were_dropped_and_with_those_of_full_text_tables() {
+    let (_store, vfs, first) = opened();
+    first.close(&mut Inside::alone());
+    let connection = writer(&vfs);
+    for module in ["fts4", "fts5"] {
+        let sql = format!("create virtual table {module} using {module}(x); insert into {module} values('word')");
+        if connection.execute(&mut Inside::alone(), sql.as_bytes()).is_err() {
+            println!("this SQLite has no {module}");
+            continue;
+        }
+        let query = format!("select x from {module} where {module} match 'word'");
+        let (statement, _) = connection.prepare(&mut Inside::alone(), query.as_bytes()).unwrap();
+        let mut statement = statement.unwrap();
+        assert_eq!(statement.step(&mut Inside::alone()).unwrap(), Step::Row);
+        // In the middle of its rows, and nobody says so to SQLite.
+        drop(statement);
+    }
+
+    connection.close(&mut Inside::alone());
+}

@@ -1,0 +1,82 @@
+//! `sessions FIRST COUNT`: runs histories of the machine of sessions and says what they showed; exit status 1 after a violation.
+
+use std::collections::BTreeMap;
+use std::io::{Write, stderr};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use dqlite_sim::sessions::campaign::Campaign;
+use dqlite_sim::sessions::{Report, history};
+
+fn main() -> ExitCode {
+    let numbers: Vec<u64> = std::env::args().skip(1).filter_map(|text| text.parse().ok()).collect();
+    let [first, count] = numbers[..] else {
+        let _ = writeln!(stderr(), "usage: sessions FIRST COUNT");
+        return ExitCode::from(2);
+    };
+    // What nodes log, such as RUST_LOG=dqlite=info; for one history at a time.
+    if std::env::var_os("RUST_LOG").is_some() {
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .without_time()
+            .with_ansi(false)
+            .with_writer(stderr)
+            .init();
+    }
+    let begin = Instant::now();
+    let results = Campaign::new(first..first + count).run(|result, done| {
+        if let Err(error) = result {
+            println!("\n{error}");
+        }
+        if done.is_multiple_of(20) {
+            let _ = write!(stderr(), "\r{done} of {count} histories");
+        }
+    });
+    let reports: Vec<&Report> = results.iter().filter_map(|result| result.as_ref().ok()).collect();
+    print(&reports, results.len(), begin);
+    // What cannot be replayed cannot be mended: the first one again.
+    let replayed = match history(first) {
+        Ok(report) => {
+            let again = history(first).map(|again| again.digest);
+            let replays = again.as_ref() == Ok(&report.digest);
+            println!("seed {first} again: the same {:016x}: {replays}", report.digest);
+            replays
+        }
+        Err(_) => true,
+    };
+    ExitCode::from(u8::from(reports.len() != results.len() || !replayed))
+}
+
+fn print(reports: &[&Report], histories: usize, begin: Instant) {
+    let sum = |of: fn(&Report) -> u64| reports.iter().map(|report| of(report)).sum::<u64>();
+    println!(
+        "\r{histories} histories in {:?}, {} violations; {} clients, {} requests; {} writes acknowledged, {} unknown; {} reads checked",
+        begin.elapsed(),
+        histories - reports.len(),
+        sum(|report| report.clients),
+        sum(|report| report.counts.requests),
+        sum(|report| report.counts.acknowledged),
+        sum(|report| report.counts.unknown),
+        sum(|report| report.counts.reads),
+    );
+    println!(
+        "{} changes of the leader, {} stops, {} power cuts, {} partitions; {} pauses inside SQLite; {} requests without an answer",
+        sum(|report| report.troubles.leaders),
+        sum(|report| report.troubles.stops),
+        sum(|report| report.troubles.crashes),
+        sum(|report| report.troubles.partitions),
+        sum(|report| report.pauses),
+        sum(|report| report.counts.unanswered),
+    );
+    let (mut ends, mut failures) = (BTreeMap::new(), BTreeMap::new());
+    for report in reports {
+        for (end, count) in &report.counts.ends {
+            *ends.entry(*end).or_insert(0) += count;
+        }
+        for (code, count) in &report.counts.failures {
+            *failures.entry(*code).or_insert(0) += count;
+        }
+    }
+    println!("ends: {ends:?}\nfailures by code: {failures:?}");
+}

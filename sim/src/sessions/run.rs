@@ -1,0 +1,304 @@
+//! One history of the machine: a cluster, clients, trouble, and what must hold when all of it is over.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dqlite::protocol::request::Value;
+use dqlite::raft::{SnapshotPace, SnapshotPolicy};
+use dqlite::types::tasks::SqlSection;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::client::{Client, Surroundings};
+use super::model;
+use super::observer::Observer;
+use super::recipe::Sizes;
+use super::record::{Final, Records};
+use super::schema::Schema;
+use super::shared::{Counts, Shared};
+use super::trouble::{Trouble, Troubles};
+use crate::baton::{Baton, Pauses};
+use crate::cluster::Cluster;
+use crate::network::CALM;
+use crate::node::SqlSettings;
+
+/// Fewest clients.
+const CLIENTS_MIN: u64 = 20;
+/// Most clients.
+const CLIENTS_MAX: u64 = 28;
+/// Longest time for anything that must happen once all is well.
+const WELL_MAX: Duration = Duration::from_secs(60);
+/// Longest time for clients to end: each may wait for an answer.
+const LEAVE_MAX: Duration = Duration::from_secs(60);
+/// Longest time until nothing is held any more once all clients have gone: statements of clients that closed their
+/// sending side go on for ten seconds.
+const QUIET_MAX: Duration = Duration::from_secs(30);
+/// Pause between two looks.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// What a history showed.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Seed.
+    pub seed: u64,
+    /// Nodes.
+    pub nodes: u64,
+    /// Clients.
+    pub clients: u64,
+    /// What clients did.
+    pub counts: Counts,
+    /// What happened to nodes.
+    pub troubles: Troubles,
+    /// Time from the end of all clients until nothing was held.
+    pub quiet_in: Duration,
+    /// Pauses inside SQLite.
+    pub pauses: u64,
+    /// Tags in all journals.
+    pub journal: usize,
+    /// Digest of what passed between nodes and of everything that clients were told.
+    pub digest: u64,
+}
+
+/// What a seed decides.
+struct Plan {
+    nodes: u64,
+    clients: u64,
+    policy: SnapshotPolicy,
+    sql_threads: usize,
+    busy_timeout_ms: u32,
+    /// None: SQL runs through without a pause.
+    pauses: Option<Pauses>,
+    databases: Vec<String>,
+    sizes: Sizes,
+    work: Duration,
+    leaves_one_in: u32,
+    client_pause_max: Duration,
+    /// None: nothing happens to nodes.
+    trouble_pause_max: Option<Duration>,
+}
+
+impl Plan {
+    fn of(random: &mut SmallRng) -> Plan {
+        let one_in = |random: &mut SmallRng, number: u32| random.random_range(0..number) == 0;
+        let nodes = if one_in(random, 3) { 1 } else { 3 };
+        let databases = random.random_range(1..=3);
+        let sizes = Sizes {
+            value_max: if one_in(random, 12) { 40 << 20 } else { 100_000 },
+            rows_max: if one_in(random, 5) { 3000 } else { 100 },
+            text_max: if one_in(random, 6) { 2000 } else { 100 },
+        };
+        Plan {
+            nodes,
+            clients: random.random_range(CLIENTS_MIN..=CLIENTS_MAX),
+            policy: SnapshotPolicy {
+                threshold_entries: random.random_range(20..400),
+                trailing_entries: random.random_range(4..200),
+                pace: SnapshotPace::Entries,
+            },
+            sql_threads: random.random_range(1..=4),
+            busy_timeout_ms: [0, 0, 20, 500, 5000][random.random_range(0..5)],
+            pauses: (!one_in(random, 3)).then(|| Pauses {
+                one_in: [10, 50, 200, 1000][random.random_range(0..4)],
+                usual_max: Duration::from_millis(random.random_range(1..20)),
+                long_one_in: random.random_range(5..100),
+                long_max: Duration::from_millis(random.random_range(50..4000)),
+            }),
+            databases: (0..databases).map(|number| format!("test{number}.db")).collect(),
+            sizes,
+            work: Duration::from_millis(random.random_range(1500..5000)),
+            leaves_one_in: random.random_range(6..60),
+            client_pause_max: Duration::from_millis(random.random_range(20..400)),
+            trouble_pause_max: (!one_in(random, 4)).then(|| Duration::from_millis(random.random_range(150..1500))),
+        }
+    }
+}
+
+/// Runs the history of a seed.
+///
+/// # Errors
+/// What was violated.
+pub fn history(seed: u64) -> Result<Report, String> {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().start_paused(true);
+    #[cfg(tokio_unstable)]
+    builder.rng_seed(tokio::runtime::RngSeed::from_bytes(&seed.to_le_bytes()));
+    let runtime = builder.build().map_err(|error| error.to_string())?;
+    let report = runtime.block_on(run(seed));
+    drop(runtime);
+    report.map_err(|error| format!("seed {seed}: {error}"))
+}
+
+async fn run(seed: u64) -> Result<Report, String> {
+    let mut random = SmallRng::seed_from_u64(seed ^ 0x5e55_1015);
+    let plan = Plan::of(&mut random);
+    let schema = Schema::new().map_err(|error| format!("plain SQLite: {error:?}"))?;
+    let mut cluster = Cluster::new(seed, plan.nodes, plan.policy);
+    let baton = plan.pauses.map(|pauses| Baton::new(seed, pauses));
+    let section = match &baton {
+        Some(baton) => SqlSection::Aside(Arc::new(baton.clone())),
+        None => SqlSection::Inline,
+    };
+    cluster.sql = SqlSettings { section, threads: plan.sql_threads, busy_timeout_ms: plan.busy_timeout_ms };
+    cluster.form().await?;
+    let shared = Shared::new(plan.databases.len());
+    let addresses = cluster.addresses();
+    for id in cluster.ids() {
+        if let Some(core) = cluster.core(id) {
+            shared.started(crate::cluster::address(id), core.executor().clone());
+        }
+    }
+    let network = cluster.network.clone();
+    let observer = Observer { network: &network, addresses: &addresses };
+    for database in &plan.databases {
+        for sql in &schema.statements {
+            observer.exec(database, sql, WELL_MAX).await?;
+        }
+    }
+    let around = Surroundings {
+        network: network.clone(),
+        addresses: addresses.clone(),
+        databases: plan.databases.clone(),
+        full_text: schema.full_text.clone(),
+        sizes: plan.sizes,
+        leaves_one_in: plan.leaves_one_in,
+        pause_max: plan.client_pause_max,
+    };
+    let end = Instant::now() + plan.work;
+    let clients: Vec<_> = (0..plan.clients)
+        .map(|number| {
+            let random = SmallRng::seed_from_u64(seed ^ (number + 1) << 40);
+            tokio::spawn(Client::new(number, random, shared.clone(), around.clone()).work(end))
+        })
+        .collect();
+    let trouble_random = SmallRng::seed_from_u64(seed ^ 0x7472_6f75);
+    let pause = plan.trouble_pause_max.unwrap_or(plan.work);
+    let mut trouble = Trouble::new(&mut cluster, trouble_random, shared.clone(), pause);
+    if plan.trouble_pause_max.is_some() {
+        trouble.disturb(end).await?;
+    }
+    trouble.cluster.network.heal();
+    trouble.cluster.network.set_weather(CALM);
+    for id in trouble.cluster.ids() {
+        trouble.start(id).await?;
+    }
+    for client in clients {
+        timeout(LEAVE_MAX, client)
+            .await
+            .map_err(|_| "a client never ended".to_owned())?
+            .map_err(|error| error.to_string())?;
+    }
+    let quiet_in = quiet(trouble.cluster).await?;
+    for database in &plan.databases {
+        let canary = "INSERT INTO word(tag, body) SELECT tag, body FROM word WHERE false";
+        observer.exec(database, canary, WELL_MAX).await?;
+    }
+    for id in trouble.cluster.ids() {
+        trouble.stop(id).await?;
+    }
+    for id in trouble.cluster.ids() {
+        trouble.start(id).await?;
+    }
+    let (records, counts) = shared.take();
+    let told = digest_of(&records);
+    let mut journal = 0;
+    for (database, records) in plan.databases.iter().zip(&records) {
+        let state = state_of(&observer, &schema, database).await?;
+        journal += state.journal.len();
+        model::check(&schema, records, &state).map_err(|error| format!("{database}: {error}"))?;
+    }
+    let troubles = trouble.troubles;
+    cluster.compare(WELL_MAX).await?;
+    let failures = cluster.failures();
+    if !failures.is_empty() {
+        return Err(failures.join("; "));
+    }
+    for id in cluster.ids() {
+        cluster.stop(id).await;
+    }
+    let digest = cluster.network.digest() ^ told;
+    let pauses = baton.as_ref().map_or(0, Baton::pauses);
+    let panics = baton.as_ref().map(Baton::panics).unwrap_or_default();
+    if !panics.is_empty() {
+        return Err(format!("SQL panicked: {}", panics.join("; ")));
+    }
+    let (nodes, clients) = (plan.nodes, plan.clients);
+    Ok(Report { seed, nodes, clients, counts, troubles, quiet_in, pauses, journal, digest })
+}
+
+/// Waits until no node holds anything for a client.
+async fn quiet(cluster: &Cluster) -> Result<Duration, String> {
+    let begin = Instant::now();
+    loop {
+        let failures = cluster.failures();
+        if !failures.is_empty() {
+            return Err(failures.join("; "));
+        }
+        let held: Vec<String> = cluster.ids().into_iter().filter_map(|id| held_by(cluster, id)).collect();
+        if held.is_empty() {
+            return Ok(begin.elapsed());
+        }
+        if begin.elapsed() > QUIET_MAX {
+            return Err(format!("{QUIET_MAX:?} after the last client has gone: {}", held.join("; ")));
+        }
+        sleep(LOOK).await;
+    }
+}
+
+/// What a node holds for clients, if anything.
+fn held_by(cluster: &Cluster, id: u64) -> Option<String> {
+    let core = cluster.core(id)?;
+    let usage = core.executor().usage();
+    let store = core.executor().store();
+    let (reserved, in_flight) =
+        store.databases().iter().fold((0, 0), |(reserved, in_flight), database| {
+            (reserved + usize::from(database.is_reserved()), in_flight + database.in_flight_transactions())
+        });
+    let pinned = store.pages_kept_by_old_pins();
+    let tasks = core.sql_tasks().running();
+    let is_free = usage == dqlite::executor::Usage::default()
+        && (reserved, in_flight, pinned, tasks) == (0, 0, 0, 0);
+    (!is_free).then(|| {
+        format!(
+            "node {id} has {usage:?}, {reserved} write locks, {in_flight} versions under way, \
+             {pinned} pages of old versions, {tasks} tasks"
+        )
+    })
+}
+
+async fn state_of(observer: &Observer<'_>, schema: &Schema, database: &str) -> Result<Final, String> {
+    let check = observer.rows(database, "PRAGMA integrity_check", WELL_MAX).await?;
+    if !matches!(&check[..], [row] if matches!(&row[..], [Value::Text(text)] if &text[..] == b"ok")) {
+        return Err(format!("{database}: integrity_check: {check:?}"));
+    }
+    let numbers = observer.rows(database, "SELECT n, tag, chain FROM journal ORDER BY n", WELL_MAX).await?;
+    let mut journal = Vec::new();
+    for (place, row) in (1..).zip(numbers) {
+        match row[..] {
+            [Value::Integer(n), Value::Integer(tag), Value::Integer(chain)] if n == place => {
+                journal.push((tag, chain));
+            }
+            _ => return Err(format!("{database}: row {place} of the journal is {row:?}")),
+        }
+    }
+    let mut tables = Vec::new();
+    for query in &schema.state {
+        tables.push(observer.rows(database, query, WELL_MAX).await?);
+    }
+    Ok(Final { journal, tables })
+}
+
+/// Stands for everything that was recorded.
+fn digest_of(records: &[Records]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for records in records {
+        for write in records.writes.values() {
+            (write.tag, write.begin, write.end, write.outcome as u8).hash(&mut hasher);
+        }
+        for read in &records.reads {
+            (read.begin, read.end, read.rows.len(), read.complete).hash(&mut hasher);
+        }
+    }
+    hasher.finish()
+}
