@@ -192,3 +192,13 @@ sbom:
 # Static programs with musl: a node, and the demo.
 check-musl: deps
 	scripts/check-musl
+
+# SQLite's own kind of tests: SLT_RECORDS records of sqllogictest scripts on a node, beside plain SQLite; the project's scripts, and generated ones from SLT_SEED
+# on. In both modes of SQLite. `target/release/slt --print SEED` shows a generated script.
+.PHONY: torture-slt
+SLT_RECORDS ?= 200000
+SLT_SEED ?= 1
+torture-slt: target/dqlite-node
+	$(CARGO) build --quiet --release --package dqlite-testing $(if $(FEATURES),--features dqlite/bundled) --bin slt
+	target/release/slt target/dqlite-node $(FOLDER) --records $(SLT_RECORDS) --seed $(SLT_SEED) testing/slt/*.slt
+	target/release/slt target/dqlite-node $(FOLDER) --records $$(($(SLT_RECORDS) / 4)) --seed $$(($(SLT_SEED) + 1000000)) --node-option --single-thread testing/slt/*.slt

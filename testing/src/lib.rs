@@ -14,6 +14,7 @@ pub mod process;
 pub mod record;
 pub mod roll;
 pub mod sample;
+pub mod slt;
 pub mod stored;
 pub mod targets;
 pub mod upstream;
