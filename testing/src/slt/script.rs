@@ -164,8 +164,12 @@ fn parameter(source: &str) -> Result<Cell, String> {
     if let Ok(number) = source.parse::<f64>() {
         return Ok(Cell::Real(number.to_bits()));
     }
-    let (_, values) = bind_literals(&format!("VALUES {source}"), || true).ok_or_else(wrong)?;
-    values.into_iter().next().ok_or_else(wrong)
+    match bind_literals(&format!("VALUES {source}"), || true) {
+        Some((text, values)) if text == "VALUES ?" && source.ends_with('\'') => {
+            values.into_iter().next().ok_or_else(wrong)
+        }
+        _ => Err(wrong()),
+    }
 }
 
 #[cfg(test)]
@@ -201,6 +205,6 @@ mod tests {
     #[test]
     fn directives_of_a_shell_are_refused() {
         assert!(Script::parse("x", "system ok\necho\n", 0).is_err());
-        assert!(Script::parse("x", "#bind wrong'\nstatement ok\nSELECT ?\n", 0).is_err());
+        assert!(Script::parse("x", "#bind wrong\nstatement ok\nSELECT ?\n", 0).is_err());
     }
 }
