@@ -30,6 +30,21 @@ pub fn compare(dump: &[u8], plain: &Path, folder: &Path) -> io::Result<Option<St
     Ok(found)
 }
 
+/// What is wrong with a dumped database in itself. `folder` gets the dump as a file.
+///
+/// # Errors
+/// The dump cannot be written or opened.
+pub fn unsound(dump: &[u8], folder: &Path) -> io::Result<Option<String>> {
+    let file = folder.join("dump");
+    std::fs::write(&file, dump)?;
+    let mut dumped = Plain::open(&file, &Arc::new(Tally::default())).map_err(io::Error::other)?;
+    let sound = dumped.query("PRAGMA integrity_check", &[]);
+    let is_sound = matches!(&sound, Answer::Rows { rows, .. } if *rows == [[Cell::Text(b"ok".to_vec())]]);
+    drop(dumped);
+    std::fs::remove_file(&file)?;
+    Ok((!is_sound).then(|| format!("integrity_check: {sound:?}")))
+}
+
 fn first_difference(dumped: &mut Plain, plain: &mut Plain) -> Option<String> {
     let sound = dumped.query("PRAGMA integrity_check", &[]);
     if plain.query("PRAGMA integrity_check", &[]) != sound {
