@@ -202,3 +202,11 @@ torture-slt: target/dqlite-node
 	$(CARGO) build --quiet --release --package dqlite-testing $(if $(FEATURES),--features dqlite/bundled) --bin slt
 	target/release/slt target/dqlite-node $(FOLDER) --records $(SLT_RECORDS) --seed $(SLT_SEED) testing/slt/*.slt
 	target/release/slt target/dqlite-node $(FOLDER) --records $$(($(SLT_RECORDS) / 4)) --seed $$(($(SLT_SEED) + 1000000)) --node-option --single-thread testing/slt/*.slt
+
+# Clients that read a byte a second beside writers, and ten thousand connections that come and go: rates and memory. Needs 10,100 open files in
+# each process. SLOW_OPTIONS, for example: --connections 4000.
+.PHONY: slow-clients
+SLOW_OPTIONS ?=
+slow-clients: target/dqlite-node
+	$(CARGO) build --quiet --release --package dqlite-testing $(if $(FEATURES),--features dqlite/bundled) --bin slow_clients
+	ulimit -n $$(ulimit -Hn); target/release/slow_clients target/dqlite-node $(FOLDER) $(SLOW_OPTIONS)

@@ -176,6 +176,12 @@ impl Client {
         Ok(SockRef::from(&self.stream).set_recv_buffer_size(bytes)?)
     }
 
+    /// The bytes of the connection, for a client that reads its answers in its own way.
+    #[must_use]
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
     /// Ends the connection at once: the node learns that nobody is left to read an answer.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use dqlite_testing::slt::documented::Documented;
 use dqlite_testing::slt::generate;
 use dqlite_testing::slt::node::WAYS;
 use dqlite_testing::slt::run::{Place, Report, run_all};
-use dqlite_testing::slt::script::Script;
+use dqlite_testing::slt::script::{GENERATED, Script};
 
 /// Records of one run at least.
 const RECORDS_MIN: u64 = 20_000;
@@ -89,4 +89,56 @@ fn twenty_thousand_generated_records_are_answered_as_plain_sqlite_does() {
     assert!(report.bound >= RECORDS_MIN / 10, "{} records with bound literals", report.bound);
     // Scripts of nothing but refusals would prove little.
     assert!(report.refused < report.records * 2 / 5, "{} of {} are refused", report.refused, report.records);
+}
+
+/// True in plain SQLite, whose file has a path, and false on a node.
+const IS_PLAIN: &str = "(SELECT file LIKE '/%' FROM pragma_database_list WHERE name = 'main')";
+
+/// Scripts whose last record differs in one respect.
+fn differing_scripts() -> Vec<Script> {
+    let begin = "statement ok\nCREATE TABLE t(id INTEGER PRIMARY KEY, a UNIQUE); INSERT INTO t VALUES(1, 1), (2, 2)\n\n";
+    let open = "statement ok\nBEGIN; INSERT INTO t VALUES(9, 9)\n\n";
+    let records = [
+        ("a value", format!("query T\nSELECT {IS_PLAIN}")),
+        ("a type", format!("query T\nSELECT CASE {IS_PLAIN} WHEN 1 THEN 1 ELSE 1.0 END")),
+        ("bytes", format!("query T\nSELECT CASE {IS_PLAIN} WHEN 1 THEN x'00ff' ELSE x'00fe' END")),
+        (
+            "the last bit of a float",
+            format!("query T\nSELECT CASE {IS_PLAIN} WHEN 1 THEN 0.1 + 0.2 ELSE 0.3 END"),
+        ),
+        ("a number of rows", format!("query T\nSELECT id FROM t WHERE id = 1 OR {IS_PLAIN}")),
+        (
+            "an order",
+            format!("query T\nSELECT id FROM t ORDER BY CASE {IS_PLAIN} WHEN 1 THEN id ELSE -id END"),
+        ),
+        (
+            "a code",
+            format!(
+                "statement ok\nINSERT OR FAIL INTO t VALUES(3, CASE {IS_PLAIN} WHEN 1 THEN 1 ELSE 3 END)"
+            ),
+        ),
+        ("changes", format!("statement ok\nUPDATE t SET a = a + 10 WHERE {IS_PLAIN}")),
+        ("a row id", format!("statement ok\nINSERT INTO t(id) SELECT 5 + {IS_PLAIN}")),
+        ("what is stored", format!("statement ok\nUPDATE t SET a = a + 10 * {IS_PLAIN}")),
+    ];
+    let mut texts: Vec<_> = records.map(|(name, record)| (name, format!("{begin}{record}\n"))).into();
+    let conflict = format!("INSERT OR ROLLBACK INTO t SELECT 7, CASE {IS_PLAIN} WHEN 1 THEN 1 ELSE 7 END");
+    texts.push(("an open transaction", format!("{begin}{open}statement ok\n{conflict}\n")));
+    texts
+        .iter()
+        .map(|(name, text)| Script::parse(name, &format!("{GENERATED}\n{text}"), SEED).unwrap())
+        .collect()
+}
+
+#[test]
+fn every_kind_of_difference_is_found() {
+    let scripts = differing_scripts();
+
+    let report = run(&|number| scripts.get(number).cloned());
+
+    assert_eq!(report.differences.len(), scripts.len());
+    for script in &scripts {
+        let found = report.differences.iter().filter(|text| text.contains(&script.name)).count();
+        assert_eq!(found, 1, "{}", script.name);
+    }
 }
