@@ -138,7 +138,8 @@ fn every_kind_of_difference_is_found() {
 
     assert_eq!(report.differences.len(), scripts.len());
     for script in &scripts {
-        let found = report.differences.iter().filter(|text| text.contains(&script.name)).count();
+        let found =
+            report.differences.iter().filter(|text| text.starts_with(&format!("{}, ", script.name))).count();
         assert_eq!(found, 1, "{}", script.name);
     }
 }
