@@ -1,4 +1,4 @@
-# Targets: all demo check check-upstream check-clients bench bench-go bench-peers failover rolls fuzz install uninstall, and the parts of check: deps fmt-check lint licences doc test. See README.md.
+# Targets: all demo check check-upstream check-clients bench bench-go bench-peers failover rolls torture-slt slow-clients fuzz install uninstall, and the parts of check: deps fmt-check lint licences doc test. See README.md.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
