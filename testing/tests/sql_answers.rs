@@ -164,6 +164,27 @@ fn opened(alone: &Alone, database: &str) -> Result<Client, ClientError> {
     Ok(client)
 }
 
+/// Dumps a database again and again, each time whole: how often it was there, and how often it was not.
+fn dump_until(alone: &Alone, name: &str, is_over: &dyn Fn() -> bool) -> (u64, u64) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut client = Client::connect(&alone.node.address, ANSWER_MAX).unwrap();
+    let (mut dumps, mut absent) = (0, 0);
+    while !is_over() {
+        match client.dump(name) {
+            Ok(files) => {
+                let wrong = content::unsound(&files[0].content, folder.path()).unwrap();
+                assert_eq!(wrong, None, "a dump of {} bytes", files[0].content.len());
+                dumps += 1;
+            }
+            Err(error) => {
+                assert_eq!(error.code(), Some(1002), "{error}");
+                absent += 1;
+            }
+        }
+    }
+    (dumps, absent)
+}
+
 #[test]
 fn a_database_is_opened_and_dumped_beside_its_deletion() {
     const ROUNDS: usize = 60;
@@ -172,7 +193,6 @@ fn a_database_is_opened_and_dumped_beside_its_deletion() {
     let end = Instant::now() + LONG_ANSWER_MAX;
     let over = std::sync::atomic::AtomicBool::new(false);
     let is_over = || over.load(std::sync::atomic::Ordering::Relaxed) || Instant::now() >= end;
-    let folder = tempfile::tempdir().unwrap();
 
     let (made, opens, dumps) = std::thread::scope(|scope| {
         let opener = scope.spawn(|| {
@@ -197,24 +217,7 @@ fn a_database_is_opened_and_dumped_beside_its_deletion() {
             }
             opens
         });
-        let dumper = scope.spawn(|| {
-            let mut client = Client::connect(&alone.node.address, ANSWER_MAX).unwrap();
-            let (mut dumps, mut absent) = (0, 0);
-            while !is_over() {
-                match client.dump(NAME) {
-                    Ok(files) => {
-                        let wrong = content::unsound(&files[0].content, folder.path()).unwrap();
-                        assert_eq!(wrong, None, "a dump of {} bytes", files[0].content.len());
-                        dumps += 1;
-                    }
-                    Err(error) => {
-                        assert_eq!(error.code(), Some(1002), "{error}");
-                        absent += 1;
-                    }
-                }
-            }
-            (dumps, absent)
-        });
+        let dumper = scope.spawn(|| dump_until(&alone, NAME, &is_over));
         let mut made = 0;
         while made < ROUNDS && !is_over() && !opener.is_finished() && !dumper.is_finished() {
             let mut client = opened(&alone, NAME).unwrap();

@@ -127,7 +127,9 @@ impl Generator {
                 let sql = self.select(2);
                 self.query(connection, &sql);
             }
-            55..=84 => {
+            55..=58 => self.text_of_several(connection),
+            59..=61 => self.full_text(),
+            62..=84 => {
                 let sql = self.change();
                 let kind = if sql.contains("RETURNING") { "query T" } else { "statement ok" };
                 self.record(connection, kind, &sql);
@@ -137,6 +139,46 @@ impl Generator {
             97 => self.maintenance(connection),
             98 => self.pragma(connection),
             _ => self.wrong(connection),
+        }
+    }
+
+    /// Several changes in one text, in a transaction or not.
+    fn text_of_several(&mut self, connection: usize) {
+        let changes: Vec<String> = (0..self.random.random_range(2..8)).map(|_| self.change()).collect();
+        let text = changes.join("; ");
+        let sql = match self.random.random_range(0..4) {
+            0 => format!("BEGIN; {text}; COMMIT"),
+            1 => format!("SAVEPOINT several; {text}; RELEASE several;"),
+            _ => text,
+        };
+        self.statement(connection, &sql);
+        if sql.starts_with("BEGIN") || sql.starts_with("SAVEPOINT") {
+            // What fails leaves the transaction open.
+            self.statement(connection, "ROLLBACK");
+            self.open[connection] = false;
+        }
+    }
+
+    /// Full text of one connection: its index keeps statements and snapshots of its own.
+    fn full_text(&mut self) {
+        let word =
+            |generator: &mut Generator| generator.one_of(&["one", "two", "three", "four", "tw*", "fo*"]);
+        let (first, second, row) = (word(self), word(self), self.random.random_range(1..30));
+        match self.random.random_range(0..9) {
+            0 => {
+                let module =
+                    self.one_of(&["fts5(x, y)", "fts4(x, y)", "fts3(x, y)", "fts5(x, y, detail=column)"]);
+                self.statement(0, "DROP TABLE IF EXISTS words");
+                self.statement(0, &format!("CREATE VIRTUAL TABLE words USING {module}"));
+            }
+            1..=3 => {
+                self.statement(0, &format!("INSERT INTO words(x, y) VALUES('{first} {second}', '{second}')"))
+            }
+            4 => self.statement(0, &format!("UPDATE words SET y = '{first}' WHERE rowid = {row}")),
+            5 => self.statement(0, &format!("DELETE FROM words WHERE rowid = {row}")),
+            6 => self.query(0, &format!("SELECT rowid, * FROM words WHERE words MATCH '{first} {second}'")),
+            7 => self.query(0, "SELECT rowid, x, y FROM words"),
+            _ => self.statement(0, "INSERT INTO words(words) VALUES('optimize')"),
         }
     }
 
