@@ -156,9 +156,10 @@ impl Plain {
 
     /// What EXEC_SQL answers; with `single`, what PREPARE and EXEC do.
     pub fn exec(&mut self, sql: &str, values: &[Cell], single: bool) -> Answer {
-        let mut result = self.exec_statements(sql, values, single);
-        if result.as_ref().is_err_and(|answer| self.leaves_snapshot(answer)) {
-            result = self.exec_statements(sql, values, single);
+        let mut ran = 0;
+        let mut result = self.exec_statements(sql, values, single, &mut ran);
+        if ran == 0 && result.as_ref().is_err_and(|answer| self.leaves_snapshot(answer)) {
+            result = self.exec_statements(sql, values, single, &mut ran);
         }
         match result {
             Ok(()) => {
@@ -169,7 +170,14 @@ impl Plain {
         }
     }
 
-    fn exec_statements(&mut self, sql: &str, values: &[Cell], single: bool) -> Result<(), Answer> {
+    /// Runs the statements of a text, and counts those that were carried out.
+    fn exec_statements(
+        &mut self,
+        sql: &str,
+        values: &[Cell],
+        single: bool,
+        ran: &mut usize,
+    ) -> Result<(), Answer> {
         let (mut batch, mut rest, mut undone) = (Batch::new(&self.connection, sql), values, false);
         let mut next = batch.next().map_err(|error| failure(&error))?;
         if single && next.is_none() {
@@ -200,6 +208,7 @@ impl Plain {
             if result.is_err() {
                 break;
             }
+            *ran += 1;
         }
         self.counters_unknown |= undone;
         result
