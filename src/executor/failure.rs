@@ -18,7 +18,7 @@ pub const BUSY: u64 = 5;
 /// SQLITE_BUSY_SNAPSHOT.
 pub const BUSY_SNAPSHOT: u64 = 517;
 /// SQLITE_NOMEM.
-pub const NO_MEMORY: i32 = 7;
+pub const NO_MEMORY: u64 = 7;
 /// SQLITE_INTERRUPT.
 pub const INTERRUPT: u64 = 9;
 /// SQLITE_NOTFOUND.
@@ -82,7 +82,7 @@ impl Failure {
     #[must_use]
     pub const fn undecoded(error: &CodecError) -> Failure {
         match error {
-            CodecError::NoMemory { .. } => Failure::new(NO_MEMORY as u64, "out of memory"),
+            CodecError::NoMemory { .. } => Failure::new(NO_MEMORY, "out of memory"),
             _ => Failure::bind(),
         }
     }

@@ -92,3 +92,22 @@ fn pages_that_a_statement_stands_on_outlive_the_commits_that_replace_them() {
     assert_eq!(integer(&connection, "select sum(length(b)) from t"), ROWS * 1001);
     assert_eq!(integer(&connection, "select count(*) from u"), 1);
 }
+
+// spec: client-protocol 8.3
+#[test]
+fn a_value_that_is_too_large_is_18_and_leaves_nothing_bound() {
+    let (_store, _vfs, connection) = opened();
+    // SAFETY: an open connection.
+    unsafe { sqlite::sqlite3_limit(connection.handle.raw(), sqlite::SQLITE_LIMIT_LENGTH, 1000) };
+    let mut statement = connection.prepare(b"select coalesce(?, 0) + coalesce(?, 0)").unwrap().0.unwrap();
+
+    statement.bind(1, Value::Integer(5)).unwrap();
+    for large in [Value::Blob(&[7; 1001]), Value::Text(&[b'x'; 1001])] {
+        let refused = statement.bind(2, large).unwrap_err();
+        assert_eq!((refused.code, &refused.message[..]), (18, &b"string or blob too big"[..]));
+    }
+    assert_eq!(statement.bind(3, Value::Null).unwrap_err().code, 25);
+
+    assert_eq!(statement.step().unwrap(), Step::Row);
+    assert_eq!(statement.value(0), Value::Integer(0));
+}

@@ -101,7 +101,8 @@ impl Statement {
         usize::try_from(unsafe { sqlite::sqlite3_bind_parameter_count(self.raw()) }).unwrap_or(0)
     }
 
-    /// Binds parameter `index`, from 1 on; bytes are copied.
+    /// Binds parameter `index`, from 1 on; bytes are copied. After an error every parameter is NULL again: what was bound before
+    /// it must not be in the next run.
     ///
     /// # Errors
     /// SQLITE_RANGE, SQLITE_TOOBIG, SQLITE_MISUSE while it runs.
@@ -128,7 +129,11 @@ impl Statement {
                 sqlite::sqlite3_bind_blob64(raw, index, start, length, transient)
             },
         };
-        self.checked(code)
+        let bound = self.checked(code);
+        if bound.is_err() {
+            self.clear_bindings();
+        }
+        bound
     }
 
     /// Makes every parameter NULL.
