@@ -115,11 +115,11 @@ fn registering_waits_for_whoever_is_inside_sqlite() {
     registering.join().unwrap();
 
     let inside = serial_guard(true);
-    let dropping = std::thread::spawn(move || {
-        drop(vfs);
+    let unregistering = std::thread::spawn(move || {
+        vfs.unregister();
         steps.send(()).unwrap();
     });
-    assert!(step.recv_timeout(patience).is_err(), "dropped beside a thread that is inside SQLite");
+    assert!(step.recv_timeout(patience).is_err(), "unregistered beside a thread that is inside SQLite");
     drop(inside);
-    dropping.join().unwrap();
+    unregistering.join().unwrap();
 }

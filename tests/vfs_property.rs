@@ -112,6 +112,7 @@ fn query(connection: &Connection, sql: &str) -> Vec<String> {
             other => format!("{other:?}"),
         });
     }
+    statement.finalize(&mut Inside::alone());
     rows
 }
 
@@ -257,13 +258,16 @@ fn run(seed: u64, space: PageSpace, counts: &mut Counts) {
         );
         counts.failed += u64::from(ours != 0);
         for commit in writers.iter().flat_map(|writer| writer.view().take_commits()) {
-            if !commit.pages.is_empty() {
-                sequence += 1;
-                let token = ProposalToken { epoch: store.epoch(), sequence };
+            if commit.pages.is_empty() {
+                continue;
+            }
+            sequence += 1;
+            let token = ProposalToken { epoch: store.epoch(), sequence };
+            proposals.push(commit.propose(|commit| {
                 assert!(database.assign(commit.version, token));
                 let data = frames::encode_frames(b"test", &commit.pages);
-                proposals.push(Proposal { range: ProposalRange::of(token), data, merges: !commit.shrinks });
-            }
+                Proposal { range: ProposalRange::of(token), data, merges: !commit.shrinks }
+            }));
         }
         if random.below(4) == 0 {
             let ours = dump(|sql| query(&writers[active], sql));
@@ -292,9 +296,14 @@ fn run(seed: u64, space: PageSpace, counts: &mut Counts) {
             counts.discards += u64::from(!proposals.is_empty());
             proposals.clear();
             store.end_epoch(None);
-            writers = [writer(&vfs), writer(&vfs)];
+            for old in std::mem::replace(&mut writers, [writer(&vfs), writer(&vfs)]) {
+                old.close(&mut Inside::alone());
+            }
             reference = applied.copy();
         }
+    }
+    for connection in writers.into_iter().chain([reader]) {
+        connection.close(&mut Inside::alone());
     }
 }
 

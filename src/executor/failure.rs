@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::pages::Appended;
+use crate::protocol::codec::CodecError;
 
 use super::sqlite::{OpenError, SqliteError};
 
@@ -17,7 +18,7 @@ pub const BUSY: u64 = 5;
 /// SQLITE_BUSY_SNAPSHOT.
 pub const BUSY_SNAPSHOT: u64 = 517;
 /// SQLITE_NOMEM.
-pub const NO_MEMORY: u64 = 7;
+pub const NO_MEMORY: i32 = 7;
 /// SQLITE_INTERRUPT.
 pub const INTERRUPT: u64 = 9;
 /// SQLITE_NOTFOUND.
@@ -77,6 +78,15 @@ impl Failure {
         Failure::new(ERROR, "bind parameters")
     }
 
+    /// What a parameter tuple that does not decode gets.
+    #[must_use]
+    pub const fn undecoded(error: &CodecError) -> Failure {
+        match error {
+            CodecError::NoMemory { .. } => Failure::no_memory(),
+            _ => Failure::bind(),
+        }
+    }
+
     /// Another connection's transaction holds the writer's turn.
     #[must_use]
     pub const fn busy() -> Failure {
@@ -104,7 +114,7 @@ impl Failure {
     /// There is no memory for what the client wants.
     #[must_use]
     pub const fn no_memory() -> Failure {
-        Failure::new(NO_MEMORY, "out of memory")
+        Failure::new(NO_MEMORY as u64, "out of memory")
     }
 
     /// Whether leadership was the reason.

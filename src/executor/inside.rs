@@ -9,7 +9,7 @@ use crate::protocol::rows::ColumnValue;
 
 use super::failure::Failure;
 use super::seat::{Running, Seat, Source};
-use super::sqlite::{End, Heeds, Inside, SqliteError, Statement, Step, TransactionState};
+use super::sqlite::{self, End, Heeds, Inside, SqliteError, Statement, Step, TransactionState};
 
 /// Parameters of a request.
 pub(super) type Values = Arc<Vec<Value>>;
@@ -148,7 +148,7 @@ impl Seat {
         let savepoint = may_take_back && self.run_aside(inside, SAVEPOINT).is_ok();
         let Some(running) = &mut self.running else { return Rest::Done };
         running.started = true;
-        let rest = match running.statement.step(inside) {
+        let rest = match sqlite::step(&mut running.statement, inside) {
             Ok(Step::Done) => Rest::Done,
             Ok(Step::Row) => Rest::Row,
             Err(error) => Rest::Failed(error),
@@ -183,7 +183,7 @@ impl Seat {
             return Err(Rest::Ended(end));
         }
         running.started = true;
-        let stepped = running.statement.step(inside).map_err(Rest::Failed);
+        let stepped = sqlite::step(&mut running.statement, inside).map_err(Rest::Failed);
         if writes && matches!(stepped, Ok(Step::Row)) {
             self.ended.set_has_changed(true);
         }

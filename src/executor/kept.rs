@@ -34,15 +34,13 @@ impl Kept {
         self.statements.remove(place).map(|(_, statement)| statement)
     }
 
-    /// Keeps a statement whose text was nothing but this one. What is not kept, this one or another, is given back.
-    pub(super) fn put(&mut self, text: &[u8], statement: Statement) -> Option<Statement> {
+    /// Keeps a statement whose text was nothing but this one; another one may go.
+    pub(super) fn put(&mut self, text: &[u8], statement: Statement) {
         if text.len() > KEPT_STATEMENT_MAX_BYTES || !is_worth_keeping(text) {
-            return Some(statement);
+            return;
         }
-        let goes =
-            if self.statements.len() < KEPT_STATEMENTS_MAX { None } else { self.statements.pop_back() };
+        self.statements.truncate(KEPT_STATEMENTS_MAX - 1);
         self.statements.push_front((text.into(), statement));
-        goes.map(|(_, statement)| statement)
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::protocol::request::Value;
-use crate::protocol::rows::{Marker, RowsWriter};
+use crate::protocol::rows::{Marker, RowsWriter, Unfinished};
 use crate::types::config;
 
 use super::body::Pause;
@@ -233,7 +233,8 @@ fn step_on(seat: &mut Seat, inside: &mut Inside, enough: usize) -> Filled {
                 let writer = rows.get_or_insert_with(|| writer(statement, inside));
                 push_row(writer, statement, inside);
                 if writer.len() >= enough {
-                    return made(rows.take().and_then(|writer| writer.finish(Marker::Part)), Rest::Row);
+                    let full = rows.take().unwrap_or_else(|| self::writer(statement, inside));
+                    return made(full.finish(Marker::Part), Rest::Row);
                 }
             }
             Ok(Step::Done) => {
@@ -245,15 +246,15 @@ fn step_on(seat: &mut Seat, inside: &mut Inside, enough: usize) -> Filled {
     }
 }
 
-/// A frame, unless a header cannot tell its length.
-fn made(message: Option<Vec<u8>>, rest: Rest) -> Filled {
-    match message {
-        Some(message) => Filled { message, rest },
-        None => {
-            let error = SqliteError { code: failure::TOO_BIG, message: b"string or blob too big".to_vec() };
-            Filled { message: Vec::new(), rest: Rest::Failed(error) }
-        }
-    }
+/// A frame, unless a header cannot tell its length, or there is no memory for it.
+fn made(message: Result<Vec<u8>, Unfinished>, rest: Rest) -> Filled {
+    let (code, text) = match message {
+        Ok(message) => return Filled { message, rest },
+        Err(Unfinished::TooLong) => (failure::TOO_BIG, "string or blob too big"),
+        Err(Unfinished::NoMemory) => (failure::NO_MEMORY, "out of memory"),
+    };
+    let error = SqliteError { code, message: text.into() };
+    Filled { message: Vec::new(), rest: Rest::Failed(error) }
 }
 
 fn writer(statement: &Statement, inside: &Inside) -> RowsWriter {

@@ -20,8 +20,6 @@ pub(super) struct Seat {
     kept: Kept,
     /// The statement of the request under way.
     pub(super) running: Option<Running>,
-    /// Statements that nobody can name any more; the next entry finalizes them.
-    dead: Vec<Statement>,
     /// None once it is closed.
     connection: Option<Connection>,
     pub(super) view: Arc<View>,
@@ -98,7 +96,6 @@ impl Seat {
             prepared: Vec::new(),
             kept: Kept::default(),
             running: None,
-            dead: Vec::new(),
             view: Arc::clone(connection.view()),
             connection: Some(connection),
             database,
@@ -127,8 +124,8 @@ impl Seat {
 
     /// What every entry begins with.
     pub(super) fn begin_entry(&mut self, inside: &mut Inside) {
-        for statement in self.dead.drain(..) {
-            statement.finalize(inside);
+        if let Some(connection) = &self.connection {
+            connection.finalize_dropped(inside);
         }
     }
 
@@ -146,11 +143,10 @@ impl Seat {
     /// Closes the connection with all its statements.
     pub(super) fn close(mut self, inside: &mut Inside) {
         if let Some(connection) = self.connection.take() {
-            // Statements are finalized with their connection, unless somebody holds them.
+            // Statements that are dropped are finalized with their connection.
             self.prepared.clear();
             self.kept = Kept::default();
             self.running = None;
-            self.dead.clear();
             connection.close(inside);
         }
     }
@@ -161,10 +157,7 @@ impl Seat {
     /// There are no more numbers.
     pub(super) fn add_prepared(&mut self, statement: Statement) -> Result<u32, Failure> {
         let slot = self.prepared.iter().position(Option::is_none).unwrap_or(self.prepared.len());
-        let Ok(id) = u32::try_from(slot) else {
-            self.dead.push(statement);
-            return Err(Failure::new(7, "stmt registry add failed"));
-        };
+        let id = u32::try_from(slot).map_err(|_| Failure::new(7, "stmt registry add failed"))?;
         if slot == self.prepared.len() {
             self.prepared.push(None);
         }
@@ -180,8 +173,7 @@ impl Seat {
     /// There is none.
     pub(super) fn remove_prepared(&mut self, id: u32) -> Result<(), Failure> {
         let statement = self.prepared.get_mut(id as usize).and_then(Option::take);
-        self.dead.push(statement.ok_or(Failure::no_statement())?);
-        Ok(())
+        statement.map(drop).ok_or(Failure::no_statement())
     }
 
     /// Takes the statement of a source, if it is compiled: it is `running` from here on.
@@ -220,12 +212,13 @@ impl Seat {
     pub(super) fn put_home(&mut self) {
         let Some(Running { statement, home, .. }) = self.running.take() else { return };
         match home {
-            Home::Prepared(id) => match self.prepared.get_mut(id as usize) {
-                Some(place @ None) => *place = Some(statement),
-                _ => self.dead.push(statement),
-            },
-            Home::Kept(text) => self.dead.extend(self.kept.put(text.sql(), statement)),
-            Home::Once => self.dead.push(statement),
+            Home::Prepared(id) => {
+                if let Some(place @ None) = self.prepared.get_mut(id as usize) {
+                    *place = Some(statement);
+                }
+            }
+            Home::Kept(text) => self.kept.put(text.sql(), statement),
+            Home::Once => {}
         }
     }
 }

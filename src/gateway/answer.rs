@@ -266,7 +266,7 @@ impl From<Failure> for Stopped {
 }
 
 fn values(parameters: &Parameters) -> Result<Vec<Value>, Failure> {
-    parameters.decode().map_err(|_| Failure::bind())
+    parameters.decode().map_err(|error| Failure::undecoded(&error))
 }
 
 fn result(executed: Executed) -> Vec<u8> {

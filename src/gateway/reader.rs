@@ -1,10 +1,11 @@
-//! Takes frames off a client's socket. Memory follows the bytes received, never a length announced.
+//! Takes frames off a client's socket. Memory follows the bytes received, never a length announced; what is refused for a large
+//! body closes the connection.
 
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::AsyncRead;
 use tokio_util::io::poll_read_buf;
 
@@ -32,6 +33,16 @@ pub enum ReadError {
     /// A message without a body. spec: client-protocol 3.2.
     #[error("message of type {0} has no body")]
     Empty(u8),
+    /// No memory for as much of a body as has come.
+    #[error("message of type {kind}: no memory for {bytes} bytes of {announced}")]
+    NoMemory {
+        /// Type of the message.
+        kind: u8,
+        /// Bytes asked for.
+        bytes: usize,
+        /// Bytes announced.
+        announced: usize,
+    },
     /// A body beyond the bound.
     #[error("message of type {kind} announces {bytes} bytes, at most {max} are taken")]
     TooLarge {
@@ -49,12 +60,37 @@ pub enum ReadError {
 pub struct FrameReader<S> {
     stream: S,
     received: BytesMut,
+    /// A body longer than a chunk, as far as it has come.
+    large: Option<LargeBody>,
+}
+
+#[derive(Debug)]
+struct LargeBody {
+    header: MessageHeader,
+    announced: usize,
+    bytes: Vec<u8>,
+}
+
+impl LargeBody {
+    /// Makes room for more, at least for a chunk or the rest: twice as much as there is, or what can be had of it.
+    fn grow(&mut self) -> Result<(), ReadError> {
+        let missing = self.announced - self.bytes.len();
+        let chunk = missing.min(config::READ_CHUNK_BYTES);
+        if self.bytes.capacity() > self.bytes.len()
+            || self.bytes.try_reserve_exact(missing.min(self.bytes.len().max(chunk))).is_ok()
+            || self.bytes.try_reserve_exact(chunk).is_ok()
+        {
+            return Ok(());
+        }
+        let bytes = self.bytes.len() + chunk;
+        Err(ReadError::NoMemory { kind: self.header.kind, bytes, announced: self.announced })
+    }
 }
 
 impl<S: AsyncRead + Unpin> FrameReader<S> {
     /// A reader at the start of the stream.
     pub fn new(stream: S) -> FrameReader<S> {
-        FrameReader { stream, received: BytesMut::new() }
+        FrameReader { stream, received: BytesMut::new(), large: None }
     }
 
     /// The first word of the stream; None if the stream ends before it.
@@ -74,6 +110,9 @@ impl<S: AsyncRead + Unpin> FrameReader<S> {
     /// # Errors
     /// The socket's; a length that is not taken.
     pub fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Frame>, ReadError>> {
+        if self.large.is_some() {
+            return self.poll_large(context);
+        }
         if !ready!(self.poll_fill(context, HEADER_BYTES))? {
             return Poll::Ready(Ok(None));
         }
@@ -87,6 +126,21 @@ impl<S: AsyncRead + Unpin> FrameReader<S> {
             let max = config::MESSAGE_BODY_MAX_BYTES;
             return Poll::Ready(Err(ReadError::TooLarge { kind: header.kind, bytes, max }));
         };
+        if length > config::READ_CHUNK_BYTES {
+            self.received.advance(HEADER_BYTES);
+            let mut large = LargeBody { header, announced: length, bytes: Vec::new() };
+            let here = self.received.len().min(length);
+            if large.bytes.try_reserve_exact(here).is_err() {
+                return Poll::Ready(Err(ReadError::NoMemory {
+                    kind: header.kind,
+                    bytes: here,
+                    announced: length,
+                }));
+            }
+            large.bytes.extend_from_slice(&self.received.split_to(here));
+            self.large = Some(large);
+            return self.poll_large(context);
+        }
         if !ready!(self.poll_fill(context, HEADER_BYTES + length))? {
             return Poll::Ready(Ok(None));
         }
@@ -97,6 +151,21 @@ impl<S: AsyncRead + Unpin> FrameReader<S> {
     /// The stream.
     pub fn stream(&self) -> &S {
         &self.stream
+    }
+
+    fn poll_large(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Frame>, ReadError>> {
+        let Some(large) = self.large.as_mut() else { return Poll::Ready(Ok(None)) };
+        while large.bytes.len() < large.announced {
+            large.grow()?;
+            // Never beyond what there is room for: a full vector would grow by itself.
+            let room = large.bytes.capacity().min(large.announced) - large.bytes.len();
+            let mut space = (&mut large.bytes).limit(room);
+            if ready!(poll_read_buf(Pin::new(&mut self.stream), context, &mut space))? == 0 {
+                return Poll::Ready(Ok(None));
+            }
+        }
+        let whole = self.large.take().map(|large| Frame { header: large.header, body: large.bytes.into() });
+        Poll::Ready(Ok(whole))
     }
 
     /// The stream and what was received beyond the last frame.
@@ -144,6 +213,43 @@ mod tests {
         assert_eq!((frame.header.kind, &frame.body[..]), (7, &[9, 0, 0, 0, 0, 0, 0, 0][..]));
         assert!(next(&mut reader).await.unwrap().is_none());
         writing.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_large_body_is_put_together_between_small_ones_and_memory_follows_it() {
+        let large_bytes = 3 * config::READ_CHUNK_BYTES + 8;
+        let header = |kind: u8, bytes: usize| {
+            let words = u32::try_from(bytes / 8).unwrap().to_le_bytes();
+            [&words[..], &[kind, 0, 0, 0]].concat()
+        };
+        let content: Vec<u8> = (0..large_bytes).map(|at| (at % 251) as u8).collect();
+        let bytes =
+            [&header(1, 8)[..], &[7; 8], &header(2, large_bytes), &content, &header(3, 8), &[9; 8]].concat();
+        for pipe_bytes in [1000, 64 * 1024, 1 << 20] {
+            let (mut client, server) = tokio::io::duplex(pipe_bytes);
+            let sent = bytes.clone();
+            let writing = tokio::spawn(async move {
+                tokio::io::AsyncWriteExt::write_all(&mut client, &sent).await.unwrap();
+            });
+            let mut reader = FrameReader::new(server);
+
+            let kinds =
+                [next(&mut reader).await.unwrap().unwrap(), next(&mut reader).await.unwrap().unwrap()];
+            assert_eq!(kinds.each_ref().map(|frame| frame.header.kind), [1, 2]);
+            assert_eq!((&kinds[0].body[..], &kinds[1].body[..]), (&[7; 8][..], &content[..]));
+            let last = next(&mut reader).await.unwrap().unwrap();
+            assert_eq!((last.header.kind, &last.body[..]), (3, &[9; 8][..]));
+            writing.await.unwrap();
+            assert!(next(&mut reader).await.unwrap().is_none());
+        }
+
+        // Announced and not sent.
+        let cut = [&header(2, 1 << 29)[..], &content].concat();
+        let mut reader = FrameReader::new(&cut[..]);
+        assert!(next(&mut reader).await.unwrap().is_none());
+        let kept = reader.large.unwrap().bytes;
+        assert_eq!(kept, content);
+        assert!(kept.capacity() <= 4 * large_bytes, "{}", kept.capacity());
     }
 
     // conformance: client-protocol X1, X17 (better: upstream aborts, never reads again, or makes room for what is announced)

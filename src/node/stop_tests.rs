@@ -45,9 +45,10 @@ fn a_proposer_that_is_dropped_with_its_runtime_ends_the_wait_for_all_versions() 
 
     drop(runtime);
 
-    let ended = waits.map(|wait| wait.now_or_never().expect("somebody waits for ever"));
-    let appended = ended.map(|ended| format!("{:?}", ended.unwrap_err().appended));
-    assert_eq!(appended, ["Maybe", "No"]);
+    for wait in waits {
+        let ended = wait.now_or_never().expect("somebody waits for ever");
+        ended.expect_err("it is not applied");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -99,6 +99,7 @@ impl Threads {
             .thread_name("dqlite-sql")
             .on_thread_start(move || begins.begin())
             .on_thread_stop(move || ends.end())
+            .thread_stack_size(config::SQL_STACK_BYTES)
             .enable_all()
             .build()?;
         let files = Pool::start(sql.handle().clone(), "dqlite-files", || {})?;

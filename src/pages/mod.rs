@@ -18,7 +18,7 @@ pub use database::{Appended, Commit, CommitError, Database, Discarded, Pin, Stal
 pub use file::PageFile;
 pub use header::{BadPage, PageOneError};
 pub use overlay::Overlay;
-pub use page::{PageRef, PageSpace};
+pub use page::{PageRef, PageSpace, has_memory};
 pub use room::Room;
 pub use store::{Attached, DatabaseImages, NameError, PageStore, ReplaceError, check_name};
 pub use tree::{Pages, Root};

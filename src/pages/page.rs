@@ -35,23 +35,34 @@ impl AsRef<[u8]> for Shared {
 
 /// Lets the heap grow for many pages at once. glibc extends the heaps of threads by what one request lacks, with a system call
 /// each: for a page at a time that was a quarter of the time in which a large database is read from a snapshot. Memory that
-/// was asked for and given back stays with the heap, and is what the next pages are made of.
-fn grow_heap_ahead() {
-    thread_local!(static PAGES: Cell<usize> = const { Cell::new(0) });
-    let due = PAGES.with(|pages| {
-        pages.set(pages.get() + 1);
-        pages.get().is_multiple_of(HEAP_AHEAD_PAGES)
-    });
-    if due {
-        drop(black_box(Vec::<u8>::with_capacity(HEAP_AHEAD_PAGES * PAGE_SIZE)));
-    }
+/// was asked for and given back stays with the heap, and is what the next pages are made of. False: there is no more memory.
+fn grow_heap_ahead() -> bool {
+    thread_local!(static PAGES_LEFT: Cell<usize> = const { Cell::new(0) });
+    PAGES_LEFT.with(|left| {
+        if left.get() == 0 {
+            if !has_memory(HEAP_AHEAD_PAGES * PAGE_SIZE) {
+                return false;
+            }
+            left.set(HEAP_AHEAD_PAGES);
+        }
+        left.set(left.get() - 1);
+        true
+    })
+}
+
+/// Whether so many bytes can be had. They are given back at once, so that another thread may take them in between: what is made
+/// of them is made of many small pieces, none of which could be refused without ending the process.
+#[must_use]
+pub fn has_memory(bytes: usize) -> bool {
+    black_box(&mut Vec::<u8>::new()).try_reserve_exact(bytes).is_ok()
 }
 
 impl PageRef {
     /// A page in memory with a copy of these bytes.
     #[must_use]
     pub fn new(bytes: &[u8; PAGE_SIZE]) -> PageRef {
-        grow_heap_ahead();
+        // Whoever can do without the page has asked before.
+        let _ = grow_heap_ahead();
         PageRef(Place::Memory(Arc::new(*bytes)))
     }
 
@@ -172,6 +183,17 @@ impl PageSpace {
     #[must_use]
     pub fn scratch(&self) -> Option<&Arc<dyn ScratchDisk>> {
         self.file.as_ref().map(|file| &file.scratch)
+    }
+
+    /// As `page`, for whoever can do without it.
+    ///
+    /// # Errors
+    /// As `page`; `OutOfMemory` if memory for it, and for what goes with it, is short.
+    pub fn page_if_possible(&self, number: PageNumber, bytes: &[u8; PAGE_SIZE]) -> io::Result<PageRef> {
+        if !grow_heap_ahead() {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        self.page(number, bytes)
     }
 
     /// A page with a copy of these bytes. Page 1 stays in memory: it is asked for the size of the database.

@@ -25,6 +25,14 @@ pub enum CodecError {
         /// Where it starts.
         offset: usize,
     },
+    /// There is no memory for what the field announces.
+    #[error("{field}: no memory for {count}")]
+    NoMemory {
+        /// Name of the field.
+        field: &'static str,
+        /// How many were announced.
+        count: usize,
+    },
     /// A value that the field cannot have.
     #[error("{field} at offset {offset} is {value}")]
     Invalid {
@@ -162,17 +170,21 @@ impl Reader {
     }
 }
 
-/// Appends fields to a message; padding is zero.
+/// Appends fields to a message; padding is zero. Once memory is refused, nothing is there any more and nothing is added: only
+/// the end is looked at.
 #[derive(Clone, Debug, Default)]
 pub struct Writer {
     out: Vec<u8>,
+    refused: bool,
 }
 
 impl Writer {
     /// A message of this kind and schema, its header without a length.
     #[must_use]
     pub fn message(kind: u8, schema: u8) -> Writer {
-        Writer { out: vec![0, 0, 0, 0, kind, schema, 0, 0] }
+        let mut writer = Writer::default();
+        writer.bytes(&[0, 0, 0, 0, kind, schema, 0, 0]);
+        writer
     }
 
     /// Bytes so far, header included.
@@ -187,44 +199,62 @@ impl Writer {
         self.out.is_empty()
     }
 
+    /// Whether memory was refused: then there is no message.
+    #[must_use]
+    pub fn was_refused_memory(&self) -> bool {
+        self.refused
+    }
+
+    fn has_room(&mut self, more: usize) -> bool {
+        // Twice as much first, as a vector grows; what is just enough may still be had.
+        if !self.refused && self.out.try_reserve(more).is_err() && self.out.try_reserve_exact(more).is_err() {
+            self.refused = true;
+            self.out = Vec::new();
+        }
+        !self.refused
+    }
+
     /// One byte.
     pub fn u8(&mut self, value: u8) {
-        self.out.push(value);
+        self.bytes(&[value]);
     }
 
     /// Four bytes.
     pub fn u32(&mut self, value: u32) {
-        self.out.extend_from_slice(&value.to_le_bytes());
+        self.bytes(&value.to_le_bytes());
     }
 
     /// Eight bytes.
     pub fn u64(&mut self, value: u64) {
-        self.out.extend_from_slice(&value.to_le_bytes());
+        self.bytes(&value.to_le_bytes());
     }
 
     /// Bytes as they are.
     pub fn bytes(&mut self, bytes: &[u8]) {
-        self.out.extend_from_slice(bytes);
+        if self.has_room(bytes.len()) {
+            self.out.extend_from_slice(bytes);
+        }
     }
 
     /// A text, cut at its first NUL, with NUL and padding.
     pub fn text(&mut self, text: &[u8]) {
         let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
-        self.out.extend_from_slice(text.get(..end).unwrap_or_default());
-        self.out.push(0);
+        self.bytes(text.get(..end).unwrap_or_default());
+        self.u8(0);
         self.pad_to_word();
     }
 
     /// A blob: length, bytes, padding.
     pub fn blob(&mut self, blob: &[u8]) {
         self.u64(blob.len() as u64);
-        self.out.extend_from_slice(blob);
+        self.bytes(blob);
         self.pad_to_word();
     }
 
     /// Zeros up to the next multiple of 8.
     pub fn pad_to_word(&mut self) {
-        self.out.resize(self.out.len().next_multiple_of(8), 0);
+        let padding = self.out.len().next_multiple_of(8) - self.out.len();
+        self.bytes(&[0; 8][..padding]);
     }
 
     /// Changes a byte written before.
@@ -240,7 +270,7 @@ impl Writer {
         self.out.into()
     }
 
-    /// The message with its length in the header; None if it has more words than the header can tell.
+    /// The message with its length in the header; None if it has more words than the header can tell, or no memory.
     #[must_use]
     pub fn finish(self) -> Option<Vec<u8>> {
         self.finish_with_more(0)
@@ -249,6 +279,9 @@ impl Writer {
     /// As `finish`, for a message to which `more` bytes will be added behind.
     #[must_use]
     pub fn finish_with_more(mut self, more: u64) -> Option<Vec<u8>> {
+        if self.refused {
+            return None;
+        }
         let body = (self.out.len() as u64).checked_sub(8)?.checked_add(more)?;
         let words = u32::try_from(body / 8).ok()?;
         self.out.get_mut(..4)?.copy_from_slice(&words.to_le_bytes());

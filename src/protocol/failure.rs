@@ -2,6 +2,8 @@
 
 /// SQLITE_ERROR.
 pub const ERROR: u64 = 1;
+/// SQLITE_NOMEM.
+pub const NO_MEMORY: u64 = 7;
 /// SQLITE_NOTFOUND: no database, no statement.
 pub const NOT_FOUND: u64 = 12;
 /// DQLITE_NOTFOUND: DUMP of a database that is not there.

@@ -86,7 +86,7 @@ impl Parameters {
     /// The values. Nothing is allocated from the announced count.
     ///
     /// # Errors
-    /// A type that no parameter has, a value that is cut off.
+    /// A type that no parameter has, a value that is cut off, more of them than there is memory for.
     pub fn decode(&self) -> Result<Vec<Value>, CodecError> {
         if self.bytes.is_empty() {
             return Ok(Vec::new());
@@ -99,8 +99,12 @@ impl Parameters {
         let codes = reader.take("parameter types", count)?;
         reader.pad_to_word("parameter types")?;
         // Every value takes a word: a count without values costs no memory.
-        let mut values = Vec::with_capacity(codes.len().min(reader.left() / 8));
+        let mut values = Vec::new();
+        let count = codes.len().min(reader.left() / 8);
+        let reserved = values.try_reserve_exact(count);
+        reserved.map_err(|_| CodecError::NoMemory { field: "parameters", count })?;
         for code in codes {
+            // Never more than was reserved: the first value without its word ends it.
             values.push(decode_value(code, &mut reader)?);
         }
         Ok(values)

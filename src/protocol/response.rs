@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::codec::{CodecError, Reader, Writer};
+use super::failure::{ERROR, NO_MEMORY};
 use crate::types::Configuration;
 
 /// Number of a response on the wire.
@@ -32,11 +33,12 @@ fn words(kind: Kind, schema: u8, words: &[u64]) -> Vec<u8> {
 }
 
 /// Of the messages made here only rows and files can outgrow a header, and those are finished elsewhere; a text of ours
-/// or of SQLite that did would be cut to a failure without a text.
+/// or of SQLite that did, or that there is no memory for, would be cut to a failure without a text.
 fn finish(writer: Writer) -> Vec<u8> {
+    let code = if writer.was_refused_memory() { NO_MEMORY as u8 } else { ERROR as u8 };
     writer
         .finish()
-        .unwrap_or_else(|| vec![2, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+        .unwrap_or_else(|| vec![2, 0, 0, 0, 0, 0, 0, 0, code, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
 }
 
 /// FAILURE.

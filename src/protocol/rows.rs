@@ -23,6 +23,17 @@ impl Marker {
     }
 }
 
+/// Why there is no message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unfinished {
+    /// A header cannot tell its length.
+    #[error("rows longer than a header can tell")]
+    TooLong,
+    /// Memory was refused.
+    #[error("no memory for rows")]
+    NoMemory,
+}
+
 /// A value of a row as SQLite has it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum ColumnValue<'a> {
@@ -82,10 +93,10 @@ impl RowsWriter {
         RowsWriter { writer, codes_at: 0 }
     }
 
-    /// Bytes so far, header included.
+    /// Bytes so far, header included; more than any bound once memory is refused.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.writer.len()
+        if self.writer.was_refused_memory() { usize::MAX } else { self.writer.len() }
     }
 
     /// Never: the names are there from the start.
@@ -118,10 +129,15 @@ impl RowsWriter {
         }
     }
 
-    /// The whole message; None if it is longer than a header can tell.
-    #[must_use]
-    pub fn finish(mut self, marker: Marker) -> Option<Vec<u8>> {
+    /// The whole message.
+    ///
+    /// # Errors
+    /// It is too long, or there was no memory for it.
+    pub fn finish(mut self, marker: Marker) -> Result<Vec<u8>, Unfinished> {
         self.writer.u64(marker.word());
-        self.writer.finish()
+        if self.writer.was_refused_memory() {
+            return Err(Unfinished::NoMemory);
+        }
+        self.writer.finish().ok_or(Unfinished::TooLong)
     }
 }

@@ -426,3 +426,28 @@ async fn a_stop_ends_a_change_and_whoever_waits_for_it() {
         node.engine.shutdown()
     );
 }
+
+#[test]
+fn an_epoch_ends_with_its_runtime_and_what_was_never_handed_on_is_refused() {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let node = runtime.block_on(async {
+        let node = start(TestDisk::bootstrapped(), NO_SNAPSHOTS, 24).await;
+        node.disk.lock().held = true;
+        for number in 1..=3 {
+            node.engine.propose(0, command(number), |_| true).unwrap();
+        }
+        sleep(Duration::from_millis(10)).await;
+        let phase = node.disk.lock().phase.clone();
+        phase.send_replace(LogPhase::Busy);
+        for number in 4..=5 {
+            node.engine.propose(0, command(number), |_| true).unwrap();
+        }
+        node
+    });
+
+    drop(runtime);
+
+    assert_eq!(*node.hooks.ended.lock().unwrap(), [(0, Some(4))]);
+    assert!(node.engine.propose(0, command(6), |_| true).is_err());
+}

@@ -2,6 +2,7 @@
 //! thread.
 
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -119,7 +120,7 @@ impl SqlSection {
     /// `let_others_run` if it takes long all the same.
     pub fn run_now<T>(&self, expected: Expected, work: impl FnOnce() -> T) -> T {
         match (self, expected) {
-            (SqlSection::BlockInPlace, Expected::Unknown) => tokio::task::block_in_place(work),
+            (SqlSection::BlockInPlace, Expected::Unknown) => in_place(work),
             _ => work(),
         }
     }
@@ -128,7 +129,22 @@ impl SqlSection {
 /// Called by work that runs on a worker and takes longer than was expected: other tasks go on elsewhere from here.
 pub fn let_others_run(patience: Duration) {
     // The worker goes to another thread when that wakes up in time; then this thread keeps its task alone.
-    tokio::task::block_in_place(|| std::thread::sleep(patience.max(WORKER_HANDOVER)));
+    in_place(|| std::thread::sleep(patience.max(WORKER_HANDOVER)));
+}
+
+/// `block_in_place`, which panics where no thread can be had that takes the worker over: then the work is done all the same. The
+/// worker's other tasks wait for it, as long as no other thread comes for them.
+fn in_place<T>(work: impl FnOnce() -> T) -> T {
+    let mut waiting = Some(work);
+    let blocking = || tokio::task::block_in_place(|| waiting.take().map(|work| work()));
+    match catch_unwind(AssertUnwindSafe(blocking)) {
+        Ok(Some(result)) => result,
+        Ok(None) => unreachable!("the work was there"),
+        Err(panic) => match waiting {
+            Some(work) => work(),
+            None => resume_unwind(panic),
+        },
+    }
 }
 
 /// A set of tasks on one runtime; all of them end before the node's stop returns.

@@ -11,7 +11,7 @@ use super::fetch::Fetched;
 use super::register::VfsOptions;
 use super::template::deletion_page;
 use super::view::{DeletionRefused, Seen, View};
-use crate::pages::{Attached, CommitError, Database, Overlay, PageSpace, Pin, Root};
+use crate::pages::{Attached, CommitError, Database, Overlay, PageSpace, Pin, Root, has_memory};
 use crate::types::PageNumber;
 use crate::types::config::PAGE_SIZE;
 use crate::types::scratch::is_no_space;
@@ -22,6 +22,9 @@ pub const SQLITE_IOERR_STALE: i32 = sqlite::SQLITE_IOERR | (40 << 8);
 /// Bytes of an entry for each page beside the page itself, and once for everything else; more than they really are.
 const ENTRY_BYTES_PER_PAGE: u64 = 24;
 const ENTRY_BYTES_ONCE: u64 = 1024;
+
+/// Memory for each page while its transaction is on its way to the log: in lists of pages, pieces of the entry and their owners.
+const COMMIT_BYTES_PER_PAGE: usize = 256;
 
 /// Format versions in page 1: SQLite is shown a rollback-journal database, the stored image says WAL.
 const VERSION_SHOWN: u8 = 1;
@@ -218,14 +221,18 @@ impl File {
         let Some(overlay) = self.overlay() else {
             return sqlite::SQLITE_IOERR_WRITE;
         };
-        match space.page(number, bytes) {
+        match space.page_if_possible(number, bytes) {
             Ok(page) => {
                 overlay.write(number, page);
                 sqlite::SQLITE_OK
             }
             Err(error) => {
                 tracing::warn!(%error, page = number.0, "a page cannot be written");
-                if is_no_space(&error) { sqlite::SQLITE_FULL } else { sqlite::SQLITE_IOERR_WRITE }
+                match error.kind() {
+                    io::ErrorKind::OutOfMemory => sqlite::SQLITE_IOERR_NOMEM,
+                    _ if is_no_space(&error) => sqlite::SQLITE_FULL,
+                    _ => sqlite::SQLITE_IOERR_WRITE,
+                }
             }
         }
     }
@@ -319,6 +326,9 @@ impl File {
         };
         if self.view.refuses_commit() {
             return SQLITE_IOERR_STALE;
+        }
+        if !has_memory(overlay.changed() * COMMIT_BYTES_PER_PAGE) {
+            return sqlite::SQLITE_IOERR_NOMEM;
         }
         // Members may have come since its pages were written.
         if !self.takes_entry(overlay.changed()) {

@@ -135,7 +135,7 @@ impl std::fmt::Debug for Vfs {
 
 impl Vfs {
     /// Registers a VFS, not as the default, over this store. Initialises SQLite. In SQLite's single-thread mode it waits until
-    /// nobody else of the process is inside SQLite; so does dropping it.
+    /// nobody else of the process is inside SQLite; so does `unregister`.
     ///
     /// # Errors
     /// SQLite refuses.
@@ -187,8 +187,7 @@ impl Vfs {
         if code == sqlite::SQLITE_OK { Ok(Arc::new(vfs)) } else { Err(VfsError::Register(code)) }
     }
 
-    /// Takes it from SQLite: nothing can be opened any more. The last of a node's stop, once; in SQLite's single-thread mode
-    /// nobody else may be inside.
+    /// Takes it from SQLite: nothing can be opened any more. The last of a node's stop, once.
     pub fn unregister(&self) {
         if self.is_registered.swap(false, Ordering::AcqRel) {
             let _serial = serial_guard(self.serial);

@@ -33,6 +33,7 @@ fn rows(connection: &Connection, sql: &str) -> Result<Vec<String>, SqliteError> 
             value => format!("{value:?}"),
         });
     }
+    statement.finalize(&mut Inside::alone());
     Ok(rows)
 }
 
@@ -123,7 +124,6 @@ fn no_file_is_mapped_and_no_thread_is_made_for_a_client() {
     assert_eq!(rows(&connection, "PRAGMA threads").unwrap(), ["0"]);
 }
 
-// conformance: client-protocol 11.3
 #[test]
 fn what_upstream_answers_is_answered_and_what_it_refuses_is_refused() {
     let connection = opened();

@@ -9,6 +9,17 @@ use libsqlite3_sys as sqlite;
 const WRITES_MAIN: u8 = 1;
 const WRITES_TEMPORARY: u8 = 2;
 const ENDS_TRANSACTION: u8 = 4;
+const CHANGES_SCHEMA: u8 = 8;
+const CREATES: u8 = 16;
+
+/// How a statement may add to the schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SchemaChange {
+    /// It makes one object, which its text describes.
+    Creates,
+    /// In any way.
+    Any,
+}
 
 /// What was noted of one compilation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +30,15 @@ impl Compiled {
     #[must_use]
     pub const fn writes_only_temporary(self) -> bool {
         self.0 & (WRITES_MAIN | WRITES_TEMPORARY) == WRITES_TEMPORARY
+    }
+
+    /// How it may add to the schema, if it writes anything. Tables of functions are declared as if they were made.
+    pub(super) const fn schema_change(self) -> Option<SchemaChange> {
+        match (self.0 & CHANGES_SCHEMA != 0, self.0 & CREATES != 0) {
+            (false, _) => None,
+            (true, true) => Some(SchemaChange::Creates),
+            (true, false) => Some(SchemaChange::Any),
+        }
     }
 
     /// COMMIT, END or RELEASE: a transaction that is open may be committed.
@@ -47,21 +67,25 @@ fn flags_of(action: c_int, first: Option<&[u8]>, database: Option<&[u8]>) -> u8 
     let written = |database: Option<&[u8]>| {
         if database == Some(b"temp") { WRITES_TEMPORARY } else { WRITES_MAIN }
     };
+    let is_schema =
+        first.is_some_and(|table| [&b"sqlite_master"[..], b"sqlite_temp_master"].contains(&table));
     match action {
+        // Making a table, a view or a trigger is told as an INSERT into the schema, too.
+        sqlite::SQLITE_INSERT | sqlite::SQLITE_UPDATE if is_schema => written(database) | CHANGES_SCHEMA,
         sqlite::SQLITE_TRANSACTION if first == Some(b"COMMIT") => ENDS_TRANSACTION,
         sqlite::SQLITE_SAVEPOINT if first == Some(b"RELEASE") => ENDS_TRANSACTION,
-        sqlite::SQLITE_ALTER_TABLE => written(first),
-        sqlite::SQLITE_INSERT
-        | sqlite::SQLITE_UPDATE
-        | sqlite::SQLITE_DELETE
-        | sqlite::SQLITE_CREATE_INDEX
+        sqlite::SQLITE_ALTER_TABLE => written(first) | CHANGES_SCHEMA,
+        sqlite::SQLITE_CREATE_INDEX
         | sqlite::SQLITE_CREATE_TABLE
         | sqlite::SQLITE_CREATE_TEMP_INDEX
         | sqlite::SQLITE_CREATE_TEMP_TABLE
         | sqlite::SQLITE_CREATE_TEMP_TRIGGER
         | sqlite::SQLITE_CREATE_TEMP_VIEW
         | sqlite::SQLITE_CREATE_TRIGGER
-        | sqlite::SQLITE_CREATE_VIEW
+        | sqlite::SQLITE_CREATE_VIEW => written(database) | CREATES,
+        sqlite::SQLITE_INSERT
+        | sqlite::SQLITE_UPDATE
+        | sqlite::SQLITE_DELETE
         | sqlite::SQLITE_CREATE_VTABLE
         | sqlite::SQLITE_DROP_INDEX
         | sqlite::SQLITE_DROP_TABLE

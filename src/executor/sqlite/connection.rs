@@ -9,9 +9,11 @@ use std::sync::Arc;
 use libsqlite3_sys as sqlite;
 
 use super::authorizer;
+use super::compile;
 use super::ended::{Ended, Shared};
 use super::handle::{Handle, SqliteError};
 use super::inside::Inside;
+use super::schema;
 use super::statement::Statement;
 use crate::pages::{NameError, check_name};
 use crate::vfs::{Vfs, View};
@@ -154,41 +156,13 @@ impl Connection {
     /// copies a text that does not end with a NUL.
     ///
     /// # Errors
-    /// SQLite refuses; SQLITE_TOOBIG for a text of 2 GiB.
+    /// SQLite refuses; SQLITE_TOOBIG for a text of 2 GiB; a statement that nests too deep.
     pub fn prepare(
         &self,
-        _inside: &mut Inside,
+        inside: &mut Inside,
         sql: &[u8],
     ) -> Result<(Option<Statement>, usize), SqliteError> {
-        let Ok(length) = c_int::try_from(sql.len()) else {
-            let message = b"string or blob too big".to_vec();
-            return Err(SqliteError { code: sqlite::SQLITE_TOOBIG, message });
-        };
-        let mut raw = ptr::null_mut();
-        let mut tail = ptr::null();
-        self.handle.forget_noted();
-        // SAFETY: an open connection, `length` bytes of text, two places to be set.
-        let code = unsafe {
-            sqlite::sqlite3_prepare_v2(
-                self.handle.raw(),
-                sql.as_ptr().cast(),
-                length,
-                &raw mut raw,
-                &raw mut tail,
-            )
-        };
-        if code != sqlite::SQLITE_OK {
-            return Err(self.handle.error(code));
-        }
-        let start = sql.as_ptr().addr();
-        let mut offset = tail.addr().checked_sub(start).map_or(sql.len(), |offset| offset.min(sql.len()));
-        // SQLite reads nothing after a NUL.
-        if sql.get(offset) == Some(&0) {
-            offset = sql.len();
-        }
-        let statement =
-            NonNull::new(raw).map(|raw| Statement::new(raw, &self.handle, self.handle.take_noted()));
-        Ok((statement, offset))
+        compile::prepare(&self.handle, inside, sql)
     }
 
     /// Runs all statements of a text and drops their rows.
@@ -196,30 +170,18 @@ impl Connection {
     /// # Errors
     /// The first error; what came before it stays.
     pub fn execute(&self, inside: &mut Inside, sql: &[u8]) -> Result<(), SqliteError> {
-        let mut rest = sql;
-        while !rest.is_empty() {
-            let (statement, offset) = self.prepare(inside, rest)?;
-            if let Some(mut statement) = statement {
-                let result = loop {
-                    match statement.step(inside) {
-                        Ok(super::Step::Row) => {}
-                        Ok(super::Step::Done) => break Ok(()),
-                        Err(error) => break Err(error),
-                    }
-                };
-                statement.finalize(inside);
-                result?;
-            }
-            rest = rest.get(offset..).unwrap_or_default();
-        }
-        Ok(())
+        compile::each(&self.handle, inside, sql, |statement, inside| schema::step(statement, inside))
+    }
+
+    /// Finalizes the statements that were dropped since: whoever drops one may not be inside SQLite.
+    pub fn finalize_dropped(&self, inside: &mut Inside) {
+        self.handle.finalize_dropped(inside);
     }
 
     /// Whether no explicit transaction is open.
     #[must_use]
-    pub fn autocommit(&self, _inside: &Inside) -> bool {
-        // SAFETY: an open connection.
-        unsafe { sqlite::sqlite3_get_autocommit(self.handle.raw()) != 0 }
+    pub fn autocommit(&self, inside: &Inside) -> bool {
+        self.handle.autocommit(inside)
     }
 
     /// Transaction state of the main database; temporary tables do not count.

@@ -50,6 +50,7 @@ fn integer(connection: &Connection, sql: &str) -> i64 {
     let mut statement = connection.prepare(&mut Inside::alone(), sql.as_bytes()).unwrap().0.unwrap();
     assert_eq!(statement.step(&mut Inside::alone()).unwrap(), Step::Row);
     let Value::Integer(number) = statement.value(&Inside::alone(), 0) else { panic!("{sql}") };
+    statement.finalize(&mut Inside::alone());
     number
 }
 

@@ -27,16 +27,26 @@ pub(super) struct Handle {
     raw: NonNull<sqlite::sqlite3>,
     ended: Ended,
     noted: Arc<Noted>,
+    weighed: Mutex<Weighed>,
+    /// Statements that were dropped: whoever drops one may not be inside SQLite.
+    dropped: Mutex<Vec<Dropped>>,
     /// Keeps the VFS registered.
     vfs: Arc<Vfs>,
-    /// Statements that were dropped outside of SQLite.
-    dropped: Mutex<Vec<Dropped>>,
     is_closed: bool,
 }
 
 /// A statement that nobody holds any more. Those of virtual tables are not among them: SQLite finalizes its own.
 #[derive(Debug)]
 struct Dropped(NonNull<sqlite::sqlite3_stmt>);
+
+/// What is known of the weight of the schema, so that a text that makes many objects takes linear time.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Weighed {
+    /// The version for which it holds, and for what the connection has made on it.
+    pub(super) at: Option<(u64, u32)>,
+    /// At least the weight.
+    pub(super) weight: u64,
+}
 
 // SAFETY: opened with SQLITE_OPEN_FULLMUTEX; in SQLite's single-thread mode the process's one permit orders all calls.
 unsafe impl Send for Handle {}
@@ -49,8 +59,9 @@ impl Handle {
             raw,
             ended: ended.clone(),
             noted: Arc::default(),
-            vfs: Arc::clone(vfs),
+            weighed: Mutex::default(),
             dropped: Mutex::default(),
+            vfs: Arc::clone(vfs),
             is_closed: false,
         }
     }
@@ -73,6 +84,35 @@ impl Handle {
         Arc::as_ptr(&self.ended.shared)
     }
 
+    /// What is known of the weight of the schema.
+    pub(super) fn weighed(&self) -> MutexGuard<'_, Weighed> {
+        self.weighed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn dropped(&self) -> MutexGuard<'_, Vec<Dropped>> {
+        self.dropped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A statement was dropped: it is finalized when somebody is inside again.
+    pub(super) fn statement_dropped(&self, statement: NonNull<sqlite::sqlite3_stmt>) {
+        self.dropped().push(Dropped(statement));
+    }
+
+    /// Finalizes the statements that were dropped.
+    pub(super) fn finalize_dropped(&self, _inside: &mut Inside) {
+        let dropped = std::mem::take(&mut *self.dropped());
+        for statement in dropped {
+            // SAFETY: a statement of this connection that nobody holds, finalized once.
+            unsafe { sqlite::sqlite3_finalize(statement.0.as_ptr()) };
+        }
+    }
+
+    /// Whether no explicit transaction is open.
+    pub(super) fn autocommit(&self, _inside: &Inside) -> bool {
+        // SAFETY: an open connection.
+        unsafe { sqlite::sqlite3_get_autocommit(self.raw()) != 0 }
+    }
+
     /// A statement is going to be compiled.
     pub(super) fn forget_noted(&self) {
         self.noted.take();
@@ -90,29 +130,14 @@ impl Handle {
         SqliteError { code, message: copy_text(text) }
     }
 
-    fn dropped(&self) -> MutexGuard<'_, Vec<Dropped>> {
-        self.dropped.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A statement was dropped outside of SQLite: it is finalized with the connection.
-    pub(super) fn statement_dropped(&self, statement: NonNull<sqlite::sqlite3_stmt>) {
-        self.dropped().push(Dropped(statement));
-    }
-
-    /// Finalizes the statements that were dropped and closes the connection, unless somebody still holds a statement: then it stays open.
-    pub(super) fn close(handle: Arc<Handle>, _inside: &mut Inside) {
+    /// Finalizes the statements that were dropped and closes the connection, unless somebody still holds a statement: then it
+    /// stays open.
+    pub(super) fn close(handle: Arc<Handle>, inside: &mut Inside) {
         let Some(mut handle) = Arc::into_inner(handle) else { return };
-        let dropped = std::mem::take(&mut *handle.dropped());
-        for statement in dropped {
-            // SAFETY: a statement of this connection that nobody holds, finalized once.
-            unsafe { sqlite::sqlite3_finalize(statement.0.as_ptr()) };
-        }
-        handle.is_closed = true;
+        handle.finalize_dropped(inside);
         // SAFETY: open, and no statement is left but those of virtual tables, which are SQLite's to finalize.
         let code = unsafe { sqlite::sqlite3_close(handle.raw()) };
-        if code != sqlite::SQLITE_OK {
-            tracing::error!(code, "SQLite does not close a connection");
-        }
+        handle.is_closed = code == sqlite::SQLITE_OK;
     }
 }
 
@@ -122,7 +147,7 @@ impl Drop for Handle {
             return;
         }
         // Not inside SQLite: it stays open, with all that it refers to.
-        tracing::error!("a SQLite connection was dropped and not closed: it stays open");
+        tracing::error!("a SQLite connection was not closed: it stays open");
         std::mem::forget((self.ended.clone(), Arc::clone(&self.noted), Arc::clone(&self.vfs)));
     }
 }
@@ -132,5 +157,12 @@ fn copy_text(text: *const c_char) -> Vec<u8> {
         return Vec::new();
     }
     // SAFETY: not null; SQLite's texts are C strings that live until its next call.
-    unsafe { CStr::from_ptr(text) }.to_bytes().to_vec()
+    let text = unsafe { CStr::from_ptr(text) }.to_bytes();
+    // As long as names in the client's text are.
+    let mut copy = Vec::new();
+    match copy.try_reserve_exact(text.len()) {
+        Ok(()) => copy.extend_from_slice(text),
+        Err(_) => copy.extend_from_slice(b"out of memory"),
+    }
+    copy
 }

@@ -4,11 +4,14 @@
 #![allow(unsafe_code)]
 
 mod authorizer;
+mod compile;
 mod compiled;
 mod connection;
 mod ended;
 mod handle;
 mod inside;
+mod nesting;
+mod schema;
 mod speed;
 mod statement;
 
@@ -17,6 +20,7 @@ pub use connection::{Connection, OpenError, TransactionState};
 pub use ended::{End, Ended, Heeds};
 pub use handle::SqliteError;
 pub use inside::Inside;
+pub use schema::step;
 pub use statement::{Statement, Step, Value};
 
 pub use crate::vfs::{empty_page, threading};

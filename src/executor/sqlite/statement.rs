@@ -1,4 +1,4 @@
-//! One prepared statement. It is finalized by `finalize`, or with its connection: one that is dropped is still there.
+//! One prepared statement. One that is dropped is finalized when somebody is inside SQLite with its connection again.
 
 use std::ffi::{CStr, c_int};
 use std::ptr::NonNull;
@@ -83,6 +83,10 @@ impl Statement {
         self.is_finalized = true;
         // SAFETY: a live statement, finalized once; its connection is still open.
         unsafe { sqlite::sqlite3_finalize(self.raw()) };
+    }
+
+    pub(super) fn handle(&self) -> &Arc<Handle> {
+        &self.handle
     }
 
     /// What was noted when it was compiled.

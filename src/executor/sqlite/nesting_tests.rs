@@ -1,0 +1,285 @@
+use std::fmt::Write;
+use std::sync::Arc;
+
+use super::{check_statement, measured};
+use crate::executor::sqlite::{Connection, Inside, SqliteError, Step};
+use crate::pages::PageStore;
+use crate::types::config::{SQL_STACK_BYTES, STATEMENT_NESTING_MAX_BYTES};
+use crate::vfs::{Vfs, VfsOptions};
+
+fn opened() -> Connection {
+    let report = Box::new(|text: &str| panic!("{text}"));
+    let vfs = Vfs::register(PageStore::new(), VfsOptions::default(), report).unwrap();
+    another(&vfs)
+}
+
+fn another(vfs: &Arc<Vfs>) -> Connection {
+    let connection = Connection::open(&mut Inside::alone(), vfs, b"test").unwrap();
+    connection.view().set_use_head(true);
+    connection.view().set_turn(true);
+    connection
+}
+
+/// Runs `work` on half of the stack that threads have which may be inside SQLite: what is not enough ends the process.
+fn on_half_of_the_stack<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    std::thread::Builder::new().stack_size(SQL_STACK_BYTES / 2).spawn(work).unwrap().join().unwrap()
+}
+
+/// Runs the statements that `text` makes of 0, 1, 2, ... until one is refused; how many were taken.
+fn until_refused(
+    connection: &Connection,
+    most: usize,
+    text: impl Fn(usize) -> String,
+) -> (usize, SqliteError) {
+    connection.execute(&mut Inside::alone(), b"BEGIN").unwrap();
+    for number in 0..most {
+        if let Err(error) = connection.execute(&mut Inside::alone(), text(number).as_bytes()) {
+            assert!(
+                !connection.autocommit(&Inside::alone()),
+                "the transaction is lost with the statement: {error}"
+            );
+            connection.execute(&mut Inside::alone(), b"COMMIT").unwrap();
+            return (number, error);
+        }
+    }
+    panic!("{most} were taken");
+}
+
+fn is_nesting(error: &SqliteError) -> bool {
+    error.code == 1 && String::from_utf8_lossy(&error.message).contains("too deep: ")
+}
+
+/// Any answer will do.
+fn answered(connection: &Connection, sql: &str) {
+    if let Ok((Some(mut statement), _)) = connection.prepare(&mut Inside::alone(), sql.as_bytes()) {
+        while matches!(statement.step(&mut Inside::alone()), Ok(Step::Row)) {}
+    }
+}
+
+#[test]
+fn literals_and_comments_do_not_nest_and_the_first_statement_is_measured_alone() {
+    let seen = |sql: &str| {
+        let measure = measured(sql.as_bytes());
+        [measure.selects, measure.deepest, measure.references, measure.bytes]
+    };
+    for (sql, expected) in [
+        ("SELECT 1", [1, 0, 0, 8]),
+        ("select(1)", [1, 1, 0, 9]),
+        ("SELECT 'SELECT ((', \"select\", [select], `select`", [1, 0, 0, 17]),
+        ("SELECT 1 -- SELECT\n, /* SELECT ( */ 2", [1, 0, 0, 15]),
+        ("SELECT 1; SELECT (2)", [1, 0, 0, 8]),
+        ("SELECT selected, 'it''s'", [1, 0, 0, 19]),
+        ("((()))((", [0, 3, 0, 8]),
+        ("SELECT 'open", [1, 0, 0, 8]),
+        ("SELECT /*", [1, 0, 0, 8]),
+        ("))", [0, 0, 0, 2]),
+        ("CREATE TABLE t(a REFERENCES t, b References t)", [0, 1, 2, 46]),
+    ] {
+        assert_eq!(seen(sql), expected, "{sql}");
+    }
+    // Long, and flat.
+    let long = format!("INSERT INTO t VALUES('{}')", "SELECT(".repeat(1_000_000));
+    assert_eq!(check_statement(long.as_bytes()), Ok(()));
+    assert_eq!(check_statement(format!("SELECT 1 IN ({}1)", "1,".repeat(1_000_000)).as_bytes()), Ok(()));
+    assert!(check_statement("SELECT(".repeat(100_000).as_bytes()).is_err_and(|error| is_nesting(&error)));
+}
+
+#[test]
+fn patterns_and_expressions_at_the_limits_of_sqlite_fit() {
+    on_half_of_the_stack(|| {
+        let connection = opened();
+        for operator in ["LIKE", "GLOB"] {
+            let sign = if operator == "LIKE" { '%' } else { '*' };
+            let pattern = format!("replace(hex(zeroblob(12499)), '0', '{sign}a')");
+            answered(
+                &connection,
+                &format!("SELECT replace(hex(zeroblob(12600)), '0', 'a') {operator} {pattern}"),
+            );
+        }
+        for operator in ["+1", "||1", " BETWEEN 1 AND 2", " IN (1)", " LIKE 'x'", "->1", " ISNULL"] {
+            answered(
+                &connection,
+                &format!("SELECT a{0} FROM (SELECT 1 AS a) WHERE a{0}", operator.repeat(990)),
+            );
+        }
+        let json = format!("{}{}", "[".repeat(1900), "]".repeat(1900));
+        answered(&connection, &format!("SELECT json('{json}'), json_patch('{json}', '{json}')"));
+        answered(&connection, &format!("SELECT 1{}", " UNION ALL SELECT 1".repeat(499)));
+    });
+}
+
+#[test]
+fn common_table_expressions_as_deep_as_a_statement_may_nest_fit() {
+    on_half_of_the_stack(|| {
+        let connection = opened();
+        let deep = "+1".repeat(900);
+        let bodies: [&dyn Fn(usize) -> String; 4] = [
+            &|below| format!("SELECT a FROM c{below}"),
+            &|below| format!("SELECT 1 WHERE EXISTS (SELECT 1 FROM c{below})"),
+            &|below| format!("SELECT 1 WHERE 1 IN c{below}"),
+            &|below| format!("SELECT (SELECT a FROM c{below}){deep}"),
+        ];
+        for body in bodies {
+            let text = |depth: usize| {
+                let mut sql = "WITH c0(a) AS (SELECT 1)".to_owned();
+                for level in 1..depth {
+                    write!(sql, ", c{level}(a) AS ({})", body(level - 1)).unwrap();
+                }
+                format!("{sql} SELECT a FROM c{}", depth - 1)
+            };
+            // As many as are taken.
+            let mut depth = 2;
+            while check_statement(text(depth * 5 / 4 + 1).as_bytes()).is_ok() {
+                depth = depth * 5 / 4 + 1;
+            }
+            answered(&connection, &text(depth));
+            assert!(depth > 20 && depth < 2000, "{depth}");
+            let refused = connection.prepare(&mut Inside::alone(), text(depth * 2).as_bytes()).unwrap_err();
+            assert!(is_nesting(&refused), "{refused}");
+        }
+    });
+}
+
+#[test]
+fn views_as_deep_as_a_schema_may_nest_fit() {
+    on_half_of_the_stack(|| {
+        let deep = "||1".repeat(900);
+        let bodies: [&dyn Fn(usize) -> String; 3] = [
+            &|below| format!("SELECT * FROM v{below}"),
+            &|below| format!("SELECT 1 AS a WHERE EXISTS (SELECT 1 FROM v{below})"),
+            &|below| format!("SELECT (SELECT a FROM v{below}){deep} AS a"),
+        ];
+        for body in bodies {
+            let connection = opened();
+            connection.execute(&mut Inside::alone(), b"CREATE TABLE v0(a)").unwrap();
+            let view = |number: usize| format!("CREATE VIEW v{} AS {}", number + 1, body(number));
+            let (made, refused) = until_refused(&connection, 6000, view);
+
+            assert!(is_nesting(&refused) && made > 50, "{made}: {refused}");
+            // What is expanded in little time: plain views take time with the square of their number.
+            let depth = if made > 2000 { made / 5 } else { made };
+            answered(&connection, &format!("SELECT count(*) FROM v{depth}"));
+            assert!(
+                connection
+                    .execute(&mut Inside::alone(), view(made).as_bytes())
+                    .is_err_and(|error| is_nesting(&error))
+            );
+            // What makes room makes room.
+            connection.execute(&mut Inside::alone(), b"DROP VIEW v1").unwrap();
+            connection.execute(&mut Inside::alone(), view(made).as_bytes()).unwrap();
+        }
+    });
+}
+
+#[test]
+fn chains_of_triggers_and_of_foreign_keys_fit() {
+    on_half_of_the_stack(|| {
+        let connection = opened();
+        let trigger = |number: usize| {
+            format!(
+                "CREATE TABLE t{number}(a); CREATE TRIGGER r{number} AFTER INSERT ON t{number} BEGIN INSERT INTO t{} VALUES(1); END",
+                number + 1
+            )
+        };
+        let (made, refused) = until_refused(&connection, 4000, trigger);
+        assert!(is_nesting(&refused) && made > 1000, "{made}: {refused}");
+        answered(&connection, "INSERT INTO t0 VALUES(1)");
+        answered(&connection, &format!("CREATE TABLE t{}(a); INSERT INTO t0 VALUES(1)", made + 1));
+
+        let connection = opened();
+        connection.execute(&mut Inside::alone(), b"CREATE TABLE t0(a PRIMARY KEY)").unwrap();
+        let table = |number: usize| {
+            format!(
+                "CREATE TABLE t{}(a PRIMARY KEY REFERENCES t{number} ON DELETE CASCADE); INSERT INTO t{number} VALUES(1)",
+                number + 1
+            )
+        };
+        let (made, refused) = until_refused(&connection, 4000, table);
+        assert!(is_nesting(&refused) && made > 2500, "{made}: {refused}");
+        answered(&connection, "DELETE FROM t0");
+    });
+}
+
+#[test]
+fn a_schema_that_is_written_by_hand_is_looked_at_too_and_one_statement_is_taken_back_alone() {
+    let connection = opened();
+    connection
+        .execute(
+            &mut Inside::alone(),
+            b"CREATE TABLE v0(a); PRAGMA writable_schema = ON; BEGIN; INSERT INTO v0 VALUES(1)",
+        )
+        .unwrap();
+    let views = "WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
+        INSERT INTO sqlite_schema SELECT 'view', 'v' || i, 'v' || i, 0, 'CREATE VIEW v' || i || ' AS SELECT * FROM v' || (i - 1) FROM n";
+
+    let refused = connection.execute(&mut Inside::alone(), views.as_bytes()).unwrap_err();
+
+    assert!(is_nesting(&refused), "{refused}");
+    connection.execute(&mut Inside::alone(), b"COMMIT").unwrap();
+    assert!(
+        connection.execute(&mut Inside::alone(), views.as_bytes()).is_err_and(|error| is_nesting(&error))
+    );
+    assert!(connection.autocommit(&Inside::alone()));
+    for sql in ["SELECT 1 FROM sqlite_schema WHERE type = 'view'", "SELECT 1 FROM v0 WHERE a IS NULL"] {
+        assert_eq!(
+            connection
+                .prepare(&mut Inside::alone(), sql.as_bytes())
+                .unwrap()
+                .0
+                .unwrap()
+                .step(&mut Inside::alone())
+                .unwrap(),
+            Step::Done,
+            "{sql}"
+        );
+    }
+    assert_eq!(
+        connection
+            .prepare(&mut Inside::alone(), b"SELECT a FROM v0")
+            .unwrap()
+            .0
+            .unwrap()
+            .step(&mut Inside::alone())
+            .unwrap(),
+        Step::Row
+    );
+    // RETURNING would leave before the schema is looked at.
+    let returning =
+        b"INSERT INTO sqlite_schema VALUES('view', 'v', 'v', 0, 'CREATE VIEW v AS SELECT 1') RETURNING 1";
+    assert!(connection.execute(&mut Inside::alone(), returning).is_err());
+    assert!(connection.autocommit(&Inside::alone()));
+    // What a dump does for a virtual table.
+    connection
+        .execute(
+            &mut Inside::alone(),
+            b"INSERT INTO sqlite_schema VALUES('table', 'f', 'f', 0, 'CREATE VIRTUAL TABLE f USING fts5(a)')",
+        )
+        .unwrap();
+}
+
+#[test]
+fn a_thousand_views_and_a_flat_dump_are_taken() {
+    let connection = opened();
+    let mut dump = "BEGIN; CREATE TABLE t(a, b, c);".to_owned();
+    for number in 0..1000 {
+        write!(dump, "CREATE VIEW v{number} AS SELECT a, b + {number} AS b FROM t WHERE c = {number};")
+            .unwrap();
+    }
+    dump.push_str("COMMIT;");
+
+    connection.execute(&mut Inside::alone(), dump.as_bytes()).unwrap();
+
+    let union: String =
+        (1..60).fold("SELECT a FROM v0".to_owned(), |sql, n| format!("{sql} UNION ALL SELECT a FROM v{n}"));
+    assert_eq!(
+        connection
+            .prepare(&mut Inside::alone(), union.as_bytes())
+            .unwrap()
+            .0
+            .unwrap()
+            .step(&mut Inside::alone())
+            .unwrap(),
+        Step::Done
+    );
+    assert!(STATEMENT_NESTING_MAX_BYTES > 0);
+}
