@@ -1,4 +1,4 @@
-# Targets: all demo check check-upstream check-clients bench bench-go bench-peers failover rolls fuzz torture-stops install uninstall, and the parts of check: deps fmt-check lint licences doc test. See README.md.
+# Targets: all demo check check-upstream check-clients bench bench-go bench-peers failover rolls torture-slt slow-clients fuzz torture-stops install uninstall, and the parts of check: deps fmt-check lint licences doc test. See README.md.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -200,3 +200,21 @@ sbom:
 # Static programs with musl: a node, and the demo.
 check-musl: deps
 	scripts/check-musl
+
+# SQLite's own kind of tests: SLT_RECORDS records of sqllogictest scripts on a node, beside plain SQLite; the project's scripts, and generated ones from SLT_SEED
+# on. In both modes of SQLite. `target/release/slt --print SEED` shows a generated script.
+.PHONY: torture-slt
+SLT_RECORDS ?= 200000
+SLT_SEED ?= 1
+torture-slt: target/dqlite-node
+	$(CARGO) build --quiet --release --package dqlite-testing $(if $(FEATURES),--features dqlite/bundled) --bin slt
+	target/release/slt target/dqlite-node $(FOLDER) --records $(SLT_RECORDS) --seed $(SLT_SEED) testing/slt/*.slt
+	target/release/slt target/dqlite-node $(FOLDER) --records $$(($(SLT_RECORDS) / 4)) --seed $$(($(SLT_SEED) + 1000000)) --node-option --single-thread testing/slt/*.slt
+
+# Clients that read a byte a second beside writers, and ten thousand connections that come and go: rates and memory. Needs 10,100 open files in
+# each process. SLOW_OPTIONS, for example: --connections 4000.
+.PHONY: slow-clients
+SLOW_OPTIONS ?=
+slow-clients: target/dqlite-node
+	$(CARGO) build --quiet --release --package dqlite-testing $(if $(FEATURES),--features dqlite/bundled) --bin slow_clients
+	ulimit -n $$(ulimit -Hn); target/release/slow_clients target/dqlite-node $(FOLDER) $(SLOW_OPTIONS)

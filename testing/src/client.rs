@@ -11,6 +11,7 @@ use dqlite::protocol::decode::{self, File, Member};
 use dqlite::protocol::request::{Parameters, Request, Value};
 use dqlite::protocol::response::{self, Kind};
 use dqlite::protocol::rows::Marker;
+use socket2::SockRef;
 
 /// Version word of the protocol.
 const PROTOCOL: u64 = 1;
@@ -167,6 +168,28 @@ impl Client {
         Ok(self.stream.set_write_timeout(Some(timeout))?)
     }
 
+    /// Bounds the bytes that wait unread on this side, so that a client which does not read holds up the node.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn set_receive_buffer(&self, bytes: usize) -> Result<(), ClientError> {
+        Ok(SockRef::from(&self.stream).set_recv_buffer_size(bytes)?)
+    }
+
+    /// The bytes of the connection, for a client that reads its answers in its own way.
+    #[must_use]
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
+    /// Ends the connection at once: the node learns that nobody is left to read an answer.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn reset(self) -> Result<(), ClientError> {
+        Ok(SockRef::from(&self.stream).set_linger(Some(Duration::ZERO))?)
+    }
+
     /// Sends without waiting for the answer.
     ///
     /// # Errors
@@ -294,7 +317,11 @@ impl Client {
         self.rows()
     }
 
-    fn rows(&mut self) -> Result<Table, ClientError> {
+    /// The rows of a query that was sent, to their end.
+    ///
+    /// # Errors
+    /// See `ClientError`.
+    pub fn rows(&mut self) -> Result<Table, ClientError> {
         let mut rows = Vec::new();
         loop {
             let (kind, body) = self.receive()?;

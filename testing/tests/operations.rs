@@ -228,3 +228,43 @@ fn backups_are_made_and_restored_as_the_document_says() {
     let again = python(&script, &["load", &fresh.address, DATABASE], sql);
     assert_eq!(text(&again.stderr).trim(), "table t already exists (1)");
 }
+
+/// Rows of a database that is restored from SQL in one request: far more than transactions may be in flight.
+const DUMPED_ROWS: usize = 10_000;
+/// Longest restore, in seconds: a node that hangs does not end it.
+const RESTORE_MAX_SECONDS: &str = "120";
+
+#[test]
+fn a_dump_of_ten_thousand_rows_is_restored_as_the_document_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = bed::options(folder.path());
+    let script = program_of_document("dqlite-database.py", folder.path());
+    let node = NodeProcess::start(&options).unwrap();
+    drop(open(&node));
+    let schema = "CREATE TABLE t (id INTEGER PRIMARY KEY, s TEXT);\n";
+    let rows: String =
+        (1..=DUMPED_ROWS).map(|row| format!("INSERT INTO t VALUES({row},'row {row}');\n")).collect();
+    let index = "CREATE INDEX i ON t(s);\n";
+
+    for (sql, database) in [
+        // As sqlite3's .dump writes it, and without its transaction.
+        (format!("PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;\n{schema}{rows}{index}COMMIT;\n"), DATABASE),
+        (format!("{schema}{rows}{index}"), "other.db"),
+    ] {
+        let file = folder.path().join("dump.sql");
+        std::fs::write(&file, sql).unwrap();
+        let loaded = Command::new("timeout")
+            .args([RESTORE_MAX_SECONDS, "python3"])
+            .arg(&script)
+            .args(["load", &node.address, database])
+            .stdin(std::fs::File::open(&file).unwrap())
+            .output()
+            .unwrap();
+        assert!(loaded.status.success(), "{database}: {}: {}", loaded.status, text(&loaded.stderr));
+
+        let mut client = Client::of_sole_voter(&node.address, database, TIMEOUT).unwrap();
+        assert_eq!(client.number("SELECT count(*) FROM t").unwrap(), DUMPED_ROWS as i64);
+        let sound = client.query("PRAGMA integrity_check", &[]).unwrap();
+        assert_eq!(sound.rows, vec![vec![dqlite::protocol::request::Value::Text("ok".into())]]);
+    }
+}

@@ -170,7 +170,7 @@ impl Connection {
     /// # Errors
     /// The first error; what came before it stays.
     pub fn execute(&self, inside: &mut Inside, sql: &[u8]) -> Result<(), SqliteError> {
-        compile::each(&self.handle, inside, sql, |statement, inside| schema::step(statement, inside))
+        compile::each(&self.handle, inside, sql, schema::step)
     }
 
     /// Finalizes the statements that were dropped since: whoever drops one may not be inside SQLite.
