@@ -2,6 +2,7 @@
 //! threads, done with tasks.
 
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -274,6 +275,9 @@ const SYNC_TIMES: u64 = 0x5359_4e43;
 /// Turns of the log between two at which segments are tended.
 const HOUSEKEEPING_TURNS: u64 = 5;
 
+/// Rest of the log after which they are tended anyway.
+const HOUSEKEEPING_IDLE: Duration = Duration::from_millis(50);
+
 /// The log waits for fewer proposals than this.
 const GATHERED_BELOW: u64 = 5;
 
@@ -313,7 +317,19 @@ async fn run_log(
         match progress {
             Progress::Idle => {
                 writer.prepare_ahead();
-                let first = next_request(&mut requests, &phase, times.next_u64() % GATHERED_BELOW).await;
+                let proposals = times.next_u64() % GATHERED_BELOW;
+                let mut next = pin!(next_request(&mut requests, &phase, proposals));
+                let first = match housekeeping.is_idle() {
+                    true => next.await,
+                    // A log that has nothing to do tends its segments all the same.
+                    false => match tokio::time::timeout(HOUSEKEEPING_IDLE, &mut next).await {
+                        Ok(first) => first,
+                        Err(_) => {
+                            housekeeping.catch_up();
+                            next.await
+                        }
+                    },
+                };
                 match first {
                     Some(request) => batch.push(request),
                     None => break,

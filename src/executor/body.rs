@@ -204,8 +204,8 @@ impl Session {
             let engine = &self.executor.engine;
             commit.propose(|commit| {
                 let assign = |token| commit.database.assign(commit.version, token);
-                // Refused: the epoch is over, and the wait for the version says so.
-                let _ = engine.propose(commit.epoch, proposal, assign);
+                // Refused: its epoch is over or ends now, and the wait for the version says so.
+                engine.propose(commit.epoch, proposal, assign).is_ok()
             });
         }
         seat.view.drop_deletion_permit();

@@ -114,7 +114,7 @@ impl Failure {
     /// There is no memory for what the client wants.
     #[must_use]
     pub const fn no_memory() -> Failure {
-        Failure::new(NO_MEMORY as u64, "out of memory")
+        Failure::new(NO_MEMORY, "out of memory")
     }
 
     /// Whether leadership was the reason.

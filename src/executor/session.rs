@@ -92,6 +92,7 @@ impl Session {
         let opened = self.executor.run_inside(&self.ended, permit, Expected::Unknown, move |inside| {
             let connection = Connection::open_with(inside, &executor.vfs, &name, &ended)?;
             connection.view().set_members(Arc::clone(&executor.members));
+            connection.view().set_epoch(serving.epoch);
             let Some(database) = executor.store.get(&name) else {
                 connection.close(inside);
                 return Err(Failure::cannot_open());

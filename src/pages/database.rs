@@ -54,11 +54,9 @@ pub struct Commit {
 }
 
 impl Commit {
-    /// Hands it to whoever proposes it; its epoch does not depend on this object any more.
-    pub fn propose<T>(mut self, propose: impl FnOnce(&Commit) -> T) -> T {
-        let result = propose(&self);
-        self.proposed = true;
-        result
+    /// Hands it to whoever proposes it. If that was done, its epoch does not depend on this object any more.
+    pub fn propose(mut self, propose: impl FnOnce(&Commit) -> bool) {
+        self.proposed = propose(&self);
     }
 }
 

@@ -52,6 +52,12 @@ impl LaterPool {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
+    /// Whether nothing waits to be run.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.lock().is_empty()
+    }
+
     /// Runs all that was asked for.
     pub fn catch_up(&self) {
         loop {

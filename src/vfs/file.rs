@@ -256,6 +256,9 @@ impl File {
         if level >= sqlite::SQLITE_LOCK_SHARED && self.pin.is_none() {
             let on_head = self.view.uses_head();
             let pin = if on_head { self.database().head() } else { self.database().committed() };
+            if !self.view.is_of(pin.epoch) {
+                return SQLITE_IOERR_STALE;
+            }
             self.set_pin(pin, on_head);
         }
         if level >= sqlite::SQLITE_LOCK_RESERVED && self.lock < sqlite::SQLITE_LOCK_RESERVED {

@@ -59,6 +59,8 @@ pub trait Members: fmt::Debug + Send + Sync {
 
 #[derive(Debug, Default)]
 struct State {
+    /// The epoch of the connection; another one, and it gets no snapshot.
+    epoch: Option<u64>,
     use_head: bool,
     turn: bool,
     refuse_commit: bool,
@@ -79,6 +81,16 @@ pub struct View {
 impl View {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Snapshots are of this epoch alone. What a connection has of an epoch that is over (its turn, its place in the queue of
+    /// proposals) is worth nothing in the next one, even if that begins while it is inside SQLite.
+    pub fn set_epoch(&self, epoch: u64) {
+        self.lock().epoch = Some(epoch);
+    }
+
+    pub(super) fn is_of(&self, epoch: u64) -> bool {
+        self.lock().epoch.is_none_or(|own| own == epoch)
     }
 
     /// Whether the next snapshot is of the head or of `committed`.

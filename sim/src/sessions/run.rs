@@ -194,6 +194,7 @@ async fn run(seed: u64) -> Result<Report, String> {
     for database in &plan.databases {
         let canary = "INSERT INTO word(tag, body) SELECT tag, body FROM word WHERE false";
         observer.exec(database, canary, WELL_MAX).await?;
+        sound(&observer, database).await.map_err(|error| format!("before a restart: {error}"))?;
     }
     for id in trouble.cluster.ids() {
         trouble.stop(id).await?;
@@ -267,11 +268,17 @@ fn held_by(cluster: &Cluster, id: u64) -> Option<String> {
     })
 }
 
-async fn state_of(observer: &Observer<'_>, schema: &Schema, database: &str) -> Result<Final, String> {
+/// Whether SQLite finds a database sound.
+async fn sound(observer: &Observer<'_>, database: &str) -> Result<(), String> {
     let check = observer.rows(database, "PRAGMA integrity_check", WELL_MAX).await?;
-    if !matches!(&check[..], [row] if matches!(&row[..], [Value::Text(text)] if &text[..] == b"ok")) {
-        return Err(format!("{database}: integrity_check: {check:?}"));
+    match &check[..] {
+        [row] if matches!(&row[..], [Value::Text(text)] if &text[..] == b"ok") => Ok(()),
+        _ => Err(format!("{database}: integrity_check: {check:?}")),
     }
+}
+
+async fn state_of(observer: &Observer<'_>, schema: &Schema, database: &str) -> Result<Final, String> {
+    sound(observer, database).await?;
     let numbers = observer.rows(database, "SELECT n, tag, chain FROM journal ORDER BY n", WELL_MAX).await?;
     let mut journal = Vec::new();
     for (place, row) in (1..).zip(numbers) {

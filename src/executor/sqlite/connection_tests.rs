@@ -145,3 +145,20 @@ fn a_value_that_is_too_large_is_18_and_leaves_nothing_bound() {
     assert_eq!(statement.step(&mut Inside::alone()).unwrap(), Step::Row);
     assert_eq!(statement.value(&Inside::alone(), 0), Value::Integer(0));
 }
+
+#[test]
+fn a_connection_of_an_ended_epoch_gets_no_snapshot_of_the_next_one() {
+    let (store, vfs, first) = opened();
+    let connection = writer(&vfs);
+    connection.view().set_epoch(store.epoch());
+    assert_eq!(integer(&connection, "select count(*) from u"), 0);
+    // Nothing is pending: no version tells the two epochs from each other.
+    store.end_epoch(None);
+
+    let inside = &mut Inside::alone();
+    let refused = connection.execute(inside, b"insert into u values(1, 2)").unwrap_err();
+
+    assert_eq!(refused.code, 10250);
+    connection.close(inside);
+    first.close(inside);
+}
