@@ -215,7 +215,10 @@ impl Handle {
             // Tables of functions are declared as if they were made.
             // SAFETY: a live statement.
             let read_only = unsafe { sqlite::sqlite3_stmt_readonly(raw.as_ptr()) } != 0;
-            Statement::new(raw, Arc::clone(self), schema_change.filter(|_| !read_only))
+            // SAFETY: a live statement.
+            let is_explained = unsafe { sqlite::sqlite3_stmt_isexplain(raw.as_ptr()) } != 0;
+            let changes = !read_only && !is_explained;
+            Statement::new(raw, Arc::clone(self), schema_change.filter(|_| changes))
         });
         Ok((statement, offset))
     }
