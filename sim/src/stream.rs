@@ -85,9 +85,17 @@ impl Drop for ClientFate {
 #[must_use]
 pub fn connection(buffer_bytes: usize) -> (ClientEnd, ServedStream, Weak<Fate>) {
     let (near, far) = tokio::io::duplex(buffer_bytes);
-    let fate = Arc::new(Fate { broken: AtomicBool::new(false), closed: AtomicBool::new(false), polls_left: AtomicU32::new(NEVER) });
+    let fate = Arc::new(Fate {
+        broken: AtomicBool::new(false),
+        closed: AtomicBool::new(false),
+        polls_left: AtomicU32::new(NEVER),
+    });
     let weak = Arc::downgrade(&fate);
-    (ClientEnd { stream: near, fate: ClientFate(Arc::clone(&fate)) }, ServedStream { stream: far, fate }, weak)
+    (
+        ClientEnd { stream: near, fate: ClientFate(Arc::clone(&fate)) },
+        ServedStream { stream: far, fate },
+        weak,
+    )
 }
 
 /// What a client sends.
@@ -110,7 +118,10 @@ impl ClientStream for ServedStream {
 
     fn split(self) -> (ServedRead, ServedWrite) {
         let (read, write) = tokio::io::split(self.stream);
-        (ServedRead { half: read, fate: Arc::clone(&self.fate) }, ServedWrite { half: write, fate: self.fate })
+        (
+            ServedRead { half: read, fate: Arc::clone(&self.fate) },
+            ServedWrite { half: write, fate: self.fate },
+        )
     }
 
     fn detach(read: ServedRead, write: ServedWrite) -> Detached {
@@ -140,7 +151,11 @@ impl ClientRead for ServedRead {
 }
 
 impl AsyncWrite for ServedWrite {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         if self.fate.is_broken() {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }

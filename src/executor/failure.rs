@@ -18,7 +18,7 @@ pub const BUSY: u64 = 5;
 /// SQLITE_BUSY_SNAPSHOT.
 pub const BUSY_SNAPSHOT: u64 = 517;
 /// SQLITE_NOMEM.
-pub const NO_MEMORY: i32 = 7;
+pub const NO_MEMORY: u64 = 7;
 /// SQLITE_INTERRUPT.
 pub const INTERRUPT: u64 = 9;
 /// SQLITE_NOTFOUND.
@@ -114,7 +114,7 @@ impl Failure {
     /// There is no memory for what the client wants.
     #[must_use]
     pub const fn no_memory() -> Failure {
-        Failure::new(NO_MEMORY as u64, "out of memory")
+        Failure::new(NO_MEMORY, "out of memory")
     }
 
     /// Whether leadership was the reason.

@@ -44,7 +44,9 @@ impl SqlPermits {
     #[must_use]
     pub fn new(threads: usize) -> SqlPermits {
         let places = threads.max(1);
-        SqlPermits { state: Arc::new(Mutex::new(State { places, free: places, waiting: Default::default() })) }
+        SqlPermits {
+            state: Arc::new(Mutex::new(State { places, free: places, waiting: Default::default() })),
+        }
     }
 
     /// The one permit of a process whose SQLite has no mutexes.

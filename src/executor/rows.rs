@@ -251,7 +251,7 @@ fn made(message: Result<Vec<u8>, Unfinished>, rest: Rest) -> Filled {
     let (code, text) = match message {
         Ok(message) => return Filled { message, rest },
         Err(Unfinished::TooLong) => (failure::TOO_BIG, "string or blob too big"),
-        Err(Unfinished::NoMemory) => (failure::NO_MEMORY, "out of memory"),
+        Err(Unfinished::NoMemory) => (failure::NO_MEMORY as i32, "out of memory"),
     };
     let error = SqliteError { code, message: text.into() };
     Filled { message: Vec::new(), rest: Rest::Failed(error) }

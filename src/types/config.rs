@@ -159,8 +159,8 @@ pub const READ_CHUNK_BYTES: usize = 64 * 1024;
 /// LIKE and GLOB with 25,000 wildcards, as many as a pattern may have, 3.1 MiB; an expression of depth 1000 0.4 MiB, of BETWEEN 0.75;
 /// JSON of depth 2000 0.2; FTS expressions 0.1; triggers that run, none. What SQLite does not bound, the constants below weigh:
 /// the worst seen was 2.1 KiB a level (`x IN view`), 0.54 for views that only select from each other, and 32 bytes for two of text
-/// (`+1`, while what is nested is expanded). So at most 8 MiB are needed, and there are twice as many.
-pub const SQL_STACK_BYTES: usize = 16 * 1024 * 1024;
+/// (`+1`, while what is nested is expanded). So at most 10 MiB are needed, and there are twice as many.
+pub const SQL_STACK_BYTES: usize = 20 * 1024 * 1024;
 
 /// Stack that a level of nesting is taken to need: a view, a common table expression, a subquery, a trigger, a foreign key.
 pub const NESTING_LEVEL_BYTES: u64 = 2048;
@@ -175,7 +175,7 @@ pub const NESTING_TEXT_BYTE_BYTES: u64 = 16;
 pub const NESTING_TEXT_MAX_BYTES: u64 = 64 * 1024;
 
 /// Stack that the nesting within one statement may need; beyond it the statement is refused.
-pub const STATEMENT_NESTING_MAX_BYTES: u64 = 2 * 1024 * 1024;
+pub const STATEMENT_NESTING_MAX_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Stack that views, triggers and foreign keys of a schema may need if each nests the next; beyond it none is made.
 pub const SCHEMA_NESTING_MAX_BYTES: u64 = 6 * 1024 * 1024;

@@ -45,7 +45,10 @@ impl Campaign {
     }
 
     /// Runs it. `progress` hears each result, and how many there are.
-    pub fn run(&self, mut progress: impl FnMut(&Result<Report, String>, usize)) -> Vec<Result<Report, String>> {
+    pub fn run(
+        &self,
+        mut progress: impl FnMut(&Result<Report, String>, usize),
+    ) -> Vec<Result<Report, String>> {
         let next = Arc::new(AtomicU64::new(self.seeds.start));
         let (sender, messages) = channel();
         for _ in 0..self.threads {
@@ -67,7 +70,8 @@ impl Campaign {
                 Some(Message::Over) => threads -= 1,
                 _ => {}
             }
-            let stuck = running.iter().find(|(_, begin)| begin.elapsed() > HISTORY_MAX).map(|(seed, _)| *seed);
+            let stuck =
+                running.iter().find(|(_, begin)| begin.elapsed() > HISTORY_MAX).map(|(seed, _)| *seed);
             if let Some(seed) = stuck {
                 running.remove(&seed);
                 let result = Err(format!("seed {seed}: no end within {HISTORY_MAX:?} of the real clock"));

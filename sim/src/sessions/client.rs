@@ -198,7 +198,8 @@ impl Client {
                 }
             }
             if exchange.ended {
-                let incomplete = exchange.answers.iter().any(|answer| matches!(answer, Answer::Nothing { .. }));
+                let incomplete =
+                    exchange.answers.iter().any(|answer| matches!(answer, Answer::Nothing { .. }));
                 let end = match manner.leaving {
                     _ if exchange.timed_out => "no answer came",
                     Leaving::Never => "the node ended it",
@@ -211,9 +212,10 @@ impl Client {
                 *counts.ends.entry(end).or_default() += 1;
             }
         });
-        let lost = exchange.answers.iter().any(
-            |answer| matches!(answer, Answer::Failure { code: NOT_LEADER | LEADERSHIP_LOST, .. }),
-        );
+        let lost = exchange
+            .answers
+            .iter()
+            .any(|answer| matches!(answer, Answer::Failure { code: NOT_LEADER | LEADERSHIP_LOST, .. }));
         if exchange.ended {
             let resets = self.one_in(2);
             if let Some(connection) = self.connection.take()
@@ -264,7 +266,13 @@ impl Client {
     }
 
     /// Notes the outcome of a write.
-    pub(super) fn note_write(&self, database: usize, pending: Pending, outcome: Outcome, effect: Option<Effect>) {
+    pub(super) fn note_write(
+        &self,
+        database: usize,
+        pending: Pending,
+        outcome: Outcome,
+        effect: Option<Effect>,
+    ) {
         let Pending { tag, change, begin } = pending;
         let end = self.shared.moment();
         let (sql, values, note) = (change.sql, change.values, self.note);

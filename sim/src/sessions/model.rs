@@ -63,7 +63,9 @@ impl<'a> Order<'a> {
                 return Err(format!("a write happened twice: tag {tag} at {first} and {place}"));
             }
             if chain(before, *tag) != *stored {
-                return Err(format!("the journal is broken at {place}: tag {tag} does not follow what is before it"));
+                return Err(format!(
+                    "the journal is broken at {place}: tag {tag} does not follow what is before it"
+                ));
             }
             before = *stored;
             if !records.writes.contains_key(tag) {
@@ -87,7 +89,10 @@ impl<'a> Order<'a> {
             match (write.outcome, place) {
                 (Outcome::Done, None) => return Err(format!("an acknowledged write is lost: {}", told())),
                 (Outcome::Absent, Some(place)) => {
-                    return Err(format!("a write that was said not to have happened is at {place}: {}", told()));
+                    return Err(format!(
+                        "a write that was said not to have happened is at {place}: {}",
+                        told()
+                    ));
                 }
                 _ => {}
             }
@@ -240,7 +245,10 @@ impl<'a> Order<'a> {
         for (query, rows) in schema.state.iter().zip(&state.tables) {
             let expected = plain.run(query, &[]).map_err(failed)?.rows;
             if expected != *rows {
-                return Err(format!("the final state differs from plain SQLite's: {}", differ(rows, &expected, query)));
+                return Err(format!(
+                    "the final state differs from plain SQLite's: {}",
+                    differ(rows, &expected, query)
+                ));
             }
         }
         Ok(())

@@ -49,7 +49,9 @@ impl Observer<'_> {
                 sleep(RETRY).await;
             }
         };
-        timeout(patience, asking).await.map_err(|_| format!("not within {patience:?}; the last answer was {last:?}"))
+        timeout(patience, asking)
+            .await
+            .map_err(|_| format!("not within {patience:?}; the last answer was {last:?}"))
     }
 
     /// Writes something.

@@ -54,8 +54,7 @@ impl Plain {
         let mut raw = ptr::null_mut();
         let flags = sqlite::SQLITE_OPEN_READWRITE | sqlite::SQLITE_OPEN_CREATE;
         // SAFETY: a C string, a place for the connection, no VFS.
-        let code =
-            unsafe { sqlite::sqlite3_open_v2(c":memory:".as_ptr(), &raw mut raw, flags, ptr::null()) };
+        let code = unsafe { sqlite::sqlite3_open_v2(c":memory:".as_ptr(), &raw mut raw, flags, ptr::null()) };
         let Some(raw) = NonNull::new(raw) else {
             return Err(PlainError { code, message: "out of memory".to_owned() });
         };
@@ -134,9 +133,7 @@ impl Plain {
                 Bytes::copy_from_slice(std::slice::from_raw_parts(start, length))
             };
             match sqlite::sqlite3_column_type(statement.0, column) {
-                sqlite::SQLITE_INTEGER => {
-                    Value::Integer(sqlite::sqlite3_column_int64(statement.0, column))
-                }
+                sqlite::SQLITE_INTEGER => Value::Integer(sqlite::sqlite3_column_int64(statement.0, column)),
                 sqlite::SQLITE_FLOAT => Value::Float(sqlite::sqlite3_column_double(statement.0, column)),
                 sqlite::SQLITE_TEXT => Value::Text(bytes(sqlite::sqlite3_column_text(statement.0, column))),
                 sqlite::SQLITE_BLOB => {

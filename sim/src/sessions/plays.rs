@@ -7,7 +7,9 @@ use dqlite::protocol::request::{Parameters, Request, Value};
 use rand::Rng;
 use tokio::time::sleep;
 
-use super::client::{Client, LEADERSHIP_LOST, NOT_LEADER, Pending, bytes, effect, exec_sql, outcome, query_sql};
+use super::client::{
+    Client, LEADERSHIP_LOST, NOT_LEADER, Pending, bytes, effect, exec_sql, outcome, query_sql,
+};
 use super::recipe::{change, noise, reading, returning, sure_change};
 use super::record::{Bond, Outcome};
 use super::wire::{Answer, Manner};
@@ -155,8 +157,7 @@ impl Client {
         self.note = "RETURNING";
         let pending = self.pending(returning);
         let sql = &pending.change.sql;
-        let mut requests =
-            vec![if self.one_in(5) { exec_sql(sql, &[]) } else { query_sql(sql, &[]) }];
+        let mut requests = vec![if self.one_in(5) { exec_sql(sql, &[]) } else { query_sql(sql, &[]) }];
         if self.one_in(10) {
             requests.push(Request::Interrupt { db: 0 });
         }
@@ -240,7 +241,11 @@ impl Client {
         self.keep(id, text.clone());
         for _ in 0..self.random.random_range(1..4) {
             let (database, manner, begin) = (self.database(), self.manner(), self.shared.moment());
-            if self.connection.as_ref().is_none_or(|open| !open.prepared.iter().any(|(known, _)| *known == id)) {
+            if self
+                .connection
+                .as_ref()
+                .is_none_or(|open| !open.prepared.iter().any(|(known, _)| *known == id))
+            {
                 return;
             }
             if writes {

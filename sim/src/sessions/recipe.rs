@@ -56,7 +56,9 @@ pub fn sure_change(random: &mut SmallRng, tag: i64, sizes: Sizes) -> Change {
             ),
             false,
         ),
-        4 => change(format!("INSERT OR REPLACE INTO item(k, tag, value) VALUES({key}, {tag}, {number})"), true),
+        4 => {
+            change(format!("INSERT OR REPLACE INTO item(k, tag, value) VALUES({key}, {tag}, {number})"), true)
+        }
         5 => {
             let rows = random.random_range(1..=sizes.rows_max);
             change(
@@ -76,7 +78,9 @@ pub fn sure_change(random: &mut SmallRng, tag: i64, sizes: Sizes) -> Change {
             change(format!("INSERT INTO erase(tag, low, high) VALUES({tag}, {key}, {high})"), false)
         }
         8 => change(
-            format!("INSERT INTO item(tag, value) VALUES({tag}, json_object('a', {number}, 'b', json_array({key}, 'x')))"),
+            format!(
+                "INSERT INTO item(tag, value) VALUES({tag}, json_object('a', {number}, 'b', json_array({key}, 'x')))"
+            ),
             true,
         ),
         _ => change(format!("INSERT INTO word(tag, body) VALUES({tag}, '{}')", words(random)), true),
@@ -98,7 +102,10 @@ pub fn change(random: &mut SmallRng, tag: i64, sizes: Sizes) -> Change {
         }
         8 => {
             let high = key + random.random_range(0..6);
-            may(format!("UPDATE item SET tag = {tag}, value = {number} WHERE k BETWEEN {key} AND {high}"), false)
+            may(
+                format!("UPDATE item SET tag = {tag}, value = {number} WHERE k BETWEEN {key} AND {high}"),
+                false,
+            )
         }
         9 => may(
             format!(
@@ -164,7 +171,9 @@ pub fn reading(random: &mut SmallRng, full_text: &[&str], sizes: Sizes) -> (Stri
         0 | 1 => format!("SELECT {SEEN}, count(*), sum(k), max(id) FROM item"),
         2 => {
             let (rows, from) = (random.random_range(1..=sizes.rows_max * 4), random.random_range(0..200));
-            format!("SELECT {SEEN}, id, k, tag, length(value) FROM item WHERE id > {from} ORDER BY id LIMIT {rows}")
+            format!(
+                "SELECT {SEEN}, id, k, tag, length(value) FROM item WHERE id > {from} ORDER BY id LIMIT {rows}"
+            )
         }
         3 => format!("SELECT {SEEN}, p.id, i.id FROM part p LEFT JOIN item i ON i.k = p.k ORDER BY 3, 4"),
         4 if !full_text.is_empty() => {
@@ -172,7 +181,9 @@ pub fn reading(random: &mut SmallRng, full_text: &[&str], sizes: Sizes) -> (Stri
             let word = WORDS[random.random_range(0..WORDS.len())];
             format!("SELECT {SEEN}, count(*) FROM {module} WHERE {module} MATCH '{word}'")
         }
-        5 => format!("SELECT {SEEN}, json_group_array(tag) FROM (SELECT tag FROM item ORDER BY id DESC LIMIT 50)"),
+        5 => format!(
+            "SELECT {SEEN}, json_group_array(tag) FROM (SELECT tag FROM item ORDER BY id DESC LIMIT 50)"
+        ),
         6 => {
             let rows = random.random_range(1..=sizes.rows_max * 4);
             format!(
@@ -211,8 +222,12 @@ pub fn noise(random: &mut SmallRng, client: u64, full_text: &[&str]) -> String {
         9 => "PRAGMA optimize".to_owned(),
         10 => format!("PRAGMA user_version = {number}"),
         11 => "PRAGMA quick_check".to_owned(),
-        12 => ["PRAGMA journal_mode = DELETE", "PRAGMA synchronous", "PRAGMA page_size = 8192", "PRAGMA cache_size = 3"]
-            [random.random_range(0..4)]
+        12 => [
+            "PRAGMA journal_mode = DELETE",
+            "PRAGMA synchronous",
+            "PRAGMA page_size = 8192",
+            "PRAGMA cache_size = 3",
+        ][random.random_range(0..4)]
         .to_owned(),
         13 => format!("CREATE TEMP TABLE IF NOT EXISTS temporary_{number}(a)"),
         14 => format!("INSERT INTO temporary_{number} VALUES(1), (2)"),

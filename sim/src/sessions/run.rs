@@ -110,7 +110,8 @@ impl Plan {
             work: Duration::from_millis(random.random_range(1500..5000)),
             leaves_one_in: random.random_range(6..60),
             client_pause_max: Duration::from_millis(random.random_range(20..400)),
-            trouble_pause_max: (!one_in(random, 4)).then(|| Duration::from_millis(random.random_range(150..1500))),
+            trouble_pause_max: (!one_in(random, 4))
+                .then(|| Duration::from_millis(random.random_range(150..1500))),
         }
     }
 }
@@ -252,14 +253,13 @@ fn held_by(cluster: &Cluster, id: u64) -> Option<String> {
     let core = cluster.core(id)?;
     let usage = core.executor().usage();
     let store = core.executor().store();
-    let (reserved, in_flight) =
-        store.databases().iter().fold((0, 0), |(reserved, in_flight), database| {
-            (reserved + usize::from(database.is_reserved()), in_flight + database.in_flight_transactions())
-        });
+    let (reserved, in_flight) = store.databases().iter().fold((0, 0), |(reserved, in_flight), database| {
+        (reserved + usize::from(database.is_reserved()), in_flight + database.in_flight_transactions())
+    });
     let pinned = store.pages_kept_by_old_pins();
     let tasks = core.sql_tasks().running();
-    let is_free = usage == dqlite::executor::Usage::default()
-        && (reserved, in_flight, pinned, tasks) == (0, 0, 0, 0);
+    let is_free =
+        usage == dqlite::executor::Usage::default() && (reserved, in_flight, pinned, tasks) == (0, 0, 0, 0);
     (!is_free).then(|| {
         format!(
             "node {id} has {usage:?}, {reserved} write locks, {in_flight} versions under way, \

@@ -10,7 +10,8 @@ pub fn chain(before: i64, tag: i64) -> i64 {
 }
 
 /// Length and chain of the journal: the first two columns of every read.
-pub const SEEN: &str = "(SELECT count(*) FROM journal), coalesce((SELECT chain FROM journal ORDER BY n DESC LIMIT 1), 0)";
+pub const SEEN: &str =
+    "(SELECT count(*) FROM journal), coalesce((SELECT chain FROM journal ORDER BY n DESC LIMIT 1), 0)";
 
 /// What the statement of a trigger adds.
 const JOURNAL: &str = "INSERT INTO journal(tag, chain)
@@ -38,7 +39,9 @@ impl Schema {
     /// SQLite's.
     pub fn new() -> Result<Schema, PlainError> {
         let mut plain = Plain::new()?;
-        let has = |module: &&str| plain.run(&format!("CREATE VIRTUAL TABLE {module} USING {module}(x)"), &[]).is_ok();
+        let has = |module: &&str| {
+            plain.run(&format!("CREATE VIRTUAL TABLE {module} USING {module}(x)"), &[]).is_ok()
+        };
         let full_text: Vec<&str> = FULL_TEXT.into_iter().filter(has).collect();
         let mut statements = vec![
             "CREATE TABLE journal(n INTEGER PRIMARY KEY, tag INTEGER NOT NULL, chain INTEGER NOT NULL)".to_owned(),
@@ -58,7 +61,9 @@ impl Schema {
         ];
         for table in ["item", "part", "word"] {
             for event in ["INSERT", "UPDATE"] {
-                statements.push(format!("CREATE TRIGGER {table}_{event} AFTER {event} ON {table} BEGIN {JOURNAL} END"));
+                statements.push(format!(
+                    "CREATE TRIGGER {table}_{event} AFTER {event} ON {table} BEGIN {JOURNAL} END"
+                ));
             }
         }
         let mut state: Vec<String> = [
@@ -73,7 +78,9 @@ impl Schema {
             statements.push(format!(
                 "CREATE TRIGGER word_{module} AFTER INSERT ON word BEGIN INSERT INTO {module}(rowid, body) VALUES(NEW.id, NEW.body); END"
             ));
-            state.push(format!("SELECT rowid, body FROM {module} WHERE {module} MATCH 'alpha' ORDER BY rowid"));
+            state.push(format!(
+                "SELECT rowid, body FROM {module} WHERE {module} MATCH 'alpha' ORDER BY rowid"
+            ));
         }
         Ok(Schema { statements, state, full_text })
     }

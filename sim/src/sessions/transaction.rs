@@ -36,7 +36,8 @@ impl Client {
     /// A transaction of several requests.
     pub(super) async fn transaction(&mut self) {
         self.note = "a transaction";
-        let word = ["BEGIN", "BEGIN DEFERRED", "BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"][self.random.random_range(0..4)];
+        let word =
+            ["BEGIN", "BEGIN DEFERRED", "BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"][self.random.random_range(0..4)];
         let (database, begin) = (self.database(), self.shared.moment());
         let exchange = self.ask(&[exec_sql(word, &[])], Manner::default()).await;
         if !matches!(exchange.answers[0], Answer::Result { .. }) {
@@ -72,7 +73,9 @@ impl Client {
                 let exchange = self.ask(&[request], manner).await;
                 match &exchange.answers[0] {
                     // Refused before it ran, or it has run.
-                    Answer::Failure { code: 1, .. } | Answer::Result { .. } | Answer::Rows { .. } => Next::Goes,
+                    Answer::Failure { code: 1, .. } | Answer::Result { .. } | Answer::Rows { .. } => {
+                        Next::Goes
+                    }
                     _ => Next::Failed,
                 }
             }

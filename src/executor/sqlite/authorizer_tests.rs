@@ -124,6 +124,7 @@ fn no_file_is_mapped_and_no_thread_is_made_for_a_client() {
     assert_eq!(rows(&connection, "PRAGMA threads").unwrap(), ["0"]);
 }
 
+// spec: client-protocol 11.3
 #[test]
 fn what_upstream_answers_is_answered_and_what_it_refuses_is_refused() {
     let connection = opened();

@@ -106,7 +106,8 @@ fn a_connection_closes_with_statements_that_were_dropped_and_with_those_of_full_
     first.close(&mut Inside::alone());
     let connection = writer(&vfs);
     for module in ["fts4", "fts5"] {
-        let sql = format!("create virtual table {module} using {module}(x); insert into {module} values('word')");
+        let sql =
+            format!("create virtual table {module} using {module}(x); insert into {module} values('word')");
         if connection.execute(&mut Inside::alone(), sql.as_bytes()).is_err() {
             println!("this SQLite has no {module}");
             continue;
@@ -120,6 +121,29 @@ fn a_connection_closes_with_statements_that_were_dropped_and_with_those_of_full_
     }
 
     connection.close(&mut Inside::alone());
+}
+
+// spec: client-protocol 8.3
+#[test]
+fn a_value_that_is_too_large_is_18_and_leaves_nothing_bound() {
+    let (_store, _vfs, connection) = opened();
+    // SAFETY: an open connection.
+    unsafe { sqlite::sqlite3_limit(connection.handle.raw(), sqlite::SQLITE_LIMIT_LENGTH, 1000) };
+    let mut statement = connection
+        .prepare(&mut Inside::alone(), b"select coalesce(?, 0) + coalesce(?, 0)")
+        .unwrap()
+        .0
+        .unwrap();
+
+    statement.bind(&mut Inside::alone(), 1, Value::Integer(5)).unwrap();
+    for large in [Value::Blob(&[7; 1001]), Value::Text(&[b'x'; 1001])] {
+        let refused = statement.bind(&mut Inside::alone(), 2, large).unwrap_err();
+        assert_eq!((refused.code, &refused.message[..]), (18, &b"string or blob too big"[..]));
+    }
+    assert_eq!(statement.bind(&mut Inside::alone(), 3, Value::Null).unwrap_err().code, 25);
+
+    assert_eq!(statement.step(&mut Inside::alone()).unwrap(), Step::Row);
+    assert_eq!(statement.value(&Inside::alone(), 0), Value::Integer(0));
 }
 
 #[test]

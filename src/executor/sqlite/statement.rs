@@ -144,11 +144,12 @@ impl Statement {
         self.column_count
     }
 
-    /// Binds parameter `index`, from 1 on; bytes are copied.
+    /// Binds parameter `index`, from 1 on; bytes are copied. After an error every parameter is NULL again: what was bound before
+    /// it must not be in the next run.
     ///
     /// # Errors
     /// SQLITE_RANGE, SQLITE_TOOBIG, SQLITE_MISUSE while it runs.
-    pub fn bind(&mut self, _inside: &mut Inside, index: usize, value: Value<'_>) -> Result<(), SqliteError> {
+    pub fn bind(&mut self, inside: &mut Inside, index: usize, value: Value<'_>) -> Result<(), SqliteError> {
         let index = c_int::try_from(index).unwrap_or(0);
         let raw = self.raw();
         let transient = sqlite::SQLITE_TRANSIENT();
@@ -171,7 +172,11 @@ impl Statement {
                 sqlite::sqlite3_bind_blob64(raw, index, start, length, transient)
             },
         };
-        self.checked(code)
+        let bound = self.checked(code);
+        if bound.is_err() {
+            self.clear_bindings(inside);
+        }
+        bound
     }
 
     /// Makes every parameter NULL.

@@ -99,7 +99,7 @@ async fn answer(mut stream: TcpStream) -> Option<()> {
     let mut rows = RowsWriter::new([&b"v"[..]].into_iter());
     rows.begin_row(1);
     rows.push(0, None, &ColumnValue::Blob(&[0x5a; ROW_BYTES]));
-    let rows = rows.finish(Marker::Done)?;
+    let rows = rows.finish(Marker::Done).ok()?;
     let (db, stmt, result) = (response::db(0), response::stmt(0, 0, 1, 0), response::result(1, 1));
     let mut received = BytesMut::new();
     let mut skip = PROTOCOL_BYTES;
