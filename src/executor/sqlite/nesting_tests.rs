@@ -268,7 +268,7 @@ fn what_touches_the_schema_otherwise_does_what_it_always_did() {
         .step(&mut Inside::alone());
     assert_eq!(explained.unwrap(), Step::Row);
     connection
-        .execute(&mut Inside::alone(), 
+        .execute(&mut Inside::alone(),
             b"CREATE TABLE t(a INTEGER PRIMARY KEY AUTOINCREMENT, b); CREATE TEMP TABLE u AS SELECT 1 AS a;
             CREATE VIRTUAL TABLE f USING fts5(a); CREATE INDEX i ON t(b); INSERT INTO t(b) VALUES(1), (2);
             ALTER TABLE t RENAME COLUMN b TO c; ALTER TABLE t ADD COLUMN d DEFAULT 7; ANALYZE; REINDEX; VACUUM;
