@@ -149,6 +149,12 @@ pub const CLIENT_STALL_MAX: Duration = Duration::from_secs(10);
 /// Pause between two looks whether a client has gone of which nothing more is read.
 pub const CLIENT_LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// Closed connections after which their memory is given back to the system.
+pub const CLOSED_BEFORE_GIVING_BACK: usize = 256;
+
+/// Pause before that: others may be closing.
+pub const MEMORY_GIVEN_BACK_AFTER: Duration = Duration::from_secs(1);
+
 /// Requests of a connection read ahead of the one that is worked on.
 pub const REQUESTS_AHEAD: usize = 4;
 
