@@ -8,6 +8,7 @@ use crate::types::tasks::Expected;
 
 use super::failure::Failure;
 use super::proof::Proving;
+use super::seat::Noted;
 use super::sqlite::End;
 
 /// One request on an open database.
@@ -24,6 +25,8 @@ pub(super) struct Request {
     pub(super) proving: Proving,
     /// How long the last statement of the request's text took tells of the next one.
     pub(super) expected: Expected,
+    /// What SQLite said when the last body came to rest.
+    pub(super) noted: Option<Noted>,
 }
 
 impl Request {
@@ -36,6 +39,7 @@ impl Request {
             first_written: None,
             proving: Proving::default(),
             expected: Expected::Unknown,
+            noted: None,
         }
     }
 

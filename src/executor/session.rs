@@ -101,7 +101,8 @@ impl Session {
             Ok(Box::new(Seat::new(connection, database, store, ended, serving.epoch)))
         });
         self.seat = Some(opened.await.ok_or(Failure::not_leader())??);
-        Ok(())
+        self.leave_if_stale();
+        if self.seat.is_some() { Ok(()) } else { Err(Failure::not_leader()) }
     }
 
     /// Prepares the first statement of `sql`.
@@ -156,7 +157,7 @@ impl Session {
         let result = self.run_one(&mut request, Source::Prepared(id), &Arc::new(values), 0).await;
         self.rest(&mut request).await;
         self.conclude(&mut request, result).await?;
-        self.executed()
+        executed(&request)
     }
 
     /// Runs every statement of a text.
@@ -167,7 +168,7 @@ impl Session {
         let mut request = self.begin()?;
         let result = self.run_all(&mut request, Text::new(sql), values).await;
         self.conclude(&mut request, result).await?;
-        self.executed()
+        executed(&request)
     }
 
     /// Runs every statement of a text; parameters run on from statement to statement. Each comes to rest before the next, so
@@ -254,6 +255,12 @@ impl Session {
         Ok(())
     }
 
+    /// Another request begins, which may need no database: what has ended of an earlier one does not count.
+    pub fn begin_any(&mut self) {
+        self.leave_if_stale();
+        self.ended.begin_without_epoch();
+    }
+
     /// Leaves the seat if its epoch has ended: connection, statements, transaction and turn are void.
     pub fn leave_if_stale(&mut self) {
         if self.seat.as_ref().is_some_and(|seat| seat.epoch != self.executor.store.epoch()) {
@@ -286,19 +293,20 @@ impl Session {
         Ok(Request::new(serving.epoch, database))
     }
 
-    fn executed(&mut self) -> Result<Executed, Failure> {
-        let noted = self.seat_mut()?.noted;
-        Ok(Executed {
-            last_insert_id: noted.last_insert_rowid,
-            rows_affected: u64::from(noted.changes.unsigned_abs()),
-        })
-    }
-
     /// Whether a transaction of this session holds the writer's turn.
     #[must_use]
     pub fn holds_turn(&self) -> bool {
         self.seat.as_ref().is_some_and(|seat| seat.turn.is_some())
     }
+}
+
+/// What EXEC answers. The seat may have been left since.
+fn executed(request: &Request) -> Result<Executed, Failure> {
+    let noted = request.noted.ok_or(Failure::no_database())?;
+    Ok(Executed {
+        last_insert_id: noted.last_insert_rowid,
+        rows_affected: u64::from(noted.changes.unsigned_abs()),
+    })
 }
 
 /// Why a text was not compiled.

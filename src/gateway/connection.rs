@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use tokio::time::{Sleep, sleep};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use crate::executor::sqlite::{End, Heeds};
@@ -135,11 +136,11 @@ impl Gateway {
                 let (ended, stop) = (session.ended().clone(), gateway.stop.clone());
                 Attendant::new(Arc::clone(&inbox), ended, stop, gateway.executor.watch_epoch())
             });
-            let stand_in = gateway.tasks.spawn(stand_in.stand_in());
+            // It holds nothing. It goes with this task, however that ends.
+            let stand_in = AbortOnDropHandle::new(gateway.tasks.spawn(stand_in.stand_in()));
             let mut connection = Connection { gateway, session, write, version, inbox, others_wait: false };
             let dialled = connection.run(&mut attendant).await;
-            // It holds nothing.
-            stand_in.abort();
+            drop(stand_in);
             let Connection { gateway, session, write, .. } = connection;
             drop(session);
             if let Some(Dialled { id, address, received, stream }) = dialled {
@@ -213,15 +214,21 @@ impl<R: ClientRead, W: ClientWrite> Connection<R, W> {
         let inbox = Arc::clone(&self.inbox);
         poll_fn(|context| {
             attendant.look(context);
-            match self.session.ended().look(Heeds::AllButInterrupt) {
-                None | Some(End::Interrupted) => {}
-                // Connection, statements, transaction and turn are void, whether the client knows or not.
-                Some(End::EpochOver) => self.session.leave_if_stale(),
-                Some(End::Stopping | End::ClientGone) => return Poll::Ready(None),
+            if self.has_ended() {
+                return Poll::Ready(None);
             }
             inbox.poll_next(context)
         })
         .await
+    }
+
+    /// Whether nothing more goes to the client. What belongs to an epoch that is over is left at once, whether the client knows or
+    /// not: others need the seat. A message under way is finished all the same.
+    fn has_ended(&mut self) -> bool {
+        self.session.leave_if_stale();
+        self.tell_socket();
+        let end = self.session.ended().look(Heeds::AllButInterrupt);
+        matches!(end, Some(End::Stopping | End::ClientGone))
     }
 
     /// A client that holds the writer's turn between two requests must not vanish unnoticed.
@@ -262,16 +269,8 @@ impl<R: ClientRead, W: ClientWrite> Connection<R, W> {
         stall: &mut Option<Pin<Box<Sleep>>>,
         context: &mut Context<'_>,
     ) -> Poll<io::Error> {
-        match self.session.ended().look(Heeds::AllButInterrupt) {
-            None | Some(End::Interrupted) => {}
-            // Others need the seat; the message under way is finished all the same.
-            Some(End::EpochOver) => self.session.leave_if_stale(),
-            Some(End::Stopping | End::ClientGone) => {
-                return Poll::Ready(io::Error::new(
-                    io::ErrorKind::ConnectionAborted,
-                    "ended while it waited",
-                ));
-            }
+        if self.has_ended() {
+            return Poll::Ready(io::Error::new(io::ErrorKind::ConnectionAborted, "ended while it waited"));
         }
         if !self.session.holds_turn() {
             *stall = None;

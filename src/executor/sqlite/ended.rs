@@ -97,12 +97,13 @@ impl Shared {
             return Some(End::Stopping);
         }
         let flags = self.flags.load(Ordering::Acquire);
+        // Before the epoch: some waits outlive that.
+        if flags & CLIENT_GONE != 0 && heeds != Heeds::OnlyTheNode {
+            return Some(End::ClientGone);
+        }
         let epoch = self.epoch.load(Ordering::Relaxed);
         if epoch != NO_EPOCH && epoch != self.store.epoch() {
             return Some(End::EpochOver);
-        }
-        if flags & CLIENT_GONE != 0 && heeds != Heeds::OnlyTheNode {
-            return Some(End::ClientGone);
         }
         (flags & INTERRUPTED != 0 && heeds == Heeds::All).then_some(End::Interrupted)
     }
@@ -168,6 +169,11 @@ impl Ended {
         self.shared.epoch.store(epoch, Ordering::Relaxed);
     }
 
+    /// A request begins that depends on no epoch, at least for now.
+    pub fn begin_without_epoch(&self) {
+        self.begin(NO_EPOCH);
+    }
+
     /// Nobody waits for answers any more.
     pub fn set_client_gone(&self) {
         self.shared.set(CLIENT_GONE, true);
@@ -178,7 +184,7 @@ impl Ended {
         self.shared.set(INTERRUPTED, interrupted);
     }
 
-    /// The statement that runs has made its changes: it is not stopped for the client's sake any more.
+    /// Whether the statement that runs has made its changes: then it is not stopped for the client's sake any more.
     pub(in crate::executor) fn set_has_changed(&self, has_changed: bool) {
         self.shared.set(HAS_CHANGED, has_changed);
     }
