@@ -86,9 +86,9 @@ impl Request {
         let Some(version) = self.version else { return Ok(()) };
         let when_applied = |version| self.database.when_applied(self.epoch, version);
         // Asked for before the wait: of an epoch that is over nobody knows what became of its versions.
-        let first = self.first_written.map(|first| (first != version).then(|| when_applied(first)));
+        let earlier = self.first_written.map(|first| (first != version).then(|| when_applied(first)));
         let Err(discarded) = when_applied(version).await else { return Ok(()) };
-        Err(match first {
+        Err(match earlier {
             None => Failure::leadership_lost(),
             Some(None) => Failure::discarded(discarded.appended),
             Some(Some(first)) => first

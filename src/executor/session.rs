@@ -293,6 +293,14 @@ impl Session {
         Ok(Request::new(serving.epoch, database))
     }
 
+    /// Whether this session stands on a version that is not the newest any more.
+    #[must_use]
+    pub fn keeps_old_pages(&self) -> bool {
+        let Some(seat) = &self.seat else { return false };
+        let pinned = seat.view.pinned_version();
+        pinned.is_some_and(|pinned| pinned.version != seat.database.committed().root.version())
+    }
+
     /// Whether a transaction of this session holds the writer's turn.
     #[must_use]
     pub fn holds_turn(&self) -> bool {

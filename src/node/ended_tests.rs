@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, Rea
 use tokio::time::sleep;
 
 use super::core::Core;
-use super::core_testing::{Client, exec_sql, open, start};
+use super::core_testing::{Client, exec_sql, open, query_sql, start};
 use crate::executor::{Rows, Session};
 use crate::protocol::request::Request;
 use crate::raft::testing::TestDisk;
@@ -262,5 +262,46 @@ async fn nobody_looks_after_a_connection_whose_task_has_panicked() {
     let mut other = Client::open(&core, "test").await;
     other.exec("INSERT INTO t VALUES(1)").await.unwrap();
     drop(other);
+    core.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn beyond_a_bound_of_old_pages_the_reader_that_has_waited_longest_goes() {
+    const PAGES: u64 = 300;
+    let core = start(&TestDisk::bootstrapped(), 1).await;
+    let mut writer = Client::open(&core, "test").await;
+    writer.exec("CREATE TABLE t(x)").await.unwrap();
+    let rows = format!("WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {PAGES})");
+    writer.exec(&format!("INSERT INTO t {rows} SELECT hex(zeroblob(1800)) FROM c")).await.unwrap();
+    core.gateway().set_pinned_old_bytes_max(PAGES * 4096 + 4096 / 2);
+    let idle = core.sql_tasks().running();
+    let mut dumping = client_with(&core, 4096, &Told::default()).await;
+    dumping.send(Request::Dump { name: Bytes::from_static(b"test") }).await;
+    sleep(Duration::from_secs(3)).await;
+    writer.exec("UPDATE t SET x = x || 'a' WHERE rowid = 1").await.unwrap();
+    let mut querying = client_with(&core, 4096, &Told::default()).await;
+    querying.send(query_sql("SELECT x FROM t")).await;
+    // One that keeps nothing, however long it waits.
+    let mut waiting = client_with(&core, 64, &Told::default()).await;
+    waiting.send(query_sql("SELECT hex(zeroblob(1000))")).await;
+    sleep(Duration::from_secs(3)).await;
+    let running = |clients: usize| assert_eq!(core.sql_tasks().running(), idle + 2 * clients);
+
+    // All pages of the second reader, and one of the first.
+    writer.exec("UPDATE t SET x = x || 'a'").await.unwrap();
+    running(3);
+    sleep(Duration::from_secs(3)).await;
+    running(2);
+    let mut rest = Vec::new();
+    tokio::io::AsyncReadExt::read_to_end(&mut dumping.0, &mut rest).await.unwrap();
+
+    // The second one alone keeps too much for a smaller bound.
+    assert_eq!(core.executor().usage().connections, 3);
+    core.gateway().set_pinned_old_bytes_max(PAGES * 4096 / 2);
+    sleep(Duration::from_secs(3)).await;
+    running(1);
+    assert_eq!(core.executor().store().pages_kept_by_old_pins(), 0);
+    assert_eq!(waiting.receive().await.0, 7);
+    drop((writer, querying, waiting));
     core.stop().await;
 }
