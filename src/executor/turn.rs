@@ -53,6 +53,13 @@ impl Turns {
             .map(|turn| turn.usage())
             .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
+
+    /// The longest time for which a turn of this epoch has been held by now, those held by open transactions of clients left out.
+    #[must_use]
+    pub fn held_for(&self) -> Duration {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        current.by_database.values().map(|turn| turn.held_for()).max().unwrap_or_default()
+    }
 }
 
 /// The turn of one database.
@@ -66,6 +73,8 @@ pub struct Turn {
 #[derive(Debug, Default)]
 struct State {
     held: bool,
+    /// When it was granted the last time.
+    since: Option<Instant>,
     waiting: Waiters<TurnGuard>,
 }
 
@@ -96,6 +105,7 @@ impl Turn {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             if !state.held {
                 state.held = true;
+                state.since = Some(Instant::now());
                 return Ok(TurnGuard { turn: Some(Arc::clone(self)) });
             }
             state.waiting.wait()
@@ -122,6 +132,15 @@ impl Turn {
         (usize::from(state.held), state.waiting.count())
     }
 
+    /// How long it has been held by now, unless an open transaction of a client holds it.
+    fn held_for(&self) -> Duration {
+        if *self.held_by_client.borrow() {
+            return Duration::ZERO;
+        }
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
     fn pass_on(self: &Arc<Turn>) {
         // Else everybody in the queue would be woken for nothing.
         self.held_by_client.send_if_modified(|held| std::mem::replace(held, false));
@@ -130,6 +149,7 @@ impl Turn {
                 let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
                 let next = state.waiting.take_first();
                 state.held = next.is_some();
+                state.since = state.held.then(Instant::now);
                 next
             };
             let Some(next) = next else { return };

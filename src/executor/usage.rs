@@ -1,5 +1,7 @@
 //! What the sessions of a node hold and wait for at this moment.
 
+use std::time::Duration;
+
 use super::Executor;
 
 /// What is held and waited for. All of it is zero when no client is there.
@@ -13,6 +15,8 @@ pub struct Usage {
     pub turns: usize,
     /// Those who wait for a turn.
     pub waiting_for_turn: usize,
+    /// The longest time for which a turn has been held by now, those held by open transactions of clients left out.
+    pub turn_held_for: Duration,
     /// Transactions that are proposed and not yet applied.
     pub transactions: usize,
     /// Their bytes.
@@ -35,6 +39,7 @@ impl Executor {
             waiting_for_permit,
             turns,
             waiting_for_turn,
+            turn_held_for: self.turns.held_for(),
             transactions,
             bytes,
             waiting_for_room,
