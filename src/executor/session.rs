@@ -255,12 +255,6 @@ impl Session {
         Ok(())
     }
 
-    /// Another request begins, which may need no database: what has ended of an earlier one does not count.
-    pub fn begin_any(&mut self) {
-        self.leave_if_stale();
-        self.ended.begin_without_epoch();
-    }
-
     /// Leaves the seat if its epoch has ended: connection, statements, transaction and turn are void.
     pub fn leave_if_stale(&mut self) {
         if self.seat.as_ref().is_some_and(|seat| seat.epoch != self.executor.store.epoch()) {

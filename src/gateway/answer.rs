@@ -35,7 +35,6 @@ impl<R: ClientRead, W: ClientWrite> Connection<R, W> {
             }
         };
         drop(frame);
-        self.session.begin_any();
         if needs_leader(&request) {
             let settled = self.session.ended().race(Heeds::All, self.gateway.engine.settled());
             // Whoever serves the request looks at what has ended.

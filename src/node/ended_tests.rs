@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 use super::core::Core;
 use super::core_testing::{Client, exec_sql, open, query_sql, start};
-use crate::executor::{Rows, Session};
+use crate::executor::{Rows, Session, Usage};
 use crate::protocol::request::Request;
 use crate::raft::testing::TestDisk;
 use crate::transport::client_stream::{ClientRead, ClientStream, ClientWrite, Detached};
@@ -303,5 +303,21 @@ async fn beyond_a_bound_of_old_pages_the_reader_that_has_waited_longest_goes() {
     assert_eq!(core.executor().store().pages_kept_by_old_pins(), 0);
     assert_eq!(waiting.receive().await.0, 7);
     drop((writer, querying, waiting));
+    core.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_turn_of_an_idle_client_ends_with_its_epoch_whatever_it_asked_last() {
+    let core = start(&TestDisk::bootstrapped(), 1).await;
+    let mut client = Client::open(&core, "test").await;
+    client.exec("CREATE TABLE t(x); BEGIN IMMEDIATE").await.unwrap();
+    assert_eq!(client.call(Request::Leader).await.0, 1);
+    assert_eq!(core.executor().usage().connections, 1);
+
+    next_epoch(&core).await;
+    sleep(Duration::from_millis(50)).await;
+
+    assert_eq!(core.executor().usage(), Usage::default());
+    drop(client);
     core.stop().await;
 }

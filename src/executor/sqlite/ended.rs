@@ -176,11 +176,6 @@ impl Ended {
         self.shared.epoch.store(epoch, Ordering::Relaxed);
     }
 
-    /// A request begins that depends on no epoch, at least for now.
-    pub fn begin_without_epoch(&self) {
-        self.begin(NO_EPOCH);
-    }
-
     /// Nobody waits for answers any more.
     pub fn set_client_gone(&self) {
         self.shared.set(CLIENT_GONE, true);
