@@ -200,6 +200,11 @@ impl Seat {
         self.reset(inside, reads && self.noted.autocommit);
     }
 
+    /// Brings a statement to rest of which the client is told that it failed: nothing of it is committed by its end.
+    pub(super) fn give_up(&mut self, inside: &mut Inside) {
+        self.reset(inside, self.noted.autocommit);
+    }
+
     fn reset(&mut self, inside: &mut Inside, refuse_commit: bool) {
         let Some(running) = &mut self.running else { return };
         if running.started {

@@ -15,7 +15,7 @@ use super::inside::{Rest, Values};
 use super::permits::Lane;
 use super::request::Request;
 use super::seat::{Seat, Source};
-use super::sqlite::{Connection, Ended, SqliteError, TransactionState};
+use super::sqlite::{Connection, End, Ended, SqliteError, TransactionState};
 use super::text::Text;
 
 /// One client connection's use of SQL.
@@ -86,7 +86,10 @@ impl Session {
             return Err(Failure::new(failure::BUSY, "a database for this connection is already open"));
         }
         self.ended.begin(serving.epoch);
-        let permit = self.permit(Lane::Works).await.map_err(|_| Failure::not_leader())?;
+        let permit = self.permit(Lane::Works).await.map_err(|end| match end {
+            End::Interrupted => Failure::interrupted(),
+            End::Stopping | End::EpochOver | End::ClientGone => Failure::not_leader(),
+        })?;
         let executor = Arc::clone(&self.executor);
         let (ended, name) = (self.ended.clone(), name.to_vec());
         let opened = self.executor.run_inside(&self.ended, permit, Expected::Unknown, move |inside| {
