@@ -12,9 +12,10 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, Rea
 use tokio::time::sleep;
 
 use super::core::Core;
-use super::core_testing::{Client, exec_sql, open, query_sql, start};
+use super::core_testing::{Client, exec_sql, failure, open, query_sql, start};
 use crate::executor::{Rows, Session, Usage};
 use crate::protocol::request::Request;
+use crate::raft::LogPhase;
 use crate::raft::testing::TestDisk;
 use crate::transport::client_stream::{ClientRead, ClientStream, ClientWrite, Detached};
 use crate::types::config::STATEMENT_WITHOUT_CLIENT_MAX;
@@ -319,5 +320,25 @@ async fn the_turn_of_an_idle_client_ends_with_its_epoch_whatever_it_asked_last()
 
     assert_eq!(core.executor().usage(), Usage::default());
     drop(client);
+    core.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_query_that_wrote_and_is_surely_not_in_the_log_says_so() {
+    let disk = TestDisk::bootstrapped();
+    let core = start(&disk, 1).await;
+    let mut client = Client::open(&core, "test").await;
+    client.exec("CREATE TABLE t(n)").await.unwrap();
+    // It stays in the queue.
+    disk.lock().phase.send_replace(LogPhase::Busy);
+    client.send(query_sql("INSERT INTO t VALUES(1) RETURNING n")).await;
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(core.executor().usage().transactions, 1);
+
+    core.engine().step_down().await;
+    let (kind, body) = client.receive().await;
+
+    assert_eq!(failure(kind, &body).0, NOT_LEADER);
+    disk.lock().phase.send_replace(LogPhase::Idle);
     core.stop().await;
 }
