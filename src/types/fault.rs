@@ -10,16 +10,10 @@ pub enum Fault {
     ReplyBeforeApply,
     /// A request waits for the first version that it saw, not for the newest.
     SeenOnce,
-    /// A turn that was taken is not given back when the statement that took it is refused.
+    /// A turn that was taken is not given back at rest.
     TurnKept,
-    /// The waits for turn, room and permit do not look at what has ended.
+    /// The wait for a permit does not look at what has ended.
     WaitsForEver,
-    /// A seat is closed in the middle of a statement without a word to its view.
-    ClosedInTheMiddle,
-    /// A request keeps the room of its finished statements.
-    RoomKept,
-    /// A commit that is not proposed does not end its epoch.
-    CommitDropped,
 }
 
 #[cfg(feature = "planted-faults")]
