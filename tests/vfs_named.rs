@@ -52,8 +52,14 @@ fn number(connection: &Connection, sql: &str) -> i64 {
 
 /// Takes what was committed as if it were proposed; whether each changed pages.
 fn proposed(writer: &Connection) -> Vec<bool> {
-    let commits = writer.view().take_commits().into_iter();
-    commits.map(|commit| commit.propose(|commit| !commit.pages.is_empty())).collect()
+    let mut changed = Vec::new();
+    for commit in writer.view().take_commits() {
+        commit.propose(|commit| {
+            changed.push(!commit.pages.is_empty());
+            true
+        });
+    }
+    changed
 }
 
 #[test]

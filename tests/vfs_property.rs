@@ -263,11 +263,11 @@ fn run(seed: u64, space: PageSpace, counts: &mut Counts) {
             }
             sequence += 1;
             let token = ProposalToken { epoch: store.epoch(), sequence };
-            proposals.push(commit.propose(|commit| {
-                assert!(database.assign(commit.version, token));
+            commit.propose(|commit| {
                 let data = frames::encode_frames(b"test", &commit.pages);
-                Proposal { range: ProposalRange::of(token), data, merges: !commit.shrinks }
-            }));
+                proposals.push(Proposal { range: ProposalRange::of(token), data, merges: !commit.shrinks });
+                database.assign(commit.version, token)
+            });
         }
         if random.below(4) == 0 {
             let ours = dump(|sql| query(&writers[active], sql));

@@ -97,11 +97,10 @@ impl<R: ClientRead> Inbox<R> {
         match state.events.pop_front() {
             Some(event) => {
                 state.working = true;
-                // What was interrupted is over. Cleared here and nowhere later: an INTERRUPT may come at any time from here on.
-                self.ended.set_interrupted(false);
+                self.ended.next_request();
                 if is_query(&event) && state.events.front().is_some_and(is_interrupt) {
                     state.interrupted = true;
-                    self.ended.set_interrupted(true);
+                    self.ended.interrupt();
                 }
                 Poll::Ready(Some(event))
             }
@@ -213,7 +212,7 @@ impl<R: ClientRead> State<R> {
         }
         if frame.header.kind == Kind::Interrupt as u8 && self.working && self.events.is_empty() {
             self.interrupted = true;
-            ended.set_interrupted(true);
+            ended.interrupt();
         }
         self.events.push_back(Event::Request(frame));
         true

@@ -296,7 +296,10 @@ impl<'a> Order<'a> {
                     rows
                 };
                 if *rows != ran.rows && sorted(rows) != sorted(&ran.rows) {
-                    return Err(format!("other rows than in plain SQLite: {}", differ(rows, &ran.rows, &told())));
+                    return Err(format!(
+                        "other rows than in plain SQLite: {}",
+                        differ(rows, &ran.rows, &told())
+                    ));
                 }
             }
             None => {}

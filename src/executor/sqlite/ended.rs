@@ -163,7 +163,14 @@ impl Ended {
         }
     }
 
-    /// A request of this epoch begins.
+    /// The next request is taken: what ended the one before has ended, and nobody knows its epoch yet. Here and nowhere later:
+    /// an INTERRUPT may come at any time from here on.
+    pub fn next_request(&self) {
+        self.shared.set(INTERRUPTED, false);
+        self.shared.epoch.store(NO_EPOCH, Ordering::Relaxed);
+    }
+
+    /// The request is of this epoch.
     pub fn begin(&self, epoch: u64) {
         self.shared.epoch.store(epoch, Ordering::Relaxed);
     }
@@ -173,9 +180,9 @@ impl Ended {
         self.shared.set(CLIENT_GONE, true);
     }
 
-    /// The request under way is to stop, or the next one begins and is not.
-    pub fn set_interrupted(&self, interrupted: bool) {
-        self.shared.set(INTERRUPTED, interrupted);
+    /// The request under way is to stop.
+    pub fn interrupt(&self) {
+        self.shared.set(INTERRUPTED, true);
     }
 
     /// The statement that runs has made its changes: it is not stopped for the client's sake any more.

@@ -258,6 +258,50 @@ fn a_schema_that_is_written_by_hand_is_looked_at_too_and_one_statement_is_taken_
 }
 
 #[test]
+fn what_touches_the_schema_otherwise_does_what_it_always_did() {
+    let connection = opened();
+    let explained = connection
+        .prepare(&mut Inside::alone(), b"EXPLAIN CREATE VIEW v AS SELECT 1")
+        .unwrap()
+        .0
+        .unwrap()
+        .step(&mut Inside::alone());
+    assert_eq!(explained.unwrap(), Step::Row);
+    connection
+        .execute(&mut Inside::alone(),
+            b"CREATE TABLE t(a INTEGER PRIMARY KEY AUTOINCREMENT, b); CREATE TEMP TABLE u AS SELECT 1 AS a;
+            CREATE VIRTUAL TABLE f USING fts5(a); CREATE INDEX i ON t(b); INSERT INTO t(b) VALUES(1), (2);
+            ALTER TABLE t RENAME COLUMN b TO c; ALTER TABLE t ADD COLUMN d DEFAULT 7; ANALYZE; REINDEX; VACUUM;
+            BEGIN; CREATE TABLE w(a); SAVEPOINT s; DROP TABLE w; ROLLBACK TO s; INSERT INTO w VALUES(1); COMMIT;
+            ATTACH '' AS other; CREATE TABLE other.o(a); CREATE TEMP VIEW x AS SELECT a FROM o; PRAGMA optimize",
+        )
+        .unwrap();
+    let failed = connection.execute(&mut Inside::alone(), b"CREATE TABLE t(a)").unwrap_err();
+    assert_eq!((failed.code, connection.autocommit(&Inside::alone())), (1, true));
+    assert_eq!(connection.changes(&Inside::alone()), 1);
+    assert_eq!(
+        connection
+            .prepare(&mut Inside::alone(), b"SELECT d FROM t, w, x LEFT JOIN o")
+            .unwrap()
+            .0
+            .unwrap()
+            .step(&mut Inside::alone())
+            .unwrap(),
+        Step::Done
+    );
+    assert_eq!(
+        connection
+            .prepare(&mut Inside::alone(), b"SELECT d FROM t, w, u")
+            .unwrap()
+            .0
+            .unwrap()
+            .step(&mut Inside::alone())
+            .unwrap(),
+        Step::Row
+    );
+}
+
+#[test]
 fn a_thousand_views_and_a_flat_dump_are_taken() {
     let connection = opened();
     let mut dump = "BEGIN; CREATE TABLE t(a, b, c);".to_owned();

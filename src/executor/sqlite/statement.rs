@@ -132,6 +132,12 @@ impl Statement {
         self.read_only
     }
 
+    /// Whether it tells how it would run, and does nothing.
+    pub(super) fn is_explained(&self) -> bool {
+        // SAFETY: a live statement.
+        unsafe { sqlite::sqlite3_stmt_isexplain(self.raw()) != 0 }
+    }
+
     /// Highest parameter number.
     #[must_use]
     pub fn parameter_count(&self) -> usize {
