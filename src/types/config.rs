@@ -153,6 +153,12 @@ pub const PINNED_OLD_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Pause between two looks whether a client has gone of which nothing more is read, and at what a client keeps that takes nothing.
 pub const CLIENT_LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// Closed connections after which their memory is given back to the system.
+pub const CLOSED_BEFORE_GIVING_BACK: usize = 256;
+
+/// Pause before that: others may be closing.
+pub const MEMORY_GIVEN_BACK_AFTER: Duration = Duration::from_secs(1);
+
 /// Requests of a connection read ahead of the one that is worked on.
 pub const REQUESTS_AHEAD: usize = 4;
 

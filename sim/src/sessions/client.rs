@@ -40,6 +40,12 @@ pub struct Surroundings {
     pub leaves_one_in: u32,
     /// Longest pause between requests.
     pub pause_max: Duration,
+    /// Nothing happens to nodes, and no client asks for it.
+    pub is_calm: bool,
+    /// SQL pauses often: what has no end can be ended.
+    pub has_endless: bool,
+    /// How long after a client has gone its writes may still be done; None where nobody can say.
+    pub grace: Option<Duration>,
 }
 
 /// An open connection.
@@ -177,7 +183,7 @@ impl Client {
                 0 => Leaving::Sent(self.random.random_range(0..200)),
                 1 => Leaving::Received(self.random.random_range(0..3)),
                 2 => Leaving::HalfClosed,
-                3 | 4 => Leaving::Polled(self.random.random_range(0..12)),
+                3 | 4 => Leaving::Polled(self.random.random_range(0..40)),
                 _ => Leaving::After(Duration::from_millis(self.random.random_range(0..12))),
             };
         }
@@ -276,6 +282,15 @@ impl Client {
         let Pending { tag, change, begin } = pending;
         let end = self.shared.moment();
         let (sql, values, note) = (change.sql, change.values, self.note);
+        if outcome == Outcome::Unknown
+            && let Some(grace) = self.around.grace
+        {
+            let shared = self.shared.clone();
+            tokio::spawn(async move {
+                sleep(grace).await;
+                shared.gone(database, tag);
+            });
+        }
         self.shared.wrote(database, Write { tag, sql, values, begin, end, outcome, effect, note });
     }
 

@@ -40,6 +40,7 @@ pub fn check(schema: &Schema, records: &Records, state: &Final) -> Result<(), St
     order.check_outcomes()?;
     order.check_bonds()?;
     let placed = records.reads.iter().map(|read| order.place(read)).collect::<Result<Vec<_>, _>>()?;
+    order.check_gone()?;
     order.check_snapshots(&placed)?;
     order.check_times(&placed)?;
     order.replay(schema, state, &placed)
@@ -161,6 +162,22 @@ impl<'a> Order<'a> {
                 return Err(format!(
                     "a transaction saw two versions, {known} and {base}: {}",
                     shown(&read.sql)
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a client has asked for that has gone since is not done long afterwards.
+    fn check_gone(&self) -> Result<(), String> {
+        for (tag, over) in &self.records.gone {
+            let Some(place) = self.places.get(tag) else { continue };
+            let later = self.journal.iter().take(place - 1).find(|(other, _)| {
+                self.records.writes.get(other).is_some_and(|write| write.begin > *over)
+            });
+            if let Some((later, _)) = later {
+                return Err(format!(
+                    "tag {tag} was written behind tag {later}, which began long after the client of the first had gone"
                 ));
             }
         }

@@ -122,6 +122,17 @@ fn a_write_that_happened_twice_is_told() {
 }
 
 #[test]
+fn a_write_that_is_done_long_after_its_client_has_gone_is_told() {
+    let mut history = History::of(&[1, 2]);
+    history.add(write(2, 2, (3, 5), Outcome::Unknown));
+    history.records.gone.push((2, 12));
+    history.check().unwrap_or_else(|error| panic!("{error}"));
+
+    history.records.gone = vec![(2, 8)];
+    history.is_told("long after the client");
+}
+
+#[test]
 fn a_write_of_nobody_is_told() {
     let mut history = History::of(&[1, 2]);
     history.records.writes.remove(&2);

@@ -10,10 +10,15 @@ use tokio::time::sleep;
 use super::client::{
     Client, LEADERSHIP_LOST, NOT_LEADER, Pending, bytes, effect, exec_sql, outcome, query_sql,
 };
-use super::recipe::{change, noise, reading, returning, sure_change};
+use super::recipe::{ENDLESS, change, noise, reading, returning, sure_change};
 use super::record::{Bond, Outcome};
-use super::wire::{Answer, Manner};
+use super::wire::{Answer, Leaving, Manner};
 
+/// How long a client takes nothing: longer than any is waited for.
+const STALL: Duration = Duration::from_secs(25);
+/// More than any connection takes without its client.
+const MANY_ROWS: &str = "WITH RECURSIVE c(x) AS (VALUES(1) UNION ALL SELECT x + 1 FROM c WHERE x < 12000)
+    SELECT x, printf('%0200d', x) FROM c";
 /// A statement that clients prepare.
 const PREPARED_INSERT: &str = "INSERT INTO item(k, tag, value) VALUES(?, ?, ?)";
 
@@ -38,12 +43,46 @@ impl Client {
             84..=90 => self.disturb().await,
             91..=94 => self.prepared().await,
             95..=97 => self.wrong().await,
-            98 => {
+            98 => match self.random.random_range(0..4) {
                 // The connection ends at rest.
-                self.connection = None;
-            }
+                0 | 1 => self.connection = None,
+                2 => self.stall().await,
+                _ => self.ask_without_end().await,
+            },
             _ => self.ask_for_other_things().await,
         }
+    }
+
+    /// A client that holds the writer's turn and takes nothing of what it is sent: the node has to end that.
+    async fn stall(&mut self) {
+        self.note = "a stall";
+        let begin = exec_sql("BEGIN IMMEDIATE", &[]);
+        let exchange = self.ask(&[begin], Manner::default()).await;
+        if !matches!(exchange.answers[0], Answer::Result { .. }) {
+            return self.roll_back().await;
+        }
+        let manner = Manner { stall: STALL, ..Manner::default() };
+        let exchange = self.ask(&[query_sql(MANY_ROWS, &[])], manner).await;
+        if matches!(exchange.answers[0], Answer::Rows { complete: true, .. }) {
+            self.shared.violation(format!("a client that took nothing for {STALL:?} kept the writer's turn"));
+        }
+        self.roll_back().await;
+    }
+
+    /// A query that ends with its client, or by its wish.
+    async fn ask_without_end(&mut self) {
+        if !self.around.has_endless {
+            return;
+        }
+        self.note = "a query without an end";
+        let mut requests = vec![query_sql(ENDLESS, &[])];
+        let mut manner = Manner::default();
+        match self.random.random_range(0..4) {
+            0 => requests.push(Request::Interrupt { db: 0 }),
+            1 => manner.leaving = Leaving::HalfClosed,
+            _ => manner.leaving = Leaving::After(Duration::from_millis(self.random.random_range(0..300))),
+        }
+        self.ask(&requests, manner).await;
     }
 
     async fn write(&mut self) {
@@ -279,7 +318,7 @@ impl Client {
         let number = self.random.random_range(0..5);
         // An id that was never given: whatever was prepared here has a lower one.
         let stmt = 1000 + number;
-        let parameters = Parameters { schema: 0, bytes: Bytes::from(vec![200, 3, 250, 1]) };
+        let parameters = Parameters { schema: 0, bytes: Bytes::from(vec![200, 3, 250, 1, 0, 0, 0, 0]) };
         let request = match self.random.random_range(0..9) {
             0 => Request::Exec { db: 0, stmt, parameters: Parameters::default() },
             1 => Request::Query { db: 0, stmt, parameters: Parameters::default() },
@@ -307,7 +346,7 @@ impl Client {
             1 => Request::Cluster { format: 1 },
             2 => Request::Describe { format: 0 },
             3 => Request::Weight { weight: 3 },
-            4 => Request::Transfer { id: self.random.random_range(1..=nodes) },
+            4 if !self.around.is_calm => Request::Transfer { id: self.random.random_range(1..=nodes) },
             _ => Request::Dump { name: bytes(&self.around.databases[self.database()]) },
         };
         let manner = self.manner();

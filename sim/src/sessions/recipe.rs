@@ -9,6 +9,10 @@ use super::schema::SEEN;
 
 /// Keys of items.
 const KEYS: i64 = 40;
+/// Values beyond this are large.
+const LARGE: u32 = 1 << 20;
+/// A query that has no end.
+pub const ENDLESS: &str = "WITH RECURSIVE c(x) AS (VALUES(1) UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c";
 /// Words of texts.
 const WORDS: [&str; 6] = ["alpha", "beta", "gamma", "delta", "omega", "rho"];
 
@@ -149,6 +153,13 @@ fn parameters(random: &mut SmallRng, key: i64, tag: i64) -> Vec<Value> {
 pub fn returning(random: &mut SmallRng, tag: i64, sizes: Sizes) -> Change {
     let key = random.random_range(0..KEYS);
     let sql = match random.random_range(0..4) {
+        0 if sizes.value_max > LARGE => {
+            // More than is collected before the first row is sent.
+            format!(
+                "WITH RECURSIVE c(x) AS (VALUES(1) UNION ALL SELECT x + 1 FROM c WHERE x < 200)
+                 INSERT INTO item(tag, value) SELECT {tag}, x FROM c RETURNING id, tag, printf('%0100000d', value)"
+            )
+        }
         0 => format!("INSERT INTO item(k, tag, value) VALUES({key}, {tag}, 1) RETURNING id, k, tag"),
         1 => format!("UPDATE item SET tag = {tag}, value = 2 WHERE k > {key} RETURNING id, k, tag"),
         2 => format!("INSERT INTO item(tag, value) VALUES({tag}, 3) RETURNING id, tag"),
@@ -209,7 +220,7 @@ pub fn noise(random: &mut SmallRng, client: u64, full_text: &[&str]) -> String {
         [] => "SELECT 1".to_owned(),
         modules => text(modules[random.random_range(0..modules.len())]),
     };
-    match random.random_range(0..26) {
+    match random.random_range(0..28) {
         0 => format!("CREATE TABLE IF NOT EXISTS {name}(a, b)"),
         1 => format!("DROP TABLE IF EXISTS {name}"),
         2 => format!("INSERT INTO {name} VALUES(1, 2)"),
@@ -236,6 +247,8 @@ pub fn noise(random: &mut SmallRng, client: u64, full_text: &[&str]) -> String {
         17 => format!("DROP VIEW IF EXISTS view_{client}_{number}"),
         18 => of_full_text(&|module| format!("INSERT INTO {module}({module}) VALUES('optimize')"), random),
         19 if full_text.contains(&"fts4") => "SELECT optimize(fts4) FROM fts4 LIMIT 1".to_owned(),
+        // It writes, is taken for a read, and has rows for several messages.
+        26 if full_text.contains(&"fts4") => "SELECT optimize(fts4), printf('%02000d', rowid) FROM fts4".to_owned(),
         20 => of_full_text(&|module| format!("INSERT INTO {module}({module}) VALUES('rebuild')"), random),
         21 => "SELECT 1; ; -- nothing".to_owned(),
         22 => "SELEKT 1".to_owned(),

@@ -94,6 +94,8 @@ pub struct Records {
     pub reads: Vec<Read>,
     /// Committed transactions that had a snapshot: its number, and the first tag.
     pub snapshots: Vec<(u64, i64)>,
+    /// Writes of clients that have gone, and when they were there or would never be.
+    pub gone: Vec<(i64, Moment)>,
 }
 
 /// The state of a database when nobody is there any more.

@@ -21,7 +21,7 @@ use super::shared::{Counts, Shared};
 use super::trouble::{Trouble, Troubles};
 use crate::baton::{Baton, Pauses};
 use crate::cluster::Cluster;
-use crate::network::CALM;
+use crate::network::{CALM, Weather};
 use crate::node::SqlSettings;
 
 /// Fewest clients.
@@ -35,6 +35,14 @@ const LEAVE_MAX: Duration = Duration::from_secs(60);
 /// Longest time until nothing is held any more once all clients have gone: statements of clients that closed their
 /// sending side go on for ten seconds.
 const QUIET_MAX: Duration = Duration::from_secs(30);
+/// Longest time for which a turn may be held by no transaction of a client: a leader without a majority steps down before.
+const TURN_MAX: Duration = Duration::from_secs(10);
+/// The same where SQL pauses.
+const TURN_MAX_WITH_PAUSES: Duration = Duration::from_secs(40);
+/// How long after its client has gone a write may still be done where nothing else happens.
+const GRACE: Duration = Duration::from_secs(12);
+/// SQL that pauses at one point in so many pauses often.
+const PAUSES_OFTEN: u32 = 50;
 /// Pause between two looks.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -74,6 +82,9 @@ struct Plan {
     sizes: Sizes,
     work: Duration,
     leaves_one_in: u32,
+    weather: Weather,
+    /// Longest time for which a turn may be held by no transaction of a client.
+    turn_max: Duration,
     client_pause_max: Duration,
     /// None: nothing happens to nodes.
     trouble_pause_max: Option<Duration>,
@@ -82,6 +93,12 @@ struct Plan {
 impl Plan {
     fn of(random: &mut SmallRng) -> Plan {
         let one_in = |random: &mut SmallRng, number: u32| random.random_range(0..number) == 0;
+        let pauses = (!one_in(random, 3)).then(|| Pauses {
+            one_in: [10, 50, 200, 1000][random.random_range(0..4)],
+            usual_max: Duration::from_millis(random.random_range(1..20)),
+            long_one_in: random.random_range(20..200),
+            long_max: Duration::from_millis(random.random_range(50..1500)),
+        });
         let nodes = if one_in(random, 3) { 1 } else { 3 };
         let databases = random.random_range(1..=3);
         let sizes = Sizes {
@@ -99,16 +116,16 @@ impl Plan {
             },
             sql_threads: random.random_range(1..=4),
             busy_timeout_ms: [0, 0, 20, 500, 5000][random.random_range(0..5)],
-            pauses: (!one_in(random, 3)).then(|| Pauses {
-                one_in: [10, 50, 200, 1000][random.random_range(0..4)],
-                usual_max: Duration::from_millis(random.random_range(1..20)),
-                long_one_in: random.random_range(5..100),
-                long_max: Duration::from_millis(random.random_range(50..4000)),
-            }),
+            pauses,
             databases: (0..databases).map(|number| format!("test{number}.db")).collect(),
             sizes,
             work: Duration::from_millis(random.random_range(1500..5000)),
             leaves_one_in: random.random_range(6..60),
+            weather: Weather {
+                delay_max: Duration::from_micros([500, 3000, 12_000][random.random_range(0..3)]),
+                ..CALM
+            },
+            turn_max: if pauses.is_some() { TURN_MAX_WITH_PAUSES } else { TURN_MAX },
             client_pause_max: Duration::from_millis(random.random_range(20..400)),
             trouble_pause_max: (!one_in(random, 4))
                 .then(|| Duration::from_millis(random.random_range(150..1500))),
@@ -165,7 +182,13 @@ async fn run(seed: u64) -> Result<Report, String> {
         sizes: plan.sizes,
         leaves_one_in: plan.leaves_one_in,
         pause_max: plan.client_pause_max,
+        is_calm: plan.trouble_pause_max.is_none(),
+        has_endless: plan.pauses.is_some_and(|pauses| pauses.one_in <= PAUSES_OFTEN),
+        grace: (plan.trouble_pause_max.is_none() && plan.pauses.is_none()).then_some(GRACE),
     };
+    network.set_weather(plan.weather);
+    let epochs = epochs(&cluster);
+    let auditor = tokio::spawn(audit(shared.clone(), plan.turn_max));
     let end = Instant::now() + plan.work;
     let clients: Vec<_> = (0..plan.clients)
         .map(|number| {
@@ -190,6 +213,14 @@ async fn run(seed: u64) -> Result<Report, String> {
             .map_err(|_| "a client never ended".to_owned())?
             .map_err(|error| error.to_string())?;
     }
+    auditor.abort();
+    let violations = shared.violations();
+    if !violations.is_empty() {
+        return Err(violations.join("; "));
+    }
+    if plan.trouble_pause_max.is_none() && self::epochs(trouble.cluster) != epochs {
+        return Err("an epoch has ended, though nothing happened".to_owned());
+    }
     let quiet_in = quiet(trouble.cluster).await?;
     for database in &plan.databases {
         let canary = "INSERT INTO word(tag, body) SELECT tag, body FROM word WHERE false";
@@ -203,6 +234,10 @@ async fn run(seed: u64) -> Result<Report, String> {
         trouble.start(id).await?;
     }
     let (records, counts) = shared.take();
+    let pauses_often = plan.pauses.is_some_and(|pauses| pauses.one_in <= PAUSES_OFTEN);
+    if !pauses_often && counts.unanswered > 0 {
+        return Err(format!("{} requests got no answer", counts.unanswered));
+    }
     let told = digest_of(&records);
     let mut journal = 0;
     for (database, records) in plan.databases.iter().zip(&records) {
@@ -227,6 +262,23 @@ async fn run(seed: u64) -> Result<Report, String> {
     }
     let (nodes, clients) = (plan.nodes, plan.clients);
     Ok(Report { seed, nodes, clients, counts, troubles, quiet_in, pauses, journal, digest })
+}
+
+/// The epochs of the nodes.
+fn epochs(cluster: &Cluster) -> Vec<Option<u64>> {
+    let epoch = |id: u64| cluster.core(id).map(|core| core.executor().store().epoch());
+    cluster.ids().into_iter().map(epoch).collect()
+}
+
+/// Looks after the turns while clients work.
+async fn audit(shared: Shared, turn_max: Duration) {
+    loop {
+        sleep(LOOK).await;
+        let held_for = shared.turn_held_for();
+        if held_for > turn_max {
+            return shared.violation(format!("a turn has been held for {held_for:?}, and by no transaction of a client"));
+        }
+    }
 }
 
 /// Waits until no node holds anything for a client.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use dqlite::executor::Executor;
 
@@ -37,6 +38,7 @@ struct State {
     snapshot: u64,
     records: Vec<Records>,
     counts: Counts,
+    violations: Vec<String>,
     executors: BTreeMap<Vec<u8>, Arc<Executor>>,
 }
 
@@ -50,6 +52,7 @@ impl Shared {
             snapshot: 0,
             records: vec![Records::default(); databases],
             counts: Counts::default(),
+            violations: Vec::new(),
             executors: BTreeMap::new(),
         })))
     }
@@ -118,6 +121,32 @@ impl Shared {
         if let Some(records) = self.lock().records.get_mut(database) {
             records.snapshots.push((snapshot, first));
         }
+    }
+
+    /// The client of a write has gone; by this moment the write is there or never will be.
+    pub fn gone(&self, database: usize, tag: i64) {
+        let over = self.moment();
+        if let Some(records) = self.lock().records.get_mut(database) {
+            records.gone.push((tag, over));
+        }
+    }
+
+    /// Notes what must not happen.
+    pub fn violation(&self, what: String) {
+        self.lock().violations.push(what);
+    }
+
+    /// What must not have happened and has.
+    #[must_use]
+    pub fn violations(&self) -> Vec<String> {
+        self.lock().violations.clone()
+    }
+
+    /// The longest time for which a turn is held on any node that nobody's transaction holds.
+    #[must_use]
+    pub fn turn_held_for(&self) -> Duration {
+        let executors: Vec<_> = self.lock().executors.values().cloned().collect();
+        executors.iter().map(|executor| executor.usage().turn_held_for).max().unwrap_or_default()
     }
 
     /// Counts.

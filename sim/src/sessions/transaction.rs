@@ -11,6 +11,11 @@ use super::recipe::{change, noise, reading};
 use super::record::{Bond, Effect, Moment, Outcome};
 use super::wire::{Answer, Leaving, Manner};
 
+/// One client in so many does nothing for a while when its transaction has failed.
+const SLEEPS_ONE_IN: u32 = 3;
+/// For how long.
+const SLEEP: Duration = Duration::from_secs(14);
+
 /// A transaction that is open.
 struct Open {
     database: usize,
@@ -49,6 +54,10 @@ impl Client {
         for _ in 0..self.random.random_range(1..9) {
             if self.step(&mut open).await == Next::Failed {
                 self.give_up(open);
+                if self.connection.is_some() && self.one_in(SLEEPS_ONE_IN) {
+                    // What has failed holds up nobody.
+                    sleep(SLEEP).await;
+                }
                 return self.roll_back().await;
             }
         }

@@ -60,6 +60,8 @@ pub struct Manner {
     pub pieces: Option<(usize, Duration)>,
     /// Pause before each message is read.
     pub slowness: Duration,
+    /// Pause before the first is.
+    pub stall: Duration,
     /// When it goes.
     pub leaving: Leaving,
 }
@@ -139,7 +141,7 @@ impl Wire {
         }
         let patience = match manner.leaving {
             Leaving::After(time) => time,
-            _ => PATIENCE,
+            _ => PATIENCE + manner.stall,
         };
         let bytes = encoded.concat();
         let most = match manner.leaving {
@@ -209,6 +211,7 @@ impl Receiver<'_> {
 
     async fn answers(&mut self, requests: &[Request], manner: Manner, exchange: &mut Exchange) {
         let mut ahead = None;
+        sleep(manner.stall).await;
         for (position, request) in requests.iter().enumerate() {
             let is_query = matches!(request, Request::Query { .. } | Request::QuerySql { .. });
             let interrupted = matches!(requests.get(position + 1), Some(Request::Interrupt { .. }));
