@@ -34,7 +34,7 @@ use crate::vfs::{Members, Vfs};
 
 use permits::{Lane, SqlPermit, SqlPermits};
 use seat::Seat;
-use sqlite::{Ended, Inside};
+use sqlite::{Ended, Inside, TransactionState};
 use turn::Turns;
 
 pub use failure::Failure;
@@ -183,7 +183,9 @@ impl Executor {
         let executor = Arc::clone(self);
         self.tasks.spawn(async move {
             let permit = executor.permits.acquire(Lane::GivesBack).await;
-            let expected = if seat.noted.autocommit { Expected::Short } else { Expected::Unknown };
+            // What is rolled back may be large.
+            let is_at_rest = seat.noted.transaction == TransactionState::None;
+            let expected = if is_at_rest { Expected::Short } else { Expected::Unknown };
             // Nothing ends this early.
             let ended = Ended::new(Arc::clone(&executor.store));
             let closed = executor.run_inside(&ended, permit, expected, move |inside| seat.close(inside));
