@@ -59,6 +59,7 @@ const ELSEWHERE: &[(&str, &str, usize, &str)] = &[
     ("src/executor/body.rs", "acquire", 1, "a permit for what gives something back, whatever has ended"),
     ("src/executor/mod.rs", "acquire", 1, "the same for a connection that is closed, in a task of its own"),
     ("src/executor/mod.rs", "yield_now", 1, "it only lets others run"),
+    ("src/executor/mod.rs", "sleep", 1, "a pause, in a task that no request waits for"),
     ("src/executor/permits.rs", "granted", 1, "dropped by a race if it is in one"),
     (
         "src/executor/request.rs",
