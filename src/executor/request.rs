@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::pages::Database;
+use crate::pages::{Charge, Database};
 use crate::types::fault::{self, Fault};
 use crate::types::tasks::Expected;
 
@@ -24,6 +24,8 @@ pub(super) struct Request {
     pub(super) proving: Proving,
     /// How long the last statement of the request's text took tells of the next one.
     pub(super) expected: Expected,
+    /// Room that only a planted fault keeps.
+    kept: Vec<Charge>,
 }
 
 impl Request {
@@ -36,6 +38,7 @@ impl Request {
             first_written: None,
             proving: Proving::default(),
             expected: Expected::Unknown,
+            kept: Vec::new(),
         }
     }
 
@@ -54,6 +57,11 @@ impl Request {
     pub(super) fn wrote(&mut self, version: u32) {
         self.first_written.get_or_insert(version);
         self.saw(version);
+    }
+
+    /// Keeps room to its end: a planted fault.
+    pub(super) fn keeps_room(&mut self, room: Charge) {
+        self.kept.push(room);
     }
 
     /// Whether it put something into the log's queue.

@@ -19,6 +19,7 @@ use crate::raft::engine::Engine;
 use crate::transport::client_stream::{ClientRead, ClientStream, ClientWrite, Detached};
 use crate::types::NodeId;
 use crate::types::config::CLIENT_STALL_MAX;
+use crate::types::fault::{self, Fault};
 use crate::types::tasks::Tasks;
 
 use super::attendant::Attendant;
@@ -273,7 +274,7 @@ impl<R: ClientRead, W: ClientWrite> Connection<R, W> {
                 ));
             }
         }
-        if !self.session.holds_turn() {
+        if !self.session.holds_turn() || fault::is_planted(Fault::StallUnseen) {
             *stall = None;
             return Poll::Pending;
         }

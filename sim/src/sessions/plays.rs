@@ -12,6 +12,7 @@ use super::client::{
 };
 use super::recipe::{ENDLESS, change, noise, reading, returning, sure_change};
 use super::record::{Bond, Outcome};
+use super::transaction::SLEEP;
 use super::wire::{Answer, Leaving, Manner};
 
 /// How long a client takes nothing: longer than any is waited for.
@@ -261,6 +262,10 @@ impl Client {
         let request = if self.random.random() { exec_sql(&sql, &[]) } else { query_sql(&sql, &[]) };
         let manner = self.manner();
         self.ask(&[request], manner).await;
+        if sql.contains("optimize(") && self.connection.is_some() && self.one_in(3) {
+            // What has run holds up nobody.
+            sleep(SLEEP).await;
+        }
     }
 
     /// PREPARE, and EXEC or QUERY, several times.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use dqlite::protocol::request::Value;
 use dqlite::raft::{SnapshotPace, SnapshotPolicy};
+use dqlite::types::fault::{self, Fault};
 use dqlite::types::tasks::SqlSection;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -39,8 +40,6 @@ const QUIET_MAX: Duration = Duration::from_secs(30);
 const TURN_MAX: Duration = Duration::from_secs(10);
 /// The same where SQL pauses.
 const TURN_MAX_WITH_PAUSES: Duration = Duration::from_secs(40);
-/// How long after its client has gone a write may still be done where nothing else happens.
-const GRACE: Duration = Duration::from_secs(12);
 /// SQL that pauses at one point in so many pauses often.
 const PAUSES_OFTEN: u32 = 50;
 /// Pause between two looks.
@@ -133,11 +132,12 @@ impl Plan {
     }
 }
 
-/// Runs the history of a seed.
+/// Runs the history of a seed, with a fault of the library if one is planted.
 ///
 /// # Errors
 /// What was violated.
-pub fn history(seed: u64) -> Result<Report, String> {
+pub fn history(seed: u64, planted: Option<Fault>) -> Result<Report, String> {
+    fault::plant(planted);
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_time().start_paused(true);
     #[cfg(tokio_unstable)]
@@ -145,6 +145,7 @@ pub fn history(seed: u64) -> Result<Report, String> {
     let runtime = builder.build().map_err(|error| error.to_string())?;
     let report = runtime.block_on(run(seed));
     drop(runtime);
+    fault::plant(None);
     report.map_err(|error| format!("seed {seed}: {error}"))
 }
 
@@ -184,7 +185,7 @@ async fn run(seed: u64) -> Result<Report, String> {
         pause_max: plan.client_pause_max,
         is_calm: plan.trouble_pause_max.is_none(),
         has_endless: plan.pauses.is_some_and(|pauses| pauses.one_in <= PAUSES_OFTEN),
-        grace: (plan.trouble_pause_max.is_none() && plan.pauses.is_none()).then_some(GRACE),
+        tells_when_gone: plan.trouble_pause_max.is_none() && plan.pauses.is_none(),
     };
     network.set_weather(plan.weather);
     let epochs = epochs(&cluster);
