@@ -199,6 +199,7 @@ impl Session {
         }
         if pause == Pause::AtRest {
             seat.put_home();
+            request.noted = Some(seat.noted);
         }
         for commit in seat.view.take_commits() {
             if commit.pages.is_empty() {
@@ -240,12 +241,18 @@ impl Session {
         }
     }
 
+    /// What ends the wait for what was done: who is told of an INTERRUPT takes it that nothing was, be it in a transaction that
+    /// is still open.
+    pub(super) fn heeds(&self, request: &Request) -> Heeds {
+        if request.has_written() || self.holds_turn() { Heeds::AllButInterrupt } else { Heeds::All }
+    }
+
     /// Waits until everything that the request saw or made is applied, and this node is known to have led meanwhile.
     ///
     /// # Errors
     /// What the fate of its versions means to its client.
     pub(super) async fn settle(&mut self, request: &mut Request) -> Result<(), Failure> {
-        let heeds = if request.has_written() { Heeds::AllButInterrupt } else { Heeds::All };
+        let heeds = self.heeds(request);
         // The end of an epoch tells what became of its versions.
         self.ended.race_to(heeds, request.applied()).await.map_err(|end| request.ended(end))??;
         self.prove(request).await
@@ -259,6 +266,8 @@ impl Session {
     ) -> Result<T, Failure> {
         let settled = self.settle(request).await;
         match (result, settled) {
+            // At rest it may have written what it had not when it failed.
+            (Err(failure), _) if failure.code == failure::NOT_LEADER => Err(request.lost()),
             (Err(failure), _) if failure.is_leadership() => Err(failure),
             (_, Err(failure)) => Err(failure),
             (result, Ok(())) => result,

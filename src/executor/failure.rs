@@ -23,11 +23,8 @@ pub const NO_MEMORY: u64 = 7;
 pub const INTERRUPT: u64 = 9;
 /// SQLITE_NOTFOUND.
 pub const NOT_FOUND: u64 = 12;
-/// SQLITE_FULL.
-pub const FULL: u64 = 13;
 /// SQLITE_CANTOPEN.
 pub const CANNOT_OPEN: u64 = 14;
-
 /// SQLITE_TOOBIG.
 pub const TOO_BIG: i32 = 18;
 
@@ -91,12 +88,6 @@ impl Failure {
     #[must_use]
     pub const fn busy() -> Failure {
         Failure::new(BUSY, "database is locked")
-    }
-
-    /// The transaction reads a version that is no longer the newest.
-    #[must_use]
-    pub const fn busy_snapshot() -> Failure {
-        Failure::new(BUSY_SNAPSHOT, "database is locked")
     }
 
     /// The database cannot be opened.

@@ -145,7 +145,9 @@ impl Seat {
         // A row given up takes its statement back: inside a transaction that needs a savepoint.
         let may_take_back =
             !autocommit && !running.statement.read_only() && running.statement.declared_columns() > 0;
-        let savepoint = may_take_back && self.run_aside(inside, SAVEPOINT).is_ok();
+        if may_take_back && let Err(error) = self.run_aside(inside, SAVEPOINT) {
+            return Rest::Failed(error);
+        }
         let Some(running) = &mut self.running else { return Rest::Done };
         running.started = true;
         let rest = match sqlite::step(&mut running.statement, inside) {
@@ -155,7 +157,7 @@ impl Seat {
         };
         self.reset(inside, matches!(rest, Rest::Row) && autocommit);
         // The end of the transaction is the end of its savepoints.
-        if !savepoint || self.connection().is_ok_and(|connection| connection.autocommit(inside)) {
+        if !may_take_back || self.connection().is_ok_and(|connection| connection.autocommit(inside)) {
             return rest;
         }
         let undone = if matches!(rest, Rest::Row) { self.run_aside(inside, ROLLBACK_TO) } else { Ok(()) };
@@ -185,6 +187,7 @@ impl Seat {
         running.started = true;
         let stepped = sqlite::step(&mut running.statement, inside).map_err(Rest::Failed);
         if writes && matches!(stepped, Ok(Step::Row)) {
+            running.has_changed = true;
             self.ended.set_has_changed(true);
         }
         stepped
@@ -197,6 +200,11 @@ impl Seat {
         self.reset(inside, reads && self.noted.autocommit);
     }
 
+    /// Brings a statement to rest of which the client is told that it failed: nothing of it is committed by its end.
+    pub(super) fn give_up(&mut self, inside: &mut Inside) {
+        self.reset(inside, self.noted.autocommit);
+    }
+
     fn reset(&mut self, inside: &mut Inside, refuse_commit: bool) {
         let Some(running) = &mut self.running else { return };
         if running.started {
@@ -205,6 +213,7 @@ impl Seat {
             let _ = running.statement.reset(inside);
             self.view.set_refuse_commit(false);
             running.started = false;
+            running.has_changed = false;
         }
         running.statement.clear_bindings(inside);
         self.ended.set_has_changed(false);

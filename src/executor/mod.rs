@@ -20,7 +20,7 @@ mod text;
 mod usage;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -34,7 +34,7 @@ use crate::vfs::{Members, Vfs};
 
 use permits::{Lane, SqlPermit, SqlPermits};
 use seat::Seat;
-use sqlite::{Ended, Inside};
+use sqlite::{Ended, Inside, TransactionState};
 use turn::Turns;
 
 pub use failure::Failure;
@@ -56,6 +56,8 @@ pub struct Executor {
     sql: SqlSection,
     tasks: Tasks,
     members: Arc<dyn Members>,
+    /// Connections closed since memory was given back.
+    closed: Arc<AtomicUsize>,
     stopping: Arc<AtomicBool>,
 }
 
@@ -94,6 +96,7 @@ impl Executor {
             busy_timeout_ms: parts.busy_timeout_ms,
             sql: parts.sql,
             tasks: parts.tasks,
+            closed: Arc::default(),
             stopping: Arc::default(),
         })
     }
@@ -155,6 +158,22 @@ impl Executor {
         ended.run_inside(&self.sql, expected, work).await
     }
 
+    /// A connection was closed: when many were, their memory is given back to the system a little later, once for all of them.
+    fn count_closed(&self) {
+        if !matches!(self.sql, SqlSection::BlockInPlace)
+            || self.closed.fetch_add(1, Ordering::Relaxed) + 1 != config::CLOSED_BEFORE_GIVING_BACK
+        {
+            return;
+        }
+        let (closed, section) = (Arc::clone(&self.closed), self.sql.clone());
+        // Nobody waits for it: it ends with its runtime.
+        self.tasks.handle().spawn(async move {
+            tokio::time::sleep(config::MEMORY_GIVEN_BACK_AFTER).await;
+            closed.store(0, Ordering::Relaxed);
+            section.run_now(Expected::Unknown, sqlite::memory::give_back);
+        });
+    }
+
     /// Closes a seat in a task of its own: nobody waits for the permit that it takes, but a stop.
     fn close(self: &Arc<Executor>, seat: Box<Seat>) {
         if let Some(turn) = &seat.turn {
@@ -164,13 +183,16 @@ impl Executor {
         let executor = Arc::clone(self);
         self.tasks.spawn(async move {
             let permit = executor.permits.acquire(Lane::GivesBack).await;
-            let expected = if seat.noted.autocommit { Expected::Short } else { Expected::Unknown };
+            // What is rolled back may be large.
+            let is_at_rest = seat.noted.transaction == TransactionState::None;
+            let expected = if is_at_rest { Expected::Short } else { Expected::Unknown };
             // Nothing ends this early.
             let ended = Ended::new(Arc::clone(&executor.store));
             let closed = executor.run_inside(&ended, permit, expected, move |inside| seat.close(inside));
             if closed.await.is_none() {
                 tracing::error!("a connection was not closed");
             }
+            executor.count_closed();
         });
     }
 

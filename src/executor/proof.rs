@@ -8,7 +8,7 @@ use super::failure::Failure;
 use super::request::Request;
 use super::seat::Seat;
 use super::session::Session;
-use super::sqlite::{Heeds, TransactionState};
+use super::sqlite::TransactionState;
 
 /// How far the proof for a request is.
 #[derive(Debug, Default)]
@@ -56,7 +56,7 @@ impl Session {
         seat.proven = false;
         let asked = std::mem::take(&mut request.proving);
         let proof = if let Proving::Asked(proof) = asked { proof } else { self.executor.engine.prove() };
-        let given = self.ended.race(Heeds::All, proof.given()).await;
+        let given = self.ended.race(self.heeds(request), proof.given()).await;
         if given == Ok(true) {
             self.proven(request);
             return Ok(());

@@ -8,6 +8,7 @@ use crate::types::tasks::Expected;
 
 use super::failure::Failure;
 use super::proof::Proving;
+use super::seat::Noted;
 use super::sqlite::End;
 
 /// One request on an open database.
@@ -26,6 +27,8 @@ pub(super) struct Request {
     pub(super) expected: Expected,
     /// Room that only a planted fault keeps.
     kept: Vec<Charge>,
+    /// What SQLite said when the last body came to rest.
+    pub(super) noted: Option<Noted>,
 }
 
 impl Request {
@@ -39,6 +42,7 @@ impl Request {
             proving: Proving::default(),
             expected: Expected::Unknown,
             kept: Vec::new(),
+            noted: None,
         }
     }
 
@@ -90,9 +94,9 @@ impl Request {
         let Some(version) = self.version else { return Ok(()) };
         let when_applied = |version| self.database.when_applied(self.epoch, version);
         // Asked for before the wait: of an epoch that is over nobody knows what became of its versions.
-        let first = self.first_written.map(|first| (first != version).then(|| when_applied(first)));
+        let earlier = self.first_written.map(|first| (first != version).then(|| when_applied(first)));
         let Err(discarded) = when_applied(version).await else { return Ok(()) };
-        Err(match first {
+        Err(match earlier {
             None => Failure::leadership_lost(),
             Some(None) => Failure::discarded(discarded.appended),
             Some(Some(first)) => first

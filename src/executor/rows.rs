@@ -103,7 +103,10 @@ impl Session {
         while rows.frames.is_empty() && rows.state != State::Ended {
             if let Err(failure) = self.advance(rows).await {
                 rows.frames.clear();
-                rows.state = State::Ended;
+                if std::mem::replace(&mut rows.state, State::Ended) == State::Ended {
+                    // The fate of what it did is known.
+                    return Err(rows.failed(failure));
+                }
                 self.rest(&mut rows.request).await;
                 let failure = self.conclude(&mut rows.request, Err::<(), _>(failure)).await.err();
                 return Err(rows.failed(failure.unwrap_or(Failure::interrupted())));
@@ -215,8 +218,11 @@ fn fill_frame(seat: &mut Seat, inside: &mut Inside, enough: usize) -> Filled {
     if let Some(running) = &mut seat.running {
         running.statement.took(begin.elapsed());
     }
-    if !matches!(filled.rest, Rest::Row) {
-        seat.come_to_rest(inside);
+    match filled.rest {
+        Rest::Row => {}
+        // Be it that its rows could not be told.
+        Rest::Failed(_) => seat.give_up(inside),
+        Rest::Done | Rest::Ended(_) => seat.come_to_rest(inside),
     }
     filled
 }

@@ -54,6 +54,8 @@ pub(super) struct Running {
     pub(super) end: usize,
     /// It was stepped and not reset.
     pub(super) started: bool,
+    /// It writes and has yielded a row: all its changes are made.
+    pub(super) has_changed: bool,
 }
 
 /// Where a statement is when it does not run.
@@ -127,6 +129,8 @@ impl Seat {
         if let Some(connection) = &self.connection {
             connection.finalize_dropped(inside);
         }
+        // What is told of another seat's statement does not count.
+        self.ended.set_has_changed(self.running.as_ref().is_some_and(|running| running.has_changed));
     }
 
     /// What every entry ends with.
@@ -195,7 +199,7 @@ impl Seat {
             }
             Source::Text(..) => return Ok(()),
         };
-        self.running = Some(Running { statement, home, end, started: false });
+        self.running = Some(Running { statement, home, end, started: false, has_changed: false });
         Ok(())
     }
 
@@ -205,7 +209,7 @@ impl Seat {
             Source::Text(text, 0) if text.is_blank_from(end) => Home::Kept(text.clone()),
             _ => Home::Once,
         };
-        self.running = Some(Running { statement, home, end, started: false });
+        self.running = Some(Running { statement, home, end, started: false, has_changed: false });
     }
 
     /// The statement, which is at rest, goes home.

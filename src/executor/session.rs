@@ -15,7 +15,7 @@ use super::inside::{Rest, Values};
 use super::permits::Lane;
 use super::request::Request;
 use super::seat::{Seat, Source};
-use super::sqlite::{Connection, Ended, SqliteError, TransactionState};
+use super::sqlite::{Connection, End, Ended, SqliteError, TransactionState};
 use super::text::Text;
 
 /// One client connection's use of SQL.
@@ -86,7 +86,10 @@ impl Session {
             return Err(Failure::new(failure::BUSY, "a database for this connection is already open"));
         }
         self.ended.begin(serving.epoch);
-        let permit = self.permit(Lane::Works).await.map_err(|_| Failure::not_leader())?;
+        let permit = self.permit(Lane::Works).await.map_err(|end| match end {
+            End::Interrupted => Failure::interrupted(),
+            End::Stopping | End::EpochOver | End::ClientGone => Failure::not_leader(),
+        })?;
         let executor = Arc::clone(&self.executor);
         let (ended, name) = (self.ended.clone(), name.to_vec());
         let opened = self.executor.run_inside(&self.ended, permit, Expected::Unknown, move |inside| {
@@ -101,7 +104,8 @@ impl Session {
             Ok(Box::new(Seat::new(connection, database, store, ended, serving.epoch)))
         });
         self.seat = Some(opened.await.ok_or(Failure::not_leader())??);
-        Ok(())
+        self.leave_if_stale();
+        if self.seat.is_some() { Ok(()) } else { Err(Failure::not_leader()) }
     }
 
     /// Prepares the first statement of `sql`.
@@ -156,7 +160,7 @@ impl Session {
         let result = self.run_one(&mut request, Source::Prepared(id), &Arc::new(values), 0).await;
         self.rest(&mut request).await;
         self.conclude(&mut request, result).await?;
-        self.executed()
+        executed(&request)
     }
 
     /// Runs every statement of a text.
@@ -167,7 +171,7 @@ impl Session {
         let mut request = self.begin()?;
         let result = self.run_all(&mut request, Text::new(sql), values).await;
         self.conclude(&mut request, result).await?;
-        self.executed()
+        executed(&request)
     }
 
     /// Runs every statement of a text; parameters run on from statement to statement. Each comes to rest before the next, so
@@ -286,12 +290,12 @@ impl Session {
         Ok(Request::new(serving.epoch, database))
     }
 
-    fn executed(&mut self) -> Result<Executed, Failure> {
-        let noted = self.seat_mut()?.noted;
-        Ok(Executed {
-            last_insert_id: noted.last_insert_rowid,
-            rows_affected: u64::from(noted.changes.unsigned_abs()),
-        })
+    /// Whether this session stands on a version that is not the newest any more.
+    #[must_use]
+    pub fn keeps_old_pages(&self) -> bool {
+        let Some(seat) = &self.seat else { return false };
+        let pinned = seat.view.pinned_version();
+        pinned.is_some_and(|pinned| pinned.version != seat.database.committed().root.version())
     }
 
     /// Whether a transaction of this session holds the writer's turn.
@@ -299,6 +303,15 @@ impl Session {
     pub fn holds_turn(&self) -> bool {
         self.seat.as_ref().is_some_and(|seat| seat.turn.is_some())
     }
+}
+
+/// What EXEC answers. The seat may have been left since.
+fn executed(request: &Request) -> Result<Executed, Failure> {
+    let noted = request.noted.ok_or(Failure::no_database())?;
+    Ok(Executed {
+        last_insert_id: noted.last_insert_rowid,
+        rows_affected: u64::from(noted.changes.unsigned_abs()),
+    })
 }
 
 /// Why a text was not compiled.

@@ -15,7 +15,7 @@ use crate::transport::client_stream::{ClientRead, ClientWrite};
 use crate::types::config::PAGE_SIZE;
 use crate::types::{PageNumber, Role};
 
-use super::connection::{Connection, Next, Version};
+use super::connection::{Connection, Dumped, Next, Version};
 use super::reader::Frame;
 
 /// Milliseconds in WELCOME. spec: client-protocol 6.
@@ -208,6 +208,13 @@ impl<R: ClientRead, W: ClientWrite> Connection<R, W> {
             return Ok(Next::Request);
         };
         let root = database.committed().root;
+        self.dumped = Some(Dumped { database, root: root.clone() });
+        let dumped = self.send_pages(name, &root).await;
+        self.dumped = None;
+        dumped
+    }
+
+    async fn send_pages(&mut self, name: &[u8], root: &Root) -> io::Result<Next> {
         let size = u64::from(root.page_count()) * PAGE_SIZE as u64;
         let wal_name = [name, b"-wal"].concat();
         let Some(parts) = response::files(name, size, &wal_name) else {
@@ -220,7 +227,7 @@ impl<R: ClientRead, W: ClientWrite> Connection<R, W> {
         while next <= root.page_count() {
             let end = root.page_count().min(next + DUMP_CHUNK_PAGES as u32 - 1);
             // The length of the answer has been told: who cannot read a page can only close the connection.
-            self.gateway.executor.read_pages(|| pages_of(&root, next..=end, &mut chunk))?;
+            self.gateway.executor.read_pages(|| pages_of(root, next..=end, &mut chunk))?;
             next = end + 1;
             if chunk.len() >= DUMP_CHUNK_PAGES * PAGE_SIZE {
                 self.send(&chunk).await?;

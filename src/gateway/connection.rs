@@ -9,22 +9,25 @@ use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use crate::executor::sqlite::{End, Heeds};
 use crate::executor::{Executor, Session};
+use crate::pages::{Database, Root};
 use crate::raft::engine::Engine;
 use crate::transport::client_stream::{ClientRead, ClientStream, ClientWrite, Detached};
 use crate::types::NodeId;
-use crate::types::config::CLIENT_STALL_MAX;
+use crate::types::config::{CLIENT_LOOK_EVERY, CLIENT_STALL_MAX, PAGE_SIZE, PINNED_OLD_BYTES_MAX};
 use crate::types::fault::{self, Fault};
 use crate::types::tasks::Tasks;
 
 use super::attendant::Attendant;
 use super::inbox::{Dialled, Event, Inbox};
 use super::reader::{Frame, FrameReader};
+use super::stalled::{Stall, Stalled};
 
 /// Protocol version of a client. spec: client-protocol 2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +75,7 @@ pub struct Gateway {
     pub(super) peers: Arc<dyn PeerSink>,
     pub(super) tasks: Tasks,
     pub(super) stop: CancellationToken,
+    stalled: Arc<Stalled>,
 }
 
 /// What a gateway is made of.
@@ -110,7 +114,14 @@ impl Gateway {
             peers: parts.peers,
             tasks: parts.tasks,
             stop: parts.stop,
+            stalled: Stalled::new(PINNED_OLD_BYTES_MAX),
         })
+    }
+
+    /// Sets how many bytes of old versions may be kept beside clients that take nothing.
+    #[cfg(test)]
+    pub(crate) fn set_pinned_old_bytes_max(&self, bytes: u64) {
+        self.stalled.set_kept_bytes_max(bytes);
     }
 
     /// Serves a client until its stream ends or the node stops.
@@ -136,11 +147,20 @@ impl Gateway {
                 let (ended, stop) = (session.ended().clone(), gateway.stop.clone());
                 Attendant::new(Arc::clone(&inbox), ended, stop, gateway.executor.watch_epoch())
             });
-            let stand_in = gateway.tasks.spawn(stand_in.stand_in());
-            let mut connection = Connection { gateway, session, write, version, inbox, others_wait: false };
+            // It holds nothing. It goes with this task, however that ends.
+            let stand_in = AbortOnDropHandle::new(gateway.tasks.spawn(stand_in.stand_in()));
+            let mut connection = Connection {
+                gateway,
+                session,
+                write,
+                version,
+                inbox,
+                others_wait: false,
+                dumped: None,
+                stall: None,
+            };
             let dialled = connection.run(&mut attendant).await;
-            // It holds nothing.
-            stand_in.abort();
+            drop(stand_in);
             let Connection { gateway, session, write, .. } = connection;
             drop(session);
             if let Some(Dialled { id, address, received, stream }) = dialled {
@@ -160,6 +180,31 @@ pub struct Connection<R, W> {
     pub(super) inbox: Arc<Inbox<R>>,
     /// Whether the client's socket knows that others wait for it.
     others_wait: bool,
+    /// What a DUMP sends.
+    pub(super) dumped: Option<Dumped>,
+    /// It keeps old pages, and its client does not take what it is sent.
+    stall: Option<Stall>,
+}
+
+/// A database as it was when its DUMP began.
+pub(super) struct Dumped {
+    pub(super) database: Arc<Database>,
+    pub(super) root: Root,
+}
+
+/// The wait of one message for its socket.
+struct Waiting {
+    since: Instant,
+    next_look: Pin<Box<Sleep>>,
+    /// While others wait for the client.
+    patience: Option<Pin<Box<Sleep>>>,
+}
+
+impl Waiting {
+    fn begin() -> Waiting {
+        let since = Instant::now();
+        Waiting { since, next_look: Box::pin(sleep(CLIENT_LOOK_EVERY)), patience: None }
+    }
 }
 
 impl<R, W> std::fmt::Debug for Connection<R, W> {
@@ -214,15 +259,21 @@ impl<R: ClientRead, W: ClientWrite> Connection<R, W> {
         let inbox = Arc::clone(&self.inbox);
         poll_fn(|context| {
             attendant.look(context);
-            match self.session.ended().look(Heeds::AllButInterrupt) {
-                None | Some(End::Interrupted) => {}
-                // Connection, statements, transaction and turn are void, whether the client knows or not.
-                Some(End::EpochOver) => self.session.leave_if_stale(),
-                Some(End::Stopping | End::ClientGone) => return Poll::Ready(None),
+            if self.has_ended() {
+                return Poll::Ready(None);
             }
             inbox.poll_next(context)
         })
         .await
+    }
+
+    /// Whether nothing more goes to the client. What belongs to an epoch that is over is left at once, whether the client knows or
+    /// not: others need the seat. A message under way is finished all the same.
+    fn has_ended(&mut self) -> bool {
+        self.session.leave_if_stale();
+        self.tell_socket();
+        let end = self.session.ended().look(Heeds::AllButInterrupt);
+        matches!(end, Some(End::Stopping | End::ClientGone))
     }
 
     /// A client that holds the writer's turn between two requests must not vanish unnoticed.
@@ -236,51 +287,72 @@ impl<R: ClientRead, W: ClientWrite> Connection<R, W> {
     /// Sends a whole message. What the socket does not take at once waits for the client, and for whatever ends that wait.
     ///
     /// # Errors
-    /// The socket's; the node stops or the client has gone; a client that others wait for takes nothing for too long.
+    /// The socket's; the node stops or the client has gone; a client that others wait for takes nothing for too long; too many old
+    /// pages are kept, and no client has waited longer.
     pub(super) async fn send(&mut self, message: &[u8]) -> io::Result<()> {
         let mut rest = message;
-        let mut stall = None;
-        poll_fn(|context| {
+        let mut waiting: Option<Waiting> = None;
+        let sent = poll_fn(|context| {
             while !rest.is_empty() {
                 match Pin::new(&mut self.write).poll_write(context, rest) {
                     Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                     Poll::Ready(Ok(taken)) => {
                         rest = rest.get(taken..).unwrap_or_default();
-                        stall = None;
+                        // Slow is not silent; how long the message takes in all counts for the pages.
+                        if let Some(waiting) = &mut waiting {
+                            waiting.patience = None;
+                        }
                     }
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                    Poll::Pending => return self.wait_for_client(&mut stall, context).map(Err),
+                    Poll::Pending => {
+                        let waiting = waiting.get_or_insert_with(Waiting::begin);
+                        return self.wait_for_client(waiting, context).map(Err);
+                    }
                 }
             }
             Poll::Ready(Ok(()))
         })
-        .await
+        .await;
+        if sent.is_ok() {
+            // One that goes counts until all that it holds has gone.
+            self.stall = None;
+        }
+        sent
     }
 
     /// What ends the wait for a client that takes nothing.
-    fn wait_for_client(
-        &mut self,
-        stall: &mut Option<Pin<Box<Sleep>>>,
-        context: &mut Context<'_>,
-    ) -> Poll<io::Error> {
-        match self.session.ended().look(Heeds::AllButInterrupt) {
-            None | Some(End::Interrupted) => {}
-            // Others need the seat; the message under way is finished all the same.
-            Some(End::EpochOver) => self.session.leave_if_stale(),
-            Some(End::Stopping | End::ClientGone) => {
+    fn wait_for_client(&mut self, waiting: &mut Waiting, context: &mut Context<'_>) -> Poll<io::Error> {
+        if self.has_ended() {
+            return Poll::Ready(io::Error::new(io::ErrorKind::ConnectionAborted, "ended while it waited"));
+        }
+        while waiting.next_look.as_mut().poll(context).is_ready() {
+            waiting.next_look = Box::pin(sleep(CLIENT_LOOK_EVERY));
+            if self.must_go(waiting.since) {
                 return Poll::Ready(io::Error::new(
-                    io::ErrorKind::ConnectionAborted,
-                    "ended while it waited",
+                    io::ErrorKind::TimedOut,
+                    "it keeps old versions of pages and does not take what it is sent",
                 ));
             }
         }
         if !self.session.holds_turn() || fault::is_planted(Fault::StallUnseen) {
-            *stall = None;
+            waiting.patience = None;
             return Poll::Pending;
         }
-        let stall = stall.get_or_insert_with(|| Box::pin(sleep(CLIENT_STALL_MAX)));
-        stall.as_mut().poll(context).map(|()| {
+        let patience = waiting.patience.get_or_insert_with(|| Box::pin(sleep(CLIENT_STALL_MAX)));
+        patience.as_mut().poll(context).map(|()| {
             io::Error::new(io::ErrorKind::TimedOut, "it holds the writer's turn and takes no bytes")
         })
+    }
+
+    /// Whether this connection, which waits for its client, has to go on account of the old pages that are kept.
+    fn must_go(&mut self, since: Instant) -> bool {
+        let dumps_old = |dumped: &Dumped| dumped.database.committed().root.version() != dumped.root.version();
+        if !self.session.keeps_old_pages() && !self.dumped.as_ref().is_some_and(dumps_old) {
+            self.stall = None;
+            return false;
+        }
+        let store = self.gateway.executor.store();
+        let stall = self.stall.get_or_insert_with(|| self.gateway.stalled.enter(since));
+        stall.must_go(|| store.pages_kept_by_old_pins() * PAGE_SIZE as u64)
     }
 }

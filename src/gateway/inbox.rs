@@ -128,12 +128,14 @@ impl<R: ClientRead> Inbox<R> {
         state.reader.is_some() && state.events.len() >= config::REQUESTS_AHEAD
     }
 
-    /// Looks whether the client has gone though the stream was not read to its end.
+    /// Looks whether the client has gone, or sends no more, though the stream was not read to its end.
     pub(super) fn look_for_hang_up(&self) {
         let mut state = self.lock();
         if state.reader.as_ref().is_some_and(|reader| reader.stream().is_hung_up()) {
             debug!("client connection closed behind requests that were not read");
             state.fail();
+        } else if state.reader.as_ref().is_some_and(|reader| reader.stream().sends_no_more()) {
+            state.closed();
         }
     }
 
@@ -174,6 +176,11 @@ impl<R: ClientRead> State<R> {
         self.events.clear();
     }
 
+    /// The client sends no more, which counts from when it was first noticed.
+    fn closed(&mut self) {
+        self.end.get_or_insert_with(|| End::Closed { since: Instant::now() });
+    }
+
     fn remember(&mut self, context: &Context<'_>) {
         match &mut self.waker {
             Some(waker) => waker.clone_from(context.waker()),
@@ -193,7 +200,7 @@ impl<R: ClientRead> State<R> {
             Poll::Ready(Ok(Some(frame))) => frame,
             Poll::Ready(Ok(None)) => {
                 self.reader = None;
-                self.end = Some(End::Closed { since: Instant::now() });
+                self.closed();
                 return false;
             }
             Poll::Ready(Err(error)) => {

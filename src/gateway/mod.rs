@@ -9,5 +9,6 @@ mod connection;
 mod inbox;
 mod membership;
 mod reader;
+mod stalled;
 
 pub use connection::{Connection, Gateway, GatewayParts, PeerConnection, PeerSink};

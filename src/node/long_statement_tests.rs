@@ -168,6 +168,23 @@ fn a_statement_whose_client_is_gone_ends_and_frees_its_place() {
     running.stop().unwrap();
 }
 
+#[test]
+fn a_client_that_sends_no_more_is_noticed_behind_requests_that_are_not_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut running, address) = start(directory.path(), 1);
+    let mut other = client(&address);
+    other.set_read_timeout(Some(STATEMENT_WITHOUT_CLIENT_MAX * 2)).unwrap();
+    let mut leaving = client(&address);
+    send(&mut leaving, &vec![count_to(i64::MAX); 12]);
+    assert_eq!(call(&mut dial(&address), &Request::Leader).0, 1);
+
+    // Nothing is reset by this: there is more to be read.
+    leaving.shutdown(std::net::Shutdown::Write).unwrap();
+
+    assert_eq!(number(&mut other, "SELECT 5 AS n"), 5);
+    running.stop().unwrap();
+}
+
 // conformance: client-protocol X15
 #[test]
 fn a_client_that_sends_no_more_gets_the_answer_to_a_statement_that_takes_a_while() {

@@ -26,6 +26,8 @@ mod damage_tests;
 #[cfg(test)]
 mod deletion_tests;
 #[cfg(test)]
+mod ended_tests;
+#[cfg(test)]
 mod long_statement_tests;
 #[cfg(test)]
 mod protocol_tests;

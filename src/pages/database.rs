@@ -123,7 +123,15 @@ struct Pending {
 /// A superseded root and how many pages the next one replaced.
 struct Superseded {
     root: WeakRoot,
+    page_count: u64,
     replaced_pages: u64,
+}
+
+impl Superseded {
+    /// Pages that this root has and the next one has not; an upper bound. One that was replaced again and again is one page.
+    fn kept_pages(&self) -> u64 {
+        self.replaced_pages.min(self.page_count)
+    }
 }
 
 struct State {
@@ -145,7 +153,11 @@ impl State {
 
     fn set_committed(&mut self, root: Root, replaced_pages: usize) {
         let old = std::mem::replace(&mut self.committed, root);
-        self.superseded.push_back(Superseded { root: old.weak(), replaced_pages: replaced_pages as u64 });
+        self.superseded.push_back(Superseded {
+            root: old.weak(),
+            page_count: u64::from(old.page_count()),
+            replaced_pages: replaced_pages as u64,
+        });
         drop(old);
         if self.superseded.len() >= self.sweep_at {
             self.sweep();
@@ -501,7 +513,7 @@ impl Database {
     pub fn pages_kept_by_old_pins(&self) -> u64 {
         let mut state = self.lock();
         state.sweep();
-        state.superseded.iter().map(|superseded| superseded.replaced_pages).sum()
+        state.superseded.iter().map(Superseded::kept_pages).sum()
     }
 }
 

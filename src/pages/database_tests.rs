@@ -243,13 +243,22 @@ fn a_snapshot_replaces_the_set_of_databases_and_open_handles_see_it() {
 #[test]
 fn pages_of_old_pins_are_counted_while_the_pins_live() {
     let (_store, database) = opened();
+    let pages = (1..=50).map(|number| (PageNumber(number), page(50, number as u8))).collect();
+    database.apply_pages(pages).unwrap();
     let pin = database.committed();
-    for mark in 0..100 {
-        database.apply_pages(vec![(PageNumber(1), page(1, mark))]).unwrap();
+    for mark in 0..20 {
+        database.apply_pages(vec![(PageNumber(1), page(50, mark))]).unwrap();
     }
+    let later = database.committed();
+    database.apply_pages(vec![(PageNumber(2), page(50, 1)), (PageNumber(3), page(50, 2))]).unwrap();
 
-    assert_eq!(database.pages_kept_by_old_pins(), 100);
-    drop(pin);
+    assert_eq!(database.pages_kept_by_old_pins(), 22);
+    for mark in 0..100 {
+        database.apply_pages(vec![(PageNumber(1), page(50, mark))]).unwrap();
+    }
+    // No root keeps more pages than it has.
+    assert_eq!(database.pages_kept_by_old_pins(), 20 + 50);
+    drop((pin, later));
     assert_eq!(database.pages_kept_by_old_pins(), 0);
 }
 

@@ -10,9 +10,7 @@ use super::header::{self, PageOneError};
 use super::page::{PageRef, PageSpace};
 use super::room::Room;
 use super::tree::Root;
-use crate::types::config::{
-    DATABASE_NAME_MAX_BYTES, IN_FLIGHT_BYTES_MAX, IN_FLIGHT_TRANSACTIONS_MAX, PAGE_SIZE,
-};
+use crate::types::config::{DATABASE_NAME_MAX_BYTES, IN_FLIGHT_BYTES_MAX, IN_FLIGHT_TRANSACTIONS_MAX};
 
 /// Why a name is no database name. spec: state-machine 1.5.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -268,12 +266,6 @@ impl PageStore {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.lock().values().map(|found| found.attached).sum()
-    }
-
-    /// Bytes of a page of this store.
-    #[must_use]
-    pub const fn page_size_bytes() -> usize {
-        PAGE_SIZE
     }
 
     /// Removes a database whose deletion is applied, if no connection uses it; else it goes with the last of them.

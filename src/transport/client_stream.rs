@@ -40,6 +40,11 @@ impl Detached {
 pub trait ClientRead: AsyncRead + Send + Unpin + 'static {
     /// Whether the other end has gone, though not all that it sent was read.
     fn is_hung_up(&self) -> bool;
+
+    /// Whether the other end sends nothing behind what was not read yet; false where nobody can know.
+    fn sends_no_more(&self) -> bool {
+        false
+    }
 }
 
 /// The direction in which a client is answered.
@@ -98,10 +103,20 @@ fn is_closed(ready: Option<io::Result<Ready>>) -> bool {
     matches!(ready, Some(Ok(ready)) if ready.is_write_closed())
 }
 
+/// The end of what is sent is an event of its own, whatever lies before it.
+fn is_at_its_end(ready: Option<io::Result<Ready>>) -> bool {
+    matches!(ready, Some(Ok(ready)) if ready.is_read_closed())
+}
+
 impl ClientRead for tcp::OwnedReadHalf {
     fn is_hung_up(&self) -> bool {
         let stream: &TcpStream = self.as_ref();
         is_closed(stream.ready(Interest::WRITABLE).now_or_never())
+    }
+
+    fn sends_no_more(&self) -> bool {
+        let stream: &TcpStream = self.as_ref();
+        is_at_its_end(stream.ready(Interest::READABLE).now_or_never())
     }
 }
 
@@ -109,6 +124,11 @@ impl ClientRead for unix::OwnedReadHalf {
     fn is_hung_up(&self) -> bool {
         let stream: &UnixStream = self.as_ref();
         is_closed(stream.ready(Interest::WRITABLE).now_or_never())
+    }
+
+    fn sends_no_more(&self) -> bool {
+        let stream: &UnixStream = self.as_ref();
+        is_at_its_end(stream.ready(Interest::READABLE).now_or_never())
     }
 }
 

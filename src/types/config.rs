@@ -146,8 +146,18 @@ pub const STATEMENT_WITHOUT_CLIENT_MAX: Duration = Duration::from_secs(10);
 /// and acknowledges none.
 pub const CLIENT_STALL_MAX: Duration = Duration::from_secs(10);
 
-/// Pause between two looks whether a client has gone of which nothing more is read.
+/// Bytes of old versions of pages that all readers of a node may keep while one of them is a client that does not take what it is
+/// sent: as much as is kept in memory for a peer that installs a snapshot. Beyond it the client that has waited longest goes.
+pub const PINNED_OLD_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// Pause between two looks whether a client has gone of which nothing more is read, and at what a client keeps that takes nothing.
 pub const CLIENT_LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Closed connections after which their memory is given back to the system.
+pub const CLOSED_BEFORE_GIVING_BACK: usize = 256;
+
+/// Pause before that: others may be closing.
+pub const MEMORY_GIVEN_BACK_AFTER: Duration = Duration::from_secs(1);
 
 /// Requests of a connection read ahead of the one that is worked on.
 pub const REQUESTS_AHEAD: usize = 4;

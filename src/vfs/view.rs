@@ -98,9 +98,11 @@ impl View {
         self.lock().use_head = use_head;
     }
 
-    /// Whether this connection holds the writer's turn; without it RESERVED is refused.
+    /// Whether this connection holds the writer's turn; without it RESERVED is refused. What was wanted before is forgotten.
     pub fn set_turn(&self, turn: bool) {
-        self.lock().turn = turn;
+        let mut state = self.lock();
+        state.turn = turn;
+        state.wanted_turn = false;
     }
 
     /// Makes every commit fail, so that `sqlite3_reset` gives a statement up.
@@ -193,5 +195,22 @@ impl View {
         let mut state = self.lock();
         state.commits.push(commit);
         state.deletion_permit = deletion_permit;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_that_an_earlier_statement_wanted_is_not_wanted_by_the_next() {
+        let view = View::default();
+        view.set_turn(false);
+        assert!(!view.has_turn_or_wants_it());
+
+        // The statement went on without it, and the next one begins.
+        view.set_turn(false);
+
+        assert!(!view.take_wanted_turn());
     }
 }

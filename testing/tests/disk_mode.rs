@@ -36,6 +36,10 @@ fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap())
 }
 
+/// Longest time until the snapshot that is due is there.
+const SNAPSHOT_WAIT: Duration = Duration::from_secs(60);
+const SNAPSHOT_PAUSE: Duration = Duration::from_millis(50);
+
 struct World {
     cluster: Cluster,
     limit: Result<MemoryLimit, String>,
@@ -167,7 +171,12 @@ fn a_database_larger_than_memory_is_used_in_every_way() {
     world.done("written");
     let written = client.number("PRAGMA page_count").unwrap() as u64;
     assert!(written * 4096 >= (size_mib << 20) * 9 / 10, "only {written} pages");
-    assert!(world.cluster.has_snapshot(FIRST_ID).unwrap(), "no snapshot was taken");
+    // It is written behind those who serve clients, and may take its time.
+    let taken = |cluster: &Cluster| match cluster.has_snapshot(FIRST_ID) {
+        Ok(true) => Ok(()),
+        other => Err(format!("{other:?}")),
+    };
+    world.cluster.wait("a snapshot", SNAPSHOT_WAIT, SNAPSHOT_PAUSE, taken).unwrap();
 
     assert_eq!(client.number("SELECT count(*) FROM t WHERE length(b) = 950").unwrap(), rows);
     world.done("read");

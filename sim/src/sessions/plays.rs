@@ -41,14 +41,16 @@ impl Client {
             53..=68 => self.transaction().await,
             69..=75 => self.return_rows().await,
             76..=83 => self.several().await,
-            84..=90 => self.disturb().await,
+            84..=90 => match self.around.has_endless && self.one_in(15) {
+                true => self.ask_without_end().await,
+                false => self.disturb().await,
+            },
             91..=94 => self.prepared().await,
             95..=97 => self.wrong().await,
-            98 => match self.random.random_range(0..4) {
+            98 => match self.random.random_range(0..3) {
                 // The connection ends at rest.
                 0 | 1 => self.connection = None,
-                2 => self.stall().await,
-                _ => self.ask_without_end().await,
+                _ => self.stall().await,
             },
             _ => self.ask_for_other_things().await,
         }
@@ -72,9 +74,6 @@ impl Client {
 
     /// A query that ends with its client, or by its wish.
     async fn ask_without_end(&mut self) {
-        if !self.around.has_endless {
-            return;
-        }
         self.note = "a query without an end";
         let mut requests = vec![query_sql(ENDLESS, &[])];
         let mut manner = Manner::default();

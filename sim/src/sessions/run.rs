@@ -92,8 +92,8 @@ struct Plan {
 impl Plan {
     fn of(random: &mut SmallRng) -> Plan {
         let one_in = |random: &mut SmallRng, number: u32| random.random_range(0..number) == 0;
-        let pauses = (!one_in(random, 3)).then(|| Pauses {
-            one_in: [10, 50, 200, 1000][random.random_range(0..4)],
+        let pauses = (!one_in(random, 2)).then(|| Pauses {
+            one_in: [10, 10, 50, 300][random.random_range(0..4)],
             usual_max: Duration::from_millis(random.random_range(1..20)),
             long_one_in: random.random_range(20..200),
             long_max: Duration::from_millis(random.random_range(50..1500)),
@@ -103,7 +103,7 @@ impl Plan {
         let sizes = Sizes {
             value_max: if one_in(random, 12) { 40 << 20 } else { 100_000 },
             rows_max: if one_in(random, 5) { 3000 } else { 100 },
-            text_max: if one_in(random, 6) { 2000 } else { 100 },
+            text_max: if one_in(random, 5) { 2500 } else { 100 },
         };
         Plan {
             nodes,
@@ -114,12 +114,12 @@ impl Plan {
                 pace: SnapshotPace::Entries,
             },
             sql_threads: random.random_range(1..=4),
-            busy_timeout_ms: [0, 0, 20, 500, 5000][random.random_range(0..5)],
+            busy_timeout_ms: [0, 20, 500, 5000][random.random_range(0..4)],
             pauses,
             databases: (0..databases).map(|number| format!("test{number}.db")).collect(),
             sizes,
             work: Duration::from_millis(random.random_range(1500..5000)),
-            leaves_one_in: random.random_range(6..60),
+            leaves_one_in: [3, 8, 20, 60][random.random_range(0..4)],
             weather: Weather {
                 delay_max: Duration::from_micros([500, 3000, 12_000][random.random_range(0..3)]),
                 ..CALM

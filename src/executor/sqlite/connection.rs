@@ -208,14 +208,6 @@ impl Connection {
         // SAFETY: an open connection.
         unsafe { sqlite::sqlite3_changes(self.handle.raw()) }
     }
-
-    /// Extended code and message of the last call.
-    #[must_use]
-    pub fn last_error(&self, _inside: &Inside) -> SqliteError {
-        // SAFETY: an open connection.
-        let code = unsafe { sqlite::sqlite3_extended_errcode(self.handle.raw()) };
-        self.handle.error(code)
-    }
 }
 
 unsafe extern "C" fn progress(watched: *mut c_void) -> c_int {

@@ -98,13 +98,14 @@ impl Shared {
             return Some(End::Stopping);
         }
         let flags = self.flags.load(Ordering::Acquire);
-        let epoch = self.epoch.load(Ordering::Relaxed);
-        if epoch != NO_EPOCH && epoch != self.store.epoch() {
-            return Some(End::EpochOver);
-        }
+        // Before the epoch: some waits outlive that.
         let is_gone = flags & CLIENT_GONE != 0 && !fault::is_planted(Fault::ClientGoneUnseen);
         if is_gone && heeds != Heeds::OnlyTheNode {
             return Some(End::ClientGone);
+        }
+        let epoch = self.epoch.load(Ordering::Relaxed);
+        if epoch != NO_EPOCH && epoch != self.store.epoch() {
+            return Some(End::EpochOver);
         }
         (flags & INTERRUPTED != 0 && heeds == Heeds::All).then_some(End::Interrupted)
     }
@@ -187,7 +188,7 @@ impl Ended {
         self.shared.set(INTERRUPTED, true);
     }
 
-    /// The statement that runs has made its changes: it is not stopped for the client's sake any more.
+    /// Whether the statement that runs has made its changes: then it is not stopped for the client's sake any more.
     pub(in crate::executor) fn set_has_changed(&self, has_changed: bool) {
         self.shared.set(HAS_CHANGED, has_changed);
     }

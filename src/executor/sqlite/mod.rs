@@ -10,6 +10,7 @@ mod connection;
 mod ended;
 mod handle;
 mod inside;
+pub mod memory;
 mod nesting;
 mod schema;
 mod speed;

@@ -267,6 +267,7 @@ fn what_touches_the_schema_otherwise_does_what_it_always_did() {
         .unwrap()
         .step(&mut Inside::alone());
     assert_eq!(explained.unwrap(), Step::Row);
+    connection.finalize_dropped(&mut Inside::alone());
     connection
         .execute(&mut Inside::alone(),
             b"CREATE TABLE t(a INTEGER PRIMARY KEY AUTOINCREMENT, b); CREATE TEMP TABLE u AS SELECT 1 AS a;

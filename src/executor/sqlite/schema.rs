@@ -49,15 +49,16 @@ fn change_schema(
     let ended = match stepped {
         Ok(_) => compile::run(&handle, inside, b"RELEASE dqlite_schema"),
         Err(_) => {
-            // The error is known already. One that ended the transaction has ended the savepoint, too.
+            // The error is known already.
             let _ = statement.reset(inside);
-            let _ = compile::run(&handle, inside, b"ROLLBACK TO dqlite_schema");
-            let _ = compile::run(&handle, inside, b"RELEASE dqlite_schema");
+            if !begins {
+                take_back(&handle, inside);
+            }
             Ok(())
         }
     };
     if begins && !handle.autocommit(inside) {
-        // What is refused at its commit is given up.
+        // What is refused, itself or its commit, is given up.
         let _ = compile::run(&handle, inside, b"ROLLBACK");
     }
     if begins && let Some(view) = view_of(&handle) {
@@ -65,6 +66,20 @@ fn change_schema(
         handle.weighed().at = view.saw().map(key);
     }
     ended.and(stepped)
+}
+
+/// Takes the statement back and leaves the client's transaction as it was; one of which that cannot be said is given up. An error
+/// that ended the transaction has ended the savepoint, too.
+fn take_back(handle: &Arc<Handle>, inside: &mut Inside) {
+    if handle.autocommit(inside) {
+        return;
+    }
+    let taken_back = compile::run(handle, inside, b"ROLLBACK TO dqlite_schema")
+        .and_then(|()| compile::run(handle, inside, b"RELEASE dqlite_schema"));
+    if taken_back.is_err() {
+        // The client is told of a failure in any case.
+        let _ = compile::run(handle, inside, b"ROLLBACK");
+    }
 }
 
 fn view_of(handle: &Handle) -> Option<Arc<View>> {
