@@ -93,6 +93,15 @@ sim-mixed:
 	RUSTFLAGS="--cfg tokio_unstable" $(CARGO) build --quiet --release --package dqlite-sim --bin histories --target-dir target/sim
 	DQLITE_SIM_MIXED=1 target/sim/release/histories $(SEED) $(HISTORIES)
 
+# The machine of sessions: simulated clients that do anything the client protocol allows, at random and by seed (docs/testing.md). A seed replays exactly:
+# target/sim/release/sessions SEED 1. Half of the histories with SQLite as it comes, half in its single-thread mode.
+.PHONY: torture-sessions
+SESSIONS ?= 10000
+torture-sessions:
+	RUSTFLAGS="--cfg tokio_unstable" $(CARGO) build --quiet --release --package dqlite-sim --bin sessions --target-dir target/sim
+	target/sim/release/sessions $(SEED) $$(($(SESSIONS) / 2))
+	target/sim/release/sessions --single-thread $$(($(SEED) + $(SESSIONS) / 2)) $$(($(SESSIONS) / 2))
+
 # Against upstream's real libraries, which are fetched from Debian's archive.
 check-upstream: deps
 	tests/upstream/fetch.sh $(UPSTREAM) bookworm trixie

@@ -126,7 +126,7 @@ impl Session {
         if let Some(permit) = permits.try_acquire() {
             return Ok(permit);
         }
-        if lane == Lane::GivesBack || fault::is_planted(Fault::WaitsForEver) {
+        if lane == Lane::GivesBack {
             return Ok(permits.acquire(lane).await);
         }
         self.ended.race(Heeds::All, permits.acquire(lane)).await
@@ -145,6 +145,7 @@ impl Session {
     ) -> Result<T, Failure> {
         let permit = self.permit(lane).await.map_err(|end| request.ended(end))?;
         if lane != Lane::GivesBack
+            && !fault::is_planted(Fault::WaitsForEver)
             && let Some(end) = self.ended.look(Heeds::All)
         {
             return Err(request.ended(end));
@@ -190,6 +191,12 @@ impl Session {
     /// SQLite is in a write transaction.
     pub(super) fn rest_outside(&mut self, request: &mut Request, pause: Pause) {
         let Some(seat) = self.seat.as_deref_mut() else { return };
+        if fault::is_planted(Fault::ReadKeepsTurn)
+            && seat.turn.is_some()
+            && seat.running.as_ref().is_some_and(|running| running.statement.read_only())
+        {
+            return;
+        }
         if pause == Pause::AtRest {
             seat.put_home();
             request.noted = Some(seat.noted);
@@ -200,7 +207,16 @@ impl Session {
                 continue;
             }
             request.wrote(commit.version);
+            if fault::is_planted(Fault::CommitDropped)
+                && self.ended.look(Heeds::All) == Some(End::ClientGone)
+            {
+                commit.propose(|_| true);
+                continue;
+            }
             let data = frames::encode_frames(seat.database.name(), &commit.pages);
+            if fault::is_planted(Fault::RoomKept) {
+                request.keeps_room(self.executor.store.room().charge(data.len()));
+            }
             let proposal = Proposed { data, merges: !commit.shrinks };
             let engine = &self.executor.engine;
             commit.propose(|commit| {
@@ -220,7 +236,7 @@ impl Session {
             && stays
         {
             turn.set_held_by_client(true);
-        } else if !fault::is_planted(Fault::TurnKept) {
+        } else if seat.noted.transaction != TransactionState::Read || !fault::is_planted(Fault::TurnKept) {
             seat.turn = None;
         }
     }

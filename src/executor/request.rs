@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::pages::Database;
+use crate::pages::{Charge, Database};
 use crate::types::fault::{self, Fault};
 use crate::types::tasks::Expected;
 
@@ -25,6 +25,8 @@ pub(super) struct Request {
     pub(super) proving: Proving,
     /// How long the last statement of the request's text took tells of the next one.
     pub(super) expected: Expected,
+    /// Room that only a planted fault keeps.
+    kept: Vec<Charge>,
     /// What SQLite said when the last body came to rest.
     pub(super) noted: Option<Noted>,
 }
@@ -39,6 +41,7 @@ impl Request {
             first_written: None,
             proving: Proving::default(),
             expected: Expected::Unknown,
+            kept: Vec::new(),
             noted: None,
         }
     }
@@ -58,6 +61,11 @@ impl Request {
     pub(super) fn wrote(&mut self, version: u32) {
         self.first_written.get_or_insert(version);
         self.saw(version);
+    }
+
+    /// Keeps room to its end: a planted fault.
+    pub(super) fn keeps_room(&mut self, room: Charge) {
+        self.kept.push(room);
     }
 
     /// Whether it put something into the log's queue.

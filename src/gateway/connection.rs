@@ -21,6 +21,7 @@ use crate::raft::engine::Engine;
 use crate::transport::client_stream::{ClientRead, ClientStream, ClientWrite, Detached};
 use crate::types::NodeId;
 use crate::types::config::{CLIENT_LOOK_EVERY, CLIENT_STALL_MAX, PAGE_SIZE, PINNED_OLD_BYTES_MAX};
+use crate::types::fault::{self, Fault};
 use crate::types::tasks::Tasks;
 
 use super::attendant::Attendant;
@@ -333,7 +334,7 @@ impl<R: ClientRead, W: ClientWrite> Connection<R, W> {
                 ));
             }
         }
-        if !self.session.holds_turn() {
+        if !self.session.holds_turn() || fault::is_planted(Fault::StallUnseen) {
             waiting.patience = None;
             return Poll::Pending;
         }

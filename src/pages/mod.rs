@@ -19,6 +19,6 @@ pub use file::PageFile;
 pub use header::{BadPage, PageOneError};
 pub use overlay::Overlay;
 pub use page::{PageRef, PageSpace, has_memory};
-pub use room::Room;
+pub use room::{Charge, Room};
 pub use store::{Attached, DatabaseImages, NameError, PageStore, ReplaceError, check_name};
 pub use tree::{Pages, Root};

@@ -23,7 +23,7 @@ struct State {
 
 /// The room that a pending version takes.
 #[derive(Debug)]
-pub(super) struct Charge {
+pub struct Charge {
     of: Arc<Room>,
     bytes: usize,
 }
@@ -58,7 +58,8 @@ impl Room {
     }
 
     /// Charges a version that is pending from here on.
-    pub(super) fn charge(self: &Arc<Room>, bytes: usize) -> Charge {
+    #[must_use]
+    pub fn charge(self: &Arc<Room>, bytes: usize) -> Charge {
         let mut state = self.lock();
         state.transactions += 1;
         state.bytes += bytes;

@@ -10,10 +10,45 @@ pub enum Fault {
     ReplyBeforeApply,
     /// A request waits for the first version that it saw, not for the newest.
     SeenOnce,
-    /// A turn that was taken is not given back at rest.
+    /// A statement that is refused since its snapshot is old keeps the turn that it has waited for.
     TurnKept,
-    /// The wait for a permit does not look at what has ended.
+    /// A reading statement whose function has written keeps the turn, and what it wrote is not proposed.
+    ReadKeepsTurn,
+    /// The waits of a request do not look at what has ended.
     WaitsForEver,
+    /// Nobody looks whether the client of a statement has gone.
+    ClientGoneUnseen,
+    /// A client that takes nothing while others wait for it is waited for.
+    StallUnseen,
+    /// A request keeps the room of its finished statements.
+    RoomKept,
+    /// What a statement committed whose client has gone is not proposed, and its epoch does not end.
+    CommitDropped,
+    /// A connection of an ended epoch takes snapshots of the next one.
+    SnapshotOfNextEpoch,
+}
+
+impl Fault {
+    /// All of them.
+    pub const ALL: [Fault; 11] = [
+        Fault::VersionTwice,
+        Fault::ReplyBeforeApply,
+        Fault::SeenOnce,
+        Fault::TurnKept,
+        Fault::ReadKeepsTurn,
+        Fault::WaitsForEver,
+        Fault::ClientGoneUnseen,
+        Fault::StallUnseen,
+        Fault::RoomKept,
+        Fault::CommitDropped,
+        Fault::SnapshotOfNextEpoch,
+    ];
+
+    /// The fault of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Fault> {
+        Fault::ALL.into_iter().find(|fault| format!("{fault:?}") == name)
+    }
 }
 
 #[cfg(feature = "planted-faults")]

@@ -14,6 +14,7 @@ use super::view::{DeletionRefused, Seen, View};
 use crate::pages::{Attached, CommitError, Database, Overlay, PageSpace, Pin, Root, has_memory};
 use crate::types::PageNumber;
 use crate::types::config::PAGE_SIZE;
+use crate::types::fault::{self, Fault};
 use crate::types::scratch::is_no_space;
 
 /// The head that a transaction was made on has gone: 10250, an I/O error, so that SQLite rolls back and drops its cache.
@@ -256,7 +257,7 @@ impl File {
         if level >= sqlite::SQLITE_LOCK_SHARED && self.pin.is_none() {
             let on_head = self.view.uses_head();
             let pin = if on_head { self.database().head() } else { self.database().committed() };
-            if !self.view.is_of(pin.epoch) {
+            if !self.view.is_of(pin.epoch) && !fault::is_planted(Fault::SnapshotOfNextEpoch) {
                 return SQLITE_IOERR_STALE;
             }
             self.set_pin(pin, on_head);

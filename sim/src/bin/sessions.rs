@@ -1,19 +1,22 @@
-//! `sessions FIRST COUNT`: runs histories of the machine of sessions and says what they showed; exit status 1 after a violation.
+//! `sessions FIRST COUNT [FAULT]`: runs histories of the machine of sessions and says what they showed; exit status 1 after a violation.
 
 use std::collections::BTreeMap;
 use std::io::{Write, stderr};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use dqlite::types::fault::Fault;
 use dqlite_sim::sessions::campaign::Campaign;
 use dqlite_sim::sessions::{Report, history};
 
 fn main() -> ExitCode {
     let numbers: Vec<u64> = std::env::args().skip(1).filter_map(|text| text.parse().ok()).collect();
-    let [first, count] = numbers[..] else {
-        let _ = writeln!(stderr(), "usage: sessions FIRST COUNT");
+    let planted = std::env::args().nth(3).map(|name| Fault::named(&name));
+    let ([first, count], None | Some(Some(_))) = (&numbers[..], planted) else {
+        let _ = writeln!(stderr(), "usage: sessions FIRST COUNT [FAULT], one of {:?}", Fault::ALL);
         return ExitCode::from(2);
     };
+    let (first, count, planted) = (*first, *count, planted.flatten());
     // What nodes log, such as RUST_LOG=dqlite=info; for one history at a time.
     if std::env::var_os("RUST_LOG").is_some() {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
@@ -25,7 +28,8 @@ fn main() -> ExitCode {
             .init();
     }
     let begin = Instant::now();
-    let results = Campaign::new(first..first + count).run(|result, done| {
+    let campaign = Campaign { planted, ..Campaign::new(first..first + count) };
+    let results = campaign.run(|result, done| {
         if let Err(error) = result {
             println!("\n{error}");
         }
@@ -36,9 +40,9 @@ fn main() -> ExitCode {
     let reports: Vec<&Report> = results.iter().filter_map(|result| result.as_ref().ok()).collect();
     print(&reports, results.len(), begin);
     // What cannot be replayed cannot be mended: the first one again.
-    let replayed = match history(first) {
+    let replayed = match history(first, planted) {
         Ok(report) => {
-            let again = history(first).map(|again| again.digest);
+            let again = history(first, planted).map(|again| again.digest);
             let replays = again.as_ref() == Ok(&report.digest);
             println!("seed {first} again: the same {:016x}: {replays}", report.digest);
             replays

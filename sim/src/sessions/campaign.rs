@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
+use dqlite::types::fault::Fault;
+
 use super::run::{Report, history};
 
 /// Longest time of the real clock for one history, which takes a second or so.
@@ -30,6 +32,8 @@ enum Message {
 pub struct Campaign {
     /// Seeds.
     pub seeds: Range<u64>,
+    /// A fault that is planted.
+    pub planted: Option<Fault>,
     /// Histories at once. One if SQLite is in single-thread mode: it is one for the whole process.
     pub threads: usize,
     /// Whether the first violation ends it.
@@ -41,7 +45,7 @@ impl Campaign {
     #[must_use]
     pub fn new(seeds: Range<u64>) -> Campaign {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Campaign { seeds, threads, until_found: false }
+        Campaign { seeds, planted: None, threads, until_found: false }
     }
 
     /// Runs it. `progress` hears each result, and how many there are.
@@ -89,7 +93,7 @@ impl Campaign {
     }
 
     fn spawn(&self, next: &Arc<AtomicU64>, sender: &Sender<Message>) {
-        let (next, sender, end) = (Arc::clone(next), sender.clone(), self.seeds.end);
+        let (next, sender, end, planted) = (Arc::clone(next), sender.clone(), self.seeds.end, self.planted);
         std::thread::spawn(move || {
             loop {
                 let seed = next.fetch_add(1, Ordering::Relaxed);
@@ -99,7 +103,7 @@ impl Campaign {
                 if sender.send(Message::Begins(seed)).is_err() {
                     return;
                 }
-                let result = catch_unwind(AssertUnwindSafe(|| history(seed)))
+                let result = catch_unwind(AssertUnwindSafe(|| history(seed, planted)))
                     .unwrap_or_else(|panic| Err(format!("seed {seed}: panic: {}", text_of(panic.as_ref()))));
                 if sender.send(Message::Ends(seed, Box::new(result))).is_err() {
                     return;

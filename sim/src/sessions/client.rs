@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dqlite::protocol::request::{Parameters, Request, Value};
+use dqlite::types::config::STATEMENT_WITHOUT_CLIENT_MAX;
 use rand::Rng;
 use rand::rngs::SmallRng;
 use tokio::time::{Instant, sleep};
@@ -20,6 +21,8 @@ pub(super) const NOT_LEADER: u64 = 10250;
 pub(super) const LEADERSHIP_LOST: u64 = 10506;
 /// A refused constraint, whatever the extended code.
 pub(super) const CONSTRAINT: u64 = 19;
+/// How long what is in the log may be on its way where nothing happens.
+const GRACE: Duration = Duration::from_millis(300);
 /// Most statements that a client keeps prepared.
 const PREPARED_MAX: usize = 6;
 
@@ -44,8 +47,8 @@ pub struct Surroundings {
     pub is_calm: bool,
     /// SQL pauses often: what has no end can be ended.
     pub has_endless: bool,
-    /// How long after a client has gone its writes may still be done; None where nobody can say.
-    pub grace: Option<Duration>,
+    /// It is known how long after a client has gone its writes may still be done.
+    pub tells_when_gone: bool,
 }
 
 /// An open connection.
@@ -67,6 +70,8 @@ pub struct Client {
     pub(super) around: Surroundings,
     pub(super) connection: Option<Connection>,
     next: usize,
+    /// The last connection that ended was reset.
+    has_reset: bool,
     /// What it does, for its records.
     pub(super) note: &'static str,
 }
@@ -119,7 +124,7 @@ impl Client {
     #[must_use]
     pub fn new(number: u64, random: SmallRng, shared: Shared, around: Surroundings) -> Client {
         let next = number as usize % around.addresses.len();
-        Client { number, random, shared, around, connection: None, next, note: "" }
+        Client { number, random, shared, around, connection: None, next, has_reset: false, note: "" }
     }
 
     /// Works until an end, and leaves whatever it has.
@@ -224,6 +229,7 @@ impl Client {
             .any(|answer| matches!(answer, Answer::Failure { code: NOT_LEADER | LEADERSHIP_LOST, .. }));
         if exchange.ended {
             let resets = self.one_in(2);
+            self.has_reset = resets;
             if let Some(connection) = self.connection.take()
                 && resets
             {
@@ -264,10 +270,11 @@ impl Client {
         if self.one_in(60) {
             return most;
         }
+        let text_max = if self.one_in(15) { most.text_max } else { most.text_max.min(8) };
         Sizes {
             value_max: most.value_max.min(5000),
             rows_max: most.rows_max.min(10),
-            text_max: most.text_max.min(8),
+            text_max,
         }
     }
 
@@ -282,9 +289,8 @@ impl Client {
         let Pending { tag, change, begin } = pending;
         let end = self.shared.moment();
         let (sql, values, note) = (change.sql, change.values, self.note);
-        if outcome == Outcome::Unknown
-            && let Some(grace) = self.around.grace
-        {
+        if outcome == Outcome::Unknown && self.around.tells_when_gone {
+            let grace = if self.has_reset { GRACE } else { STATEMENT_WITHOUT_CLIENT_MAX + GRACE };
             let shared = self.shared.clone();
             tokio::spawn(async move {
                 sleep(grace).await;

@@ -12,6 +12,7 @@ use super::client::{
 };
 use super::recipe::{ENDLESS, change, noise, reading, returning, sure_change};
 use super::record::{Bond, Outcome};
+use super::transaction::SLEEP;
 use super::wire::{Answer, Leaving, Manner};
 
 /// How long a client takes nothing: longer than any is waited for.
@@ -40,14 +41,16 @@ impl Client {
             53..=68 => self.transaction().await,
             69..=75 => self.return_rows().await,
             76..=83 => self.several().await,
-            84..=90 => self.disturb().await,
+            84..=90 => match self.around.has_endless && self.one_in(15) {
+                true => self.ask_without_end().await,
+                false => self.disturb().await,
+            },
             91..=94 => self.prepared().await,
             95..=97 => self.wrong().await,
-            98 => match self.random.random_range(0..4) {
+            98 => match self.random.random_range(0..3) {
                 // The connection ends at rest.
                 0 | 1 => self.connection = None,
-                2 => self.stall().await,
-                _ => self.ask_without_end().await,
+                _ => self.stall().await,
             },
             _ => self.ask_for_other_things().await,
         }
@@ -71,9 +74,6 @@ impl Client {
 
     /// A query that ends with its client, or by its wish.
     async fn ask_without_end(&mut self) {
-        if !self.around.has_endless {
-            return;
-        }
         self.note = "a query without an end";
         let mut requests = vec![query_sql(ENDLESS, &[])];
         let mut manner = Manner::default();
@@ -261,6 +261,10 @@ impl Client {
         let request = if self.random.random() { exec_sql(&sql, &[]) } else { query_sql(&sql, &[]) };
         let manner = self.manner();
         self.ask(&[request], manner).await;
+        if sql.contains("optimize(") && self.connection.is_some() && self.one_in(3) {
+            // What has run holds up nobody.
+            sleep(SLEEP).await;
+        }
     }
 
     /// PREPARE, and EXEC or QUERY, several times.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use dqlite::protocol::request::Value;
 use dqlite::raft::{SnapshotPace, SnapshotPolicy};
+use dqlite::types::fault::{self, Fault};
 use dqlite::types::tasks::SqlSection;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -39,8 +40,6 @@ const QUIET_MAX: Duration = Duration::from_secs(30);
 const TURN_MAX: Duration = Duration::from_secs(10);
 /// The same where SQL pauses.
 const TURN_MAX_WITH_PAUSES: Duration = Duration::from_secs(40);
-/// How long after its client has gone a write may still be done where nothing else happens.
-const GRACE: Duration = Duration::from_secs(12);
 /// SQL that pauses at one point in so many pauses often.
 const PAUSES_OFTEN: u32 = 50;
 /// Pause between two looks.
@@ -93,8 +92,8 @@ struct Plan {
 impl Plan {
     fn of(random: &mut SmallRng) -> Plan {
         let one_in = |random: &mut SmallRng, number: u32| random.random_range(0..number) == 0;
-        let pauses = (!one_in(random, 3)).then(|| Pauses {
-            one_in: [10, 50, 200, 1000][random.random_range(0..4)],
+        let pauses = (!one_in(random, 2)).then(|| Pauses {
+            one_in: [10, 10, 50, 300][random.random_range(0..4)],
             usual_max: Duration::from_millis(random.random_range(1..20)),
             long_one_in: random.random_range(20..200),
             long_max: Duration::from_millis(random.random_range(50..1500)),
@@ -104,7 +103,7 @@ impl Plan {
         let sizes = Sizes {
             value_max: if one_in(random, 12) { 40 << 20 } else { 100_000 },
             rows_max: if one_in(random, 5) { 3000 } else { 100 },
-            text_max: if one_in(random, 6) { 2000 } else { 100 },
+            text_max: if one_in(random, 5) { 2500 } else { 100 },
         };
         Plan {
             nodes,
@@ -115,12 +114,12 @@ impl Plan {
                 pace: SnapshotPace::Entries,
             },
             sql_threads: random.random_range(1..=4),
-            busy_timeout_ms: [0, 0, 20, 500, 5000][random.random_range(0..5)],
+            busy_timeout_ms: [0, 20, 500, 5000][random.random_range(0..4)],
             pauses,
             databases: (0..databases).map(|number| format!("test{number}.db")).collect(),
             sizes,
             work: Duration::from_millis(random.random_range(1500..5000)),
-            leaves_one_in: random.random_range(6..60),
+            leaves_one_in: [3, 8, 20, 60][random.random_range(0..4)],
             weather: Weather {
                 delay_max: Duration::from_micros([500, 3000, 12_000][random.random_range(0..3)]),
                 ..CALM
@@ -133,11 +132,12 @@ impl Plan {
     }
 }
 
-/// Runs the history of a seed.
+/// Runs the history of a seed, with a fault of the library if one is planted.
 ///
 /// # Errors
 /// What was violated.
-pub fn history(seed: u64) -> Result<Report, String> {
+pub fn history(seed: u64, planted: Option<Fault>) -> Result<Report, String> {
+    fault::plant(planted);
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_time().start_paused(true);
     #[cfg(tokio_unstable)]
@@ -145,6 +145,7 @@ pub fn history(seed: u64) -> Result<Report, String> {
     let runtime = builder.build().map_err(|error| error.to_string())?;
     let report = runtime.block_on(run(seed));
     drop(runtime);
+    fault::plant(None);
     report.map_err(|error| format!("seed {seed}: {error}"))
 }
 
@@ -184,7 +185,7 @@ async fn run(seed: u64) -> Result<Report, String> {
         pause_max: plan.client_pause_max,
         is_calm: plan.trouble_pause_max.is_none(),
         has_endless: plan.pauses.is_some_and(|pauses| pauses.one_in <= PAUSES_OFTEN),
-        grace: (plan.trouble_pause_max.is_none() && plan.pauses.is_none()).then_some(GRACE),
+        tells_when_gone: plan.trouble_pause_max.is_none() && plan.pauses.is_none(),
     };
     network.set_weather(plan.weather);
     let epochs = epochs(&cluster);

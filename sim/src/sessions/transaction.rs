@@ -14,7 +14,7 @@ use super::wire::{Answer, Leaving, Manner};
 /// One client in so many does nothing for a while when its transaction has failed.
 const SLEEPS_ONE_IN: u32 = 3;
 /// For how long.
-const SLEEP: Duration = Duration::from_secs(14);
+pub(super) const SLEEP: Duration = Duration::from_secs(14);
 
 /// A transaction that is open.
 struct Open {
@@ -89,7 +89,7 @@ impl Client {
                 }
             }
             _ => {
-                let most = if self.one_in(2) { 5 } else { 120 };
+                let most = [5, 5, 120, 120, 3000][self.random.random_range(0..5)];
                 let pause = self.random.random_range(0..most);
                 sleep(Duration::from_millis(pause)).await;
                 Next::Goes

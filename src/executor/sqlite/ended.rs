@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use crate::pages::PageStore;
 use crate::types::config::{SQL_ON_WORKER_MAX, SQL_WORKER_OFFERED_EVERY};
+use crate::types::fault::{self, Fault};
 use crate::types::pause;
 use crate::types::tasks::{Expected, SqlSection, let_others_run};
 
@@ -98,7 +99,8 @@ impl Shared {
         }
         let flags = self.flags.load(Ordering::Acquire);
         // Before the epoch: some waits outlive that.
-        if flags & CLIENT_GONE != 0 && heeds != Heeds::OnlyTheNode {
+        let is_gone = flags & CLIENT_GONE != 0 && !fault::is_planted(Fault::ClientGoneUnseen);
+        if is_gone && heeds != Heeds::OnlyTheNode {
             return Some(End::ClientGone);
         }
         let epoch = self.epoch.load(Ordering::Relaxed);
@@ -204,6 +206,9 @@ impl Ended {
     /// What has ended. The future is dropped.
     pub async fn race<T>(&self, heeds: Heeds, future: impl Future<Output = T>) -> Result<T, End> {
         let mut future = pin!(future);
+        if fault::is_planted(Fault::WaitsForEver) {
+            return Ok(future.await);
+        }
         poll_fn(|context| match self.look(heeds) {
             Some(end) => Poll::Ready(Err(end)),
             None => future.as_mut().poll(context).map(Ok),
