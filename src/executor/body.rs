@@ -207,8 +207,7 @@ impl Session {
                 continue;
             }
             request.wrote(commit.version);
-            if fault::is_planted(Fault::CommitDropped)
-                && self.ended.look(Heeds::All) == Some(End::ClientGone)
+            if fault::is_planted(Fault::CommitDropped) && self.ended.look(Heeds::All) == Some(End::ClientGone)
             {
                 commit.propose(|_| true);
                 continue;

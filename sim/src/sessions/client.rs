@@ -271,11 +271,7 @@ impl Client {
             return most;
         }
         let text_max = if self.one_in(15) { most.text_max } else { most.text_max.min(8) };
-        Sizes {
-            value_max: most.value_max.min(5000),
-            rows_max: most.rows_max.min(10),
-            text_max,
-        }
+        Sizes { value_max: most.value_max.min(5000), rows_max: most.rows_max.min(10), text_max }
     }
 
     /// Notes the outcome of a write.

@@ -172,9 +172,10 @@ impl<'a> Order<'a> {
     fn check_gone(&self) -> Result<(), String> {
         for (tag, over) in &self.records.gone {
             let Some(place) = self.places.get(tag) else { continue };
-            let later = self.journal.iter().take(place - 1).find(|(other, _)| {
-                self.records.writes.get(other).is_some_and(|write| write.begin > *over)
-            });
+            let later =
+                self.journal.iter().take(place - 1).find(|(other, _)| {
+                    self.records.writes.get(other).is_some_and(|write| write.begin > *over)
+                });
             if let Some((later, _)) = later {
                 return Err(format!(
                     "tag {tag} was written behind tag {later}, which began long after the client of the first had gone"

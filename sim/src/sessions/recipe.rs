@@ -12,7 +12,8 @@ const KEYS: i64 = 40;
 /// Values beyond this are large.
 const LARGE: u32 = 1 << 20;
 /// A query that has no end.
-pub const ENDLESS: &str = "WITH RECURSIVE c(x) AS (VALUES(1) UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c";
+pub const ENDLESS: &str =
+    "WITH RECURSIVE c(x) AS (VALUES(1) UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c";
 /// Words of texts.
 const WORDS: [&str; 6] = ["alpha", "beta", "gamma", "delta", "omega", "rho"];
 
@@ -248,7 +249,9 @@ pub fn noise(random: &mut SmallRng, client: u64, full_text: &[&str]) -> String {
         18 => of_full_text(&|module| format!("INSERT INTO {module}({module}) VALUES('optimize')"), random),
         19 if full_text.contains(&"fts4") => "SELECT optimize(fts4) FROM fts4 LIMIT 1".to_owned(),
         // It writes, is taken for a read, and has rows for several messages.
-        26 if full_text.contains(&"fts4") => "SELECT optimize(fts4), printf('%02000d', rowid) FROM fts4".to_owned(),
+        26 if full_text.contains(&"fts4") => {
+            "SELECT optimize(fts4), printf('%02000d', rowid) FROM fts4".to_owned()
+        }
         20 => of_full_text(&|module| format!("INSERT INTO {module}({module}) VALUES('rebuild')"), random),
         21 => "SELECT 1; ; -- nothing".to_owned(),
         22 => "SELEKT 1".to_owned(),

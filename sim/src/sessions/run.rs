@@ -277,7 +277,9 @@ async fn audit(shared: Shared, turn_max: Duration) {
         sleep(LOOK).await;
         let held_for = shared.turn_held_for();
         if held_for > turn_max {
-            return shared.violation(format!("a turn has been held for {held_for:?}, and by no transaction of a client"));
+            return shared.violation(format!(
+                "a turn has been held for {held_for:?}, and by no transaction of a client"
+            ));
         }
     }
 }
