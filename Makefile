@@ -1,4 +1,4 @@
-# Targets: all demo check check-upstream check-clients bench bench-go bench-peers failover rolls torture-slt slow-clients fuzz torture-stops install uninstall, and the parts of check: deps fmt-check lint licences doc test. See README.md.
+# Targets: all demo check check-upstream check-clients bench bench-go bench-peers failover rolls torture-sql torture-sessions torture-slt torture-stops slow-clients fuzz install uninstall, and the parts of check: deps fmt-check lint licences doc test. See README.md.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -92,6 +92,10 @@ sim:
 sim-mixed:
 	RUSTFLAGS="--cfg tokio_unstable" $(CARGO) build --quiet --release --package dqlite-sim --bin histories --target-dir target/sim
 	DQLITE_SIM_MIXED=1 target/sim/release/histories $(SEED) $(HISTORIES)
+
+# Both machines that explore what clients may do: simulated sessions, and SQL beside plain SQLite. About an hour.
+.PHONY: torture-sql
+torture-sql: torture-sessions torture-slt
 
 # The machine of sessions: simulated clients that do anything the client protocol allows, at random and by seed (docs/testing.md). A seed replays exactly:
 # target/sim/release/sessions SEED 1. Half of the histories with SQLite as it comes, half in its single-thread mode.
