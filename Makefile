@@ -10,7 +10,7 @@ libdir ?= $(prefix)/lib
 includedir ?= $(prefix)/include
 DESTDIR ?=
 # Longest time one run of the tests may take, in seconds: a hang is a failure.
-TEST_SECONDS ?= 1500
+TEST_SECONDS ?= 2400
 TIMEOUT := timeout --kill-after=10
 # The system's SQLite if its development package is there, else one that is compiled in.
 FEATURES := $(shell pkg-config --exists sqlite3 2>/dev/null || echo --features bundled)
