@@ -21,6 +21,9 @@ pub(super) struct Tries {
     pub(super) needs: Needs,
     /// It was begun again on account of an old snapshot.
     again: bool,
+    /// Another client's transaction holds the turn: the statement runs without it, and the VFS refuses it if it does want to
+    /// write.
+    turn_is_busy: bool,
 }
 
 /// Whether the turn stays with a session that is not done with its statement.
@@ -57,20 +60,25 @@ impl Session {
     /// Waits for what is needed and not held.
     ///
     /// # Errors
-    /// A client's transaction held the turn too long; what has ended.
-    pub(super) async fn grant(&mut self, request: &mut Request, needs: Needs) -> Result<Needs, Failure> {
-        let heeds = Heeds::All;
+    /// What has ended.
+    pub(super) async fn grant(
+        &mut self,
+        request: &mut Request,
+        tries: &mut Tries,
+    ) -> Result<Needs, Failure> {
+        let (heeds, needs) = (Heeds::All, tries.needs);
         if needs.turn {
             request.used_head = true;
-            if !self.holds_turn() {
+            if !self.holds_turn() && !tries.turn_is_busy {
                 let turn = self.executor.turns.of(request.database.name(), request.epoch);
                 let taken = self.ended.race(heeds, turn.acquire(self.executor.busy_timeout())).await;
-                let taken = taken.map_err(|end| request.ended(end))?.map_err(|_| Failure::busy())?;
+                let taken = taken.map_err(|end| request.ended(end))?;
                 let Some(seat) = self.seat.as_deref_mut() else { return Err(request.lost()) };
-                seat.turn = Some(taken);
+                tries.turn_is_busy = taken.is_err();
+                seat.turn = taken.ok();
             }
         }
-        if needs.room {
+        if needs.room && !tries.turn_is_busy {
             let room = self.executor.store.room().wait();
             self.ended.race(heeds, room).await.map_err(|end| request.ended(end))?;
         }
@@ -96,7 +104,7 @@ impl Session {
                 let Rest::Failed(error) = ran.as_ref() else { return Ok(Some(Some(ran))) };
                 let Some(seat) = self.seat.as_deref_mut() else { return Err(request.lost()) };
                 // `sqlite3_stmt_readonly` is a guess: what it takes for a read may ask for the write lock.
-                if seat.view.take_wanted_turn() && seat.turn.is_none() {
+                if seat.view.take_wanted_turn() && seat.turn.is_none() && !tries.turn_is_busy {
                     tries.needs = Needs { turn: true, room: seat.noted.autocommit };
                     request.used_head = true;
                     return Ok(None);

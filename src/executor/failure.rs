@@ -84,12 +84,6 @@ impl Failure {
         }
     }
 
-    /// Another connection's transaction holds the writer's turn.
-    #[must_use]
-    pub const fn busy() -> Failure {
-        Failure::new(BUSY, "database is locked")
-    }
-
     /// The database cannot be opened.
     #[must_use]
     pub const fn cannot_open() -> Failure {

@@ -68,7 +68,7 @@ const THROWN_AWAY: &[u8] = b"SELECT rowid FROM sqlite_master LIMIT 1";
 impl Seat {
     /// What the running statement needs. A write of temporary tables alone needs nothing, whatever snapshot is held.
     pub(super) fn needs(&self, statement: &Statement) -> Needs {
-        let writes = !statement.read_only() && !statement.compiled().writes_only_temporary();
+        let writes = statement.writes() && !statement.compiled().writes_only_temporary();
         let commits = self.turn.is_some() && statement.compiled().ends_transaction();
         Needs { turn: writes, room: commits || (writes && self.noted.autocommit) }
     }

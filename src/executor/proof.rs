@@ -8,7 +8,7 @@ use super::failure::Failure;
 use super::request::Request;
 use super::seat::Seat;
 use super::session::Session;
-use super::sqlite::TransactionState;
+use super::sqlite::{End, TransactionState};
 
 /// How far the proof for a request is.
 #[derive(Debug, Default)]
@@ -61,7 +61,10 @@ impl Session {
             self.proven(request);
             return Ok(());
         }
-        self.void_transaction();
+        // A client that has interrupted its request goes on with the transaction, and asks for the proof again.
+        if given != Err(End::Interrupted) {
+            self.void_transaction();
+        }
         Err(given.err().map_or(Failure::not_leader(), |end| request.ended(end)))
     }
 

@@ -165,7 +165,7 @@ impl Session {
             self.ask_ahead(&mut rows.request);
         }
         loop {
-            let granted = self.grant(&mut rows.request, tries.needs).await?;
+            let granted = self.grant(&mut rows.request, &mut tries).await?;
             let attempt = self.fill(rows, granted).await?;
             let Some(filled) = self.came_to(&mut rows.request, &mut tries, attempt)? else { continue };
             let running = self.seat.as_ref().and_then(|seat| seat.running.as_ref());

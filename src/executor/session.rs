@@ -212,7 +212,7 @@ impl Session {
     ) -> Result<Option<Ran>, Failure> {
         let mut tries = self.begin_body(request, &mut source)?;
         loop {
-            let granted = self.grant(request, tries.needs).await?;
+            let granted = self.grant(request, &mut tries).await?;
             let expected = self.expected(request);
             let (values, of) = (Arc::clone(values), source.clone());
             let attempt = self.enter(request, self.lane(), expected, move |inside, seat| {

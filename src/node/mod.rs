@@ -28,6 +28,8 @@ mod deletion_tests;
 #[cfg(test)]
 mod ended_tests;
 #[cfg(test)]
+mod guess_tests;
+#[cfg(test)]
 mod long_statement_tests;
 #[cfg(test)]
 mod protocol_tests;

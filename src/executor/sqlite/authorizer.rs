@@ -385,7 +385,7 @@ unsafe extern "C" fn authorize(
     first: *const c_char,
     second: *const c_char,
     database: *const c_char,
-    _trigger: *const c_char,
+    trigger: *const c_char,
 ) -> c_int {
     // SAFETY: null or a C string, by SQLite's contract.
     let first = (!first.is_null()).then(|| unsafe { CStr::from_ptr(first) }.to_bytes());
@@ -394,7 +394,7 @@ unsafe extern "C" fn authorize(
     // SAFETY: as above.
     let database = (!database.is_null()).then(|| unsafe { CStr::from_ptr(database) }.to_bytes());
     // SAFETY: what `restrict` was given, which outlives the connection.
-    unsafe { &*noted.cast::<Noted>() }.note(action, first, database);
+    unsafe { &*noted.cast::<Noted>() }.note(action, first, database, !trigger.is_null());
     match decide(action, first, second) {
         Allowed | ReadOnly => sqlite::SQLITE_OK,
         Ignored => sqlite::SQLITE_IGNORE,

@@ -11,6 +11,12 @@ const WRITES_TEMPORARY: u8 = 2;
 const ENDS_TRANSACTION: u8 = 4;
 const CHANGES_SCHEMA: u8 = 8;
 const CREATES: u8 = 16;
+/// The table of the schema is updated: by the statement itself, or since a virtual table was declared, which SQLite tells alike.
+const UPDATES_SCHEMA: u8 = 32;
+
+/// The tables of the schema, by all their names.
+const SCHEMA_TABLES: [&[u8]; 4] =
+    [b"sqlite_master", b"sqlite_schema", b"sqlite_temp_master", b"sqlite_temp_schema"];
 
 /// How a statement may add to the schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +38,7 @@ impl Compiled {
         self.0 & (WRITES_MAIN | WRITES_TEMPORARY) == WRITES_TEMPORARY
     }
 
-    /// How it may add to the schema, if it writes anything. Tables of functions are declared as if they were made.
+    /// How it may add to the schema, if it writes anything.
     pub(super) const fn schema_change(self) -> Option<SchemaChange> {
         match (self.0 & CHANGES_SCHEMA != 0, self.0 & CREATES != 0) {
             (false, _) => None,
@@ -53,17 +59,33 @@ impl Compiled {
 pub(super) struct Noted(AtomicU8);
 
 impl Noted {
-    pub(super) fn take(&self) -> Compiled {
-        Compiled(self.0.swap(0, Ordering::Relaxed))
+    /// What was noted while this text was compiled.
+    pub(super) fn take(&self, sql: &[u8]) -> Compiled {
+        let noted = self.0.swap(0, Ordering::Relaxed);
+        // Who writes to the table of the schema by hand has to name it.
+        let by_hand = noted & UPDATES_SCHEMA != 0 && names_schema(sql);
+        Compiled(if by_hand { noted | CHANGES_SCHEMA | WRITES_MAIN } else { noted })
     }
 
-    /// Notes an action. SQLite reference: "Authorizer Action Codes".
-    pub(super) fn note(&self, action: c_int, first: Option<&[u8]>, database: Option<&[u8]>) {
-        self.0.fetch_or(flags_of(action, first, database), Ordering::Relaxed);
+    /// Notes an action, and whether a trigger takes it. SQLite reference: "Authorizer Action Codes".
+    pub(super) fn note(
+        &self,
+        action: c_int,
+        first: Option<&[u8]>,
+        database: Option<&[u8]>,
+        in_trigger: bool,
+    ) {
+        self.0.fetch_or(flags_of(action, first, database, in_trigger), Ordering::Relaxed);
     }
 }
 
-fn flags_of(action: c_int, first: Option<&[u8]>, database: Option<&[u8]>) -> u8 {
+fn names_schema(sql: &[u8]) -> bool {
+    let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+    sql.split(|byte| !is_word(byte))
+        .any(|word| SCHEMA_TABLES.iter().any(|table| table.eq_ignore_ascii_case(word)))
+}
+
+fn flags_of(action: c_int, first: Option<&[u8]>, database: Option<&[u8]>, in_trigger: bool) -> u8 {
     let written = |database: Option<&[u8]>| {
         if database == Some(b"temp") { WRITES_TEMPORARY } else { WRITES_MAIN }
     };
@@ -71,7 +93,9 @@ fn flags_of(action: c_int, first: Option<&[u8]>, database: Option<&[u8]>) -> u8 
         first.is_some_and(|table| [&b"sqlite_master"[..], b"sqlite_temp_master"].contains(&table));
     match action {
         // Making a table, a view or a trigger is told as an INSERT into the schema, too.
-        sqlite::SQLITE_INSERT | sqlite::SQLITE_UPDATE if is_schema => written(database) | CHANGES_SCHEMA,
+        sqlite::SQLITE_INSERT if is_schema => written(database) | CHANGES_SCHEMA,
+        sqlite::SQLITE_UPDATE if is_schema && in_trigger => written(database) | CHANGES_SCHEMA,
+        sqlite::SQLITE_UPDATE if is_schema => UPDATES_SCHEMA,
         sqlite::SQLITE_TRANSACTION if first == Some(b"COMMIT") => ENDS_TRANSACTION,
         sqlite::SQLITE_SAVEPOINT if first == Some(b"RELEASE") => ENDS_TRANSACTION,
         sqlite::SQLITE_ALTER_TABLE => written(first) | CHANGES_SCHEMA,
@@ -111,9 +135,9 @@ mod tests {
     fn compiled(actions: &[Action]) -> Compiled {
         let noted = Noted::default();
         for (action, first, database) in actions {
-            noted.note(*action, *first, *database);
+            noted.note(*action, *first, *database, false);
         }
-        noted.take()
+        noted.take(b"")
     }
 
     #[test]

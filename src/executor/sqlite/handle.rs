@@ -115,12 +115,12 @@ impl Handle {
 
     /// A statement is going to be compiled.
     pub(super) fn forget_noted(&self) {
-        self.noted.take();
+        self.noted.take(b"");
     }
 
-    /// What was noted while a statement was compiled.
-    pub(super) fn take_noted(&self) -> Compiled {
-        self.noted.take()
+    /// What was noted while the statement of this text was compiled.
+    pub(super) fn take_noted(&self, sql: &[u8]) -> Compiled {
+        self.noted.take(sql)
     }
 
     /// The connection's last error, which this code belongs to.

@@ -132,10 +132,11 @@ impl Statement {
         self.read_only
     }
 
-    /// Whether it tells how it would run, and does nothing.
-    pub(super) fn is_explained(&self) -> bool {
+    /// Whether it may write: SQLite takes it for no read, and it does not only tell how it would run.
+    #[must_use]
+    pub fn writes(&self) -> bool {
         // SAFETY: a live statement.
-        unsafe { sqlite::sqlite3_stmt_isexplain(self.raw()) != 0 }
+        !self.read_only && unsafe { sqlite::sqlite3_stmt_isexplain(self.raw()) } == 0
     }
 
     /// Highest parameter number.
