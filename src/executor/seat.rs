@@ -2,12 +2,14 @@
 //! its view, its turn. Nothing of it is ever in a local variable or a future, so that nothing that is dropped leaves SQLite in
 //! the middle of something. `Session::enter` is the only way in.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use crate::pages::{Database, PageStore};
 use crate::vfs::View;
 
-use super::failure::Failure;
+use super::failure::{self, Failure};
 use super::kept::Kept;
 use super::sqlite::{Connection, Ended, Inside, Statement, TransactionState};
 use super::text::Text;
@@ -16,7 +18,10 @@ use super::turn::TurnGuard;
 /// An open database.
 #[derive(Debug)]
 pub(super) struct Seat {
+    /// By number; None where the number is free, or its statement runs.
     prepared: Vec<Option<Statement>>,
+    /// Free numbers, the lowest first.
+    free: BinaryHeap<Reverse<u32>>,
     kept: Kept,
     /// The statement of the request under way.
     pub(super) running: Option<Running>,
@@ -96,6 +101,7 @@ impl Seat {
     ) -> Seat {
         Seat {
             prepared: Vec::new(),
+            free: BinaryHeap::new(),
             kept: Kept::default(),
             running: None,
             view: Arc::clone(connection.view()),
@@ -160,14 +166,15 @@ impl Seat {
     /// # Errors
     /// There are no more numbers.
     pub(super) fn add_prepared(&mut self, statement: Statement) -> Result<u32, Failure> {
-        let slot = self.prepared.iter().position(Option::is_none).unwrap_or(self.prepared.len());
-        let id = u32::try_from(slot).map_err(|_| Failure::new(7, "stmt registry add failed"))?;
-        if slot == self.prepared.len() {
-            self.prepared.push(None);
-        }
-        if let Some(place) = self.prepared.get_mut(slot) {
+        if let Some(Reverse(id)) = self.free.pop()
+            && let Some(place) = self.prepared.get_mut(id as usize)
+        {
             *place = Some(statement);
+            return Ok(id);
         }
+        let id = u32::try_from(self.prepared.len());
+        let id = id.map_err(|_| Failure::new(failure::NO_MEMORY, "stmt registry add failed"))?;
+        self.prepared.push(Some(statement));
         Ok(id)
     }
 
@@ -177,7 +184,9 @@ impl Seat {
     /// There is none.
     pub(super) fn remove_prepared(&mut self, id: u32) -> Result<(), Failure> {
         let statement = self.prepared.get_mut(id as usize).and_then(Option::take);
-        statement.map(drop).ok_or(Failure::no_statement())
+        drop(statement.ok_or(Failure::no_statement())?);
+        self.free.push(Reverse(id));
+        Ok(())
     }
 
     /// Takes the statement of a source, if it is compiled: it is `running` from here on.
