@@ -98,13 +98,16 @@ sim-mixed:
 torture-sql: torture-sessions torture-slt
 
 # The machine of sessions: simulated clients that do anything the client protocol allows, at random and by seed (docs/testing.md). A seed replays exactly:
-# target/sim/release/sessions SEED 1. Half of the histories with SQLite as it comes, half in its single-thread mode.
+# target/sim/release/sessions SEED 1. Half of the histories with SQLite as it comes, half in its single-thread mode;
+# then faults are planted, and it counts those that are found.
 .PHONY: torture-sessions
 SESSIONS ?= 10000
 torture-sessions:
 	RUSTFLAGS="--cfg tokio_unstable" $(CARGO) build --quiet --release --package dqlite-sim --bin sessions --target-dir target/sim
 	target/sim/release/sessions $(SEED) $$(($(SESSIONS) / 2))
-	target/sim/release/sessions --single-thread $$(($(SEED) + $(SESSIONS) / 2)) $$(($(SESSIONS) / 2))
+	target/sim/release/sessions --single-thread $$(($(SEED) + $(SESSIONS) / 2)) $$(($(SESSIONS) / 4)) & other=$$!; \
+	    target/sim/release/sessions --single-thread $$(($(SEED) + $(SESSIONS) * 3 / 4)) $$(($(SESSIONS) / 4)) && wait $$other
+	target/sim/release/sessions --plants 400
 
 # Against upstream's real libraries, which are fetched from Debian's archive.
 check-upstream: deps

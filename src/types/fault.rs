@@ -24,7 +24,7 @@ pub enum Fault {
     RoomKept,
     /// What a statement committed whose client has gone is not proposed, and its epoch does not end.
     CommitDropped,
-    /// A connection of an ended epoch takes snapshots of the next one.
+    /// A connection of an ended epoch takes snapshots of the next one, which does not end when what it commits is refused.
     SnapshotOfNextEpoch,
 }
 

@@ -1,4 +1,5 @@
-//! `sessions FIRST COUNT [FAULT]`: runs histories of the machine of sessions and says what they showed; exit status 1 after a violation.
+//! `sessions [--single-thread] FIRST COUNT [FAULT]`: runs histories of the machine of sessions and says what they showed; exit
+//! status 1 after a violation. `sessions --plants COUNT`: plants each fault in turn; exit status 1 if one is not found.
 
 use std::collections::BTreeMap;
 use std::io::{Write, stderr};
@@ -7,15 +8,35 @@ use std::time::Instant;
 
 use dqlite::types::fault::Fault;
 use dqlite_sim::sessions::campaign::Campaign;
+use dqlite_sim::sessions::plain::use_single_thread_mode;
 use dqlite_sim::sessions::{Report, history};
 
 fn main() -> ExitCode {
-    let numbers: Vec<u64> = std::env::args().skip(1).filter_map(|text| text.parse().ok()).collect();
-    let planted = std::env::args().nth(3).map(|name| Fault::named(&name));
+    let mut words: Vec<String> = std::env::args().skip(1).collect();
+    if let [flag, most] = &words[..]
+        && flag == "--plants"
+        && let Ok(most) = most.parse()
+    {
+        return plant_all(most);
+    }
+    let is_serial = words.first().is_some_and(|word| word == "--single-thread");
+    if is_serial {
+        words.remove(0);
+    }
+    let numbers: Vec<u64> = words.iter().take(2).filter_map(|word| word.parse().ok()).collect();
+    let planted = words.get(2).map(|name| Fault::named(name));
     let ([first, count], None | Some(Some(_))) = (&numbers[..], planted) else {
-        let _ = writeln!(stderr(), "usage: sessions FIRST COUNT [FAULT], one of {:?}", Fault::ALL);
+        let _ = writeln!(
+            stderr(),
+            "usage: sessions [--single-thread] FIRST COUNT [FAULT] | --plants COUNT; faults: {:?}",
+            Fault::ALL
+        );
         return ExitCode::from(2);
     };
+    if is_serial && let Err(code) = use_single_thread_mode() {
+        let _ = writeln!(stderr(), "SQLite refuses its single-thread mode: {code}");
+        return ExitCode::from(2);
+    }
     let (first, count, planted) = (*first, *count, planted.flatten());
     // What nodes log, such as RUST_LOG=dqlite=info; for one history at a time.
     if std::env::var_os("RUST_LOG").is_some() {
@@ -28,7 +49,11 @@ fn main() -> ExitCode {
             .init();
     }
     let begin = Instant::now();
-    let campaign = Campaign { planted, ..Campaign::new(first..first + count) };
+    let mut campaign = Campaign { planted, ..Campaign::new(first..first + count) };
+    if is_serial {
+        // SQLite is one for the whole process.
+        campaign.threads = 1;
+    }
     let results = campaign.run(|result, done| {
         if let Err(error) = result {
             println!("\n{error}");
@@ -50,6 +75,24 @@ fn main() -> ExitCode {
         Err(_) => true,
     };
     ExitCode::from(u8::from(reports.len() != results.len() || !replayed))
+}
+
+/// Plants each fault and looks after how many histories it is found.
+fn plant_all(most: u64) -> ExitCode {
+    let mut found = 0;
+    for fault in Fault::ALL {
+        let campaign = Campaign { planted: Some(fault), until_found: true, ..Campaign::new(1..most + 1) };
+        let results = campaign.run(|_, _| ());
+        match results.iter().find_map(|result| result.as_ref().err()) {
+            Some(error) => {
+                found += 1;
+                println!("{fault:?}, after {} histories: {error:.200}", results.len());
+            }
+            None => println!("{fault:?}: NOT FOUND in {} histories", results.len()),
+        }
+    }
+    println!("{found} of {} planted faults found", Fault::ALL.len());
+    ExitCode::from(u8::from(found != Fault::ALL.len()))
 }
 
 fn print(reports: &[&Report], histories: usize, begin: Instant) {

@@ -35,6 +35,18 @@ pub struct PlainError {
     pub message: String,
 }
 
+/// Puts the process's SQLite into its single-thread mode, as go-dqlite does; before anything else uses it.
+///
+/// # Errors
+/// SQLite's code: it is in use already.
+pub fn use_single_thread_mode() -> Result<(), i32> {
+    // SAFETY: this option takes nothing more, and SQLite refuses it once it is in use.
+    match unsafe { sqlite::sqlite3_config(sqlite::SQLITE_CONFIG_SINGLETHREAD) } {
+        sqlite::SQLITE_OK => Ok(()),
+        code => Err(code),
+    }
+}
+
 /// A statement that is finalized when it goes.
 struct Prepared(*mut sqlite::sqlite3_stmt);
 

@@ -199,7 +199,7 @@ async fn run(seed: u64) -> Result<Report, String> {
         .collect();
     let trouble_random = SmallRng::seed_from_u64(seed ^ 0x7472_6f75);
     let pause = plan.trouble_pause_max.unwrap_or(plan.work);
-    let mut trouble = Trouble::new(&mut cluster, trouble_random, shared.clone(), pause);
+    let mut trouble = Trouble::new(&mut cluster, trouble_random, (shared.clone(), baton.clone()), pause);
     if plan.trouble_pause_max.is_some() {
         trouble.disturb(end).await?;
     }
