@@ -61,11 +61,7 @@ impl Session {
     ///
     /// # Errors
     /// What has ended.
-    pub(super) async fn grant(
-        &mut self,
-        request: &mut Request,
-        tries: &mut Tries,
-    ) -> Result<Needs, Failure> {
+    pub(super) async fn grant(&mut self, request: &mut Request, tries: &mut Tries) -> Result<Needs, Failure> {
         let (heeds, needs) = (Heeds::All, tries.needs);
         if needs.turn {
             request.used_head = true;

@@ -38,7 +38,8 @@ pub(super) fn prepare(
     if sql.get(offset) == Some(&0) {
         offset = sql.len();
     }
-    let statement = NonNull::new(raw).map(|raw| Statement::new(raw, handle, handle.take_noted(&sql[..offset])));
+    let statement =
+        NonNull::new(raw).map(|raw| Statement::new(raw, handle, handle.take_noted(&sql[..offset])));
     Ok((statement, offset))
 }
 

@@ -20,9 +20,7 @@ use crate::vfs::{Seen, Vfs, View};
 /// Those of the step and of its commit; the schema could nest too deep; RETURNING, which would leave before that is known.
 pub fn step(statement: &mut Statement, inside: &mut Inside) -> Result<Step, SqliteError> {
     match statement.compiled().schema_change() {
-        Some(change) if statement.writes() => {
-            change_schema(statement, inside, change)
-        }
+        Some(change) if statement.writes() => change_schema(statement, inside, change),
         _ => statement.step(inside),
     }
 }
