@@ -166,7 +166,8 @@ impl TurnGuard {
     /// Says that the turn stays with an open transaction of a client, or no longer.
     pub fn set_held_by_client(&self, held: bool) {
         if let Some(turn) = &self.turn {
-            let changed = turn.held_by_client.send_if_modified(|value| std::mem::replace(value, held) != held);
+            let changed =
+                turn.held_by_client.send_if_modified(|value| std::mem::replace(value, held) != held);
             if changed && !held {
                 turn.state.lock().unwrap_or_else(PoisonError::into_inner).since = Some(Instant::now());
             }

@@ -206,10 +206,7 @@ impl Ended {
     /// What has ended. The future is dropped.
     pub async fn race<T>(&self, heeds: Heeds, future: impl Future<Output = T>) -> Result<T, End> {
         let mut future = pin!(future);
-        if fault::is_planted(Fault::WaitsForEver) {
-            return Ok(future.await);
-        }
-        poll_fn(|context| match self.look(heeds) {
+        poll_fn(|context| match self.look(heeds).filter(|_| !fault::is_planted(Fault::WaitsForEver)) {
             Some(end) => Poll::Ready(Err(end)),
             None => future.as_mut().poll(context).map(Ok),
         })
