@@ -201,7 +201,7 @@ async fn run(seed: u64) -> Result<Report, String> {
     let epochs = epochs(&cluster);
     let random = SmallRng::seed_from_u64(seed ^ 0x7472_6f75);
     let pause = plan.trouble_pause_max.unwrap_or(plan.work);
-    let mut trouble = Trouble::new(&mut cluster, random, (shared.clone(), baton.clone()), pause);
+    let mut trouble = Trouble::new(&mut cluster, random, shared.clone(), pause);
     work(seed, &plan, &schema, &shared, &mut trouble).await?;
     if plan.is_calm() && self::epochs(trouble.cluster) != epochs {
         return Err("an epoch has ended, though nothing happened".to_owned());
