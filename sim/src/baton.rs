@@ -54,8 +54,6 @@ struct Worker {
 struct Dice {
     random: SmallRng,
     pauses: Pauses,
-    /// Nothing pauses while this is set.
-    hurries: bool,
     /// Pauses so far.
     paused: u64,
 }
@@ -63,8 +61,6 @@ struct Dice {
 #[derive(Default)]
 struct State {
     idle: Vec<Worker>,
-    /// Pieces of work that are inside.
-    inside: usize,
     panics: Vec<String>,
 }
 
@@ -90,7 +86,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn pause_at_point(dice: &Mutex<Dice>) -> Option<Duration> {
     let mut dice = lock(dice);
     let Pauses { one_in, usual_max, long_one_in, long_max } = dice.pauses;
-    if dice.hurries || dice.random.random_range(0..one_in) != 0 {
+    if dice.random.random_range(0..one_in) != 0 {
         return None;
     }
     let most = if dice.random.random_range(0..long_one_in) == 0 { long_max } else { usual_max };
@@ -103,7 +99,7 @@ impl Baton {
     #[must_use]
     pub fn new(seed: u64, pauses: Pauses) -> Baton {
         let random = SmallRng::seed_from_u64(seed ^ 0x0062_6174_6f6e);
-        let dice = Dice { random, pauses, hurries: false, paused: 0 };
+        let dice = Dice { random, pauses, paused: 0 };
         Baton { dice: Arc::new(Mutex::new(dice)), state: Arc::default(), planted: fault::planted() }
     }
 
@@ -119,23 +115,8 @@ impl Baton {
         lock(&self.state).panics.clone()
     }
 
-    /// Nothing pauses from here on, or may pause again.
-    pub fn hurry(&self, hurries: bool) {
-        lock(&self.dice).hurries = hurries;
-    }
-
-    /// Whether somebody is inside SQLite.
-    #[must_use]
-    pub fn is_inside(&self) -> bool {
-        lock(&self.state).inside > 0
-    }
-
     fn worker(&self) -> Worker {
-        let idle = {
-            let mut state = lock(&self.state);
-            state.inside += 1;
-            state.idle.pop()
-        };
+        let idle = lock(&self.state).idle.pop();
         idle.unwrap_or_else(|| self.start_worker())
     }
 
@@ -170,10 +151,8 @@ impl Baton {
         Worker { work: work_sender, goes_on: go_sender, told }
     }
 
-    fn give_back(&self, worker: Option<Worker>) {
-        let mut state = lock(&self.state);
-        state.inside -= 1;
-        state.idle.extend(worker);
+    fn give_back(&self, worker: Worker) {
+        lock(&self.state).idle.push(worker);
     }
 }
 
@@ -212,12 +191,13 @@ impl Running {
                 self.stage = Stage::Paused(worker, Box::pin(sleep(time)));
                 return false;
             }
-            Ok(Told::Over) => self.baton.give_back(Some(worker)),
+            Ok(Told::Over) => self.baton.give_back(worker),
             Ok(Told::Panicked(text)) => {
                 lock(&self.baton.state).panics.push(text);
-                self.baton.give_back(Some(worker));
+                self.baton.give_back(worker);
             }
-            Err(_) => self.baton.give_back(None),
+            // It has gone with its work.
+            Err(_) => {}
         }
         true
     }
@@ -261,16 +241,11 @@ impl Drop for Running {
         if matches!(stage, Stage::Over) {
             return;
         }
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) if !self.is_own_task => {
-                runtime.spawn(Running { baton: self.baton.clone(), stage, is_own_task: true });
-            }
-            // The history is over: its thread runs on alone.
-            _ => {
-                if !matches!(stage, Stage::Asked(_)) {
-                    self.baton.give_back(None);
-                }
-            }
+        // Else the history is over: its thread runs on alone.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current()
+            && !self.is_own_task
+        {
+            runtime.spawn(Running { baton: self.baton.clone(), stage, is_own_task: true });
         }
     }
 }

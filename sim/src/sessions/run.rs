@@ -1,7 +1,8 @@
 //! One history of the machine: a cluster, clients, trouble, and what must hold when all of it is over.
 
+use std::cell::Cell;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use dqlite::protocol::request::Value;
@@ -42,6 +43,8 @@ const TURN_MAX: Duration = Duration::from_secs(10);
 const TURN_MAX_WITH_PAUSES: Duration = Duration::from_secs(40);
 /// SQL that pauses at one point in so many pauses often.
 const PAUSES_OFTEN: u32 = 50;
+/// What must be possible when nobody is there any more.
+const CANARY: [&str; 2] = ["CREATE TABLE IF NOT EXISTS canary(n)", "INSERT INTO canary VALUES(1)"];
 /// Pause between two looks.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -90,6 +93,15 @@ struct Plan {
 }
 
 impl Plan {
+    /// Nothing happens to nodes.
+    fn is_calm(&self) -> bool {
+        self.trouble_pause_max.is_none()
+    }
+
+    fn pauses_often(&self) -> bool {
+        self.pauses.is_some_and(|pauses| pauses.one_in <= PAUSES_OFTEN)
+    }
+
     fn of(random: &mut SmallRng) -> Plan {
         let one_in = |random: &mut SmallRng, number: u32| random.random_range(0..number) == 0;
         let pauses = (!one_in(random, 2)).then(|| Pauses {
@@ -132,11 +144,29 @@ impl Plan {
     }
 }
 
+thread_local! {
+    /// Panics on this thread.
+    static PANICS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Has panics counted on the thread on which they happen.
+fn count_panics() {
+    static HOOKED: Once = Once::new();
+    HOOKED.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            PANICS.set(PANICS.get() + 1);
+            before(panic);
+        }));
+    });
+}
+
 /// Runs the history of a seed, with a fault of the library if one is planted.
 ///
 /// # Errors
 /// What was violated.
 pub fn history(seed: u64, planted: Option<Fault>) -> Result<Report, String> {
+    count_panics();
     fault::plant(planted);
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_time().start_paused(true);
@@ -146,49 +176,99 @@ pub fn history(seed: u64, planted: Option<Fault>) -> Result<Report, String> {
     let report = runtime.block_on(run(seed));
     drop(runtime);
     fault::plant(None);
+    let report = match PANICS.replace(0) {
+        0 => report,
+        // A task that panics takes nothing else with it, and nobody hears of it.
+        panics => Err(format!("{panics} panics; {}", report.err().unwrap_or_default())),
+    };
     report.map_err(|error| format!("seed {seed}: {error}"))
 }
 
 async fn run(seed: u64) -> Result<Report, String> {
-    let mut random = SmallRng::seed_from_u64(seed ^ 0x5e55_1015);
-    let plan = Plan::of(&mut random);
+    let plan = Plan::of(&mut SmallRng::seed_from_u64(seed ^ 0x5e55_1015));
     let schema = Schema::new().map_err(|error| format!("plain SQLite: {error:?}"))?;
-    let mut cluster = Cluster::new(seed, plan.nodes, plan.policy);
     let baton = plan.pauses.map(|pauses| Baton::new(seed, pauses));
-    let section = match &baton {
-        Some(baton) => SqlSection::Aside(Arc::new(baton.clone())),
-        None => SqlSection::Inline,
-    };
-    cluster.sql = SqlSettings { section, threads: plan.sql_threads, busy_timeout_ms: plan.busy_timeout_ms };
-    cluster.form().await?;
     let shared = Shared::new(plan.databases.len());
-    let addresses = cluster.addresses();
-    for id in cluster.ids() {
-        if let Some(core) = cluster.core(id) {
-            shared.started(crate::cluster::address(id), core.executor().clone());
-        }
-    }
-    let network = cluster.network.clone();
+    let mut cluster = prepare(seed, &plan, baton.as_ref(), &shared).await?;
+    let (network, addresses) = (cluster.network.clone(), cluster.addresses());
     let observer = Observer { network: &network, addresses: &addresses };
     for database in &plan.databases {
         for sql in &schema.statements {
             observer.exec(database, sql, WELL_MAX).await?;
         }
     }
+    network.set_weather(plan.weather);
+    let epochs = epochs(&cluster);
+    let random = SmallRng::seed_from_u64(seed ^ 0x7472_6f75);
+    let pause = plan.trouble_pause_max.unwrap_or(plan.work);
+    let mut trouble = Trouble::new(&mut cluster, random, shared.clone(), pause);
+    work(seed, &plan, &schema, &shared, &mut trouble).await?;
+    if plan.is_calm() && self::epochs(trouble.cluster) != epochs {
+        return Err("an epoch has ended, though nothing happened".to_owned());
+    }
+    let quiet_in = quiet(trouble.cluster).await?;
+    for database in &plan.databases {
+        for canary in CANARY {
+            observer.exec(database, canary, WELL_MAX).await?;
+        }
+        sound(&observer, database).await.map_err(|error| format!("before a restart: {error}"))?;
+    }
+    for id in trouble.cluster.ids() {
+        trouble.stop(id).await?;
+    }
+    for id in trouble.cluster.ids() {
+        trouble.start(id).await?;
+    }
+    let (records, counts) = shared.take();
+    if !plan.pauses_often() && counts.unanswered > 0 {
+        return Err(format!("{} requests got no answer", counts.unanswered));
+    }
+    let journal = explain(&plan, &schema, &observer, &records).await?;
+    let troubles = trouble.troubles;
+    end(&mut cluster, baton.as_ref()).await?;
+    let digest = cluster.network.digest() ^ digest_of(&records);
+    let pauses = baton.as_ref().map_or(0, Baton::pauses);
+    let (nodes, clients) = (plan.nodes, plan.clients);
+    Ok(Report { seed, nodes, clients, counts, troubles, quiet_in, pauses, journal, digest })
+}
+
+/// A cluster that runs.
+async fn prepare(seed: u64, plan: &Plan, baton: Option<&Baton>, shared: &Shared) -> Result<Cluster, String> {
+    let mut cluster = Cluster::new(seed, plan.nodes, plan.policy);
+    let section = match baton {
+        Some(baton) => SqlSection::Aside(Arc::new(baton.clone())),
+        None => SqlSection::Inline,
+    };
+    cluster.sql = SqlSettings { section, threads: plan.sql_threads, busy_timeout_ms: plan.busy_timeout_ms };
+    cluster.form().await?;
+    for id in cluster.ids() {
+        if let Some(core) = cluster.core(id) {
+            shared.started(crate::cluster::address(id), core.executor().clone());
+        }
+    }
+    Ok(cluster)
+}
+
+/// All clients come, work under trouble, and leave; then all nodes run, and the network is good.
+async fn work(
+    seed: u64,
+    plan: &Plan,
+    schema: &Schema,
+    shared: &Shared,
+    trouble: &mut Trouble<'_>,
+) -> Result<(), String> {
     let around = Surroundings {
-        network: network.clone(),
-        addresses: addresses.clone(),
+        network: trouble.cluster.network.clone(),
+        addresses: trouble.cluster.addresses(),
         databases: plan.databases.clone(),
         full_text: schema.full_text.clone(),
         sizes: plan.sizes,
         leaves_one_in: plan.leaves_one_in,
         pause_max: plan.client_pause_max,
-        is_calm: plan.trouble_pause_max.is_none(),
-        has_endless: plan.pauses.is_some_and(|pauses| pauses.one_in <= PAUSES_OFTEN),
-        tells_when_gone: plan.trouble_pause_max.is_none() && plan.pauses.is_none(),
+        is_calm: plan.is_calm(),
+        has_endless: plan.pauses_often(),
+        tells_when_gone: plan.is_calm() && plan.pauses.is_none(),
     };
-    network.set_weather(plan.weather);
-    let epochs = epochs(&cluster);
     let auditor = tokio::spawn(audit(shared.clone(), plan.turn_max));
     let end = Instant::now() + plan.work;
     let clients: Vec<_> = (0..plan.clients)
@@ -197,10 +277,7 @@ async fn run(seed: u64) -> Result<Report, String> {
             tokio::spawn(Client::new(number, random, shared.clone(), around.clone()).work(end))
         })
         .collect();
-    let trouble_random = SmallRng::seed_from_u64(seed ^ 0x7472_6f75);
-    let pause = plan.trouble_pause_max.unwrap_or(plan.work);
-    let mut trouble = Trouble::new(&mut cluster, trouble_random, (shared.clone(), baton.clone()), pause);
-    if plan.trouble_pause_max.is_some() {
+    if !plan.is_calm() {
         trouble.disturb(end).await?;
     }
     trouble.cluster.network.heal();
@@ -216,53 +293,39 @@ async fn run(seed: u64) -> Result<Report, String> {
     }
     auditor.abort();
     let violations = shared.violations();
-    if !violations.is_empty() {
-        return Err(violations.join("; "));
-    }
-    if plan.trouble_pause_max.is_none() && self::epochs(trouble.cluster) != epochs {
-        return Err("an epoch has ended, though nothing happened".to_owned());
-    }
-    let quiet_in = quiet(trouble.cluster).await?;
-    for database in &plan.databases {
-        let canary = "INSERT INTO word(tag, body) SELECT tag, body FROM word WHERE false";
-        observer.exec(database, canary, WELL_MAX).await?;
-        sound(&observer, database).await.map_err(|error| format!("before a restart: {error}"))?;
-    }
-    for id in trouble.cluster.ids() {
-        trouble.stop(id).await?;
-    }
-    for id in trouble.cluster.ids() {
-        trouble.start(id).await?;
-    }
-    let (records, counts) = shared.take();
-    let pauses_often = plan.pauses.is_some_and(|pauses| pauses.one_in <= PAUSES_OFTEN);
-    if !pauses_often && counts.unanswered > 0 {
-        return Err(format!("{} requests got no answer", counts.unanswered));
-    }
-    let told = digest_of(&records);
+    if violations.is_empty() { Ok(()) } else { Err(violations.join("; ")) }
+}
+
+/// Explains what clients were told; how many writes there were.
+async fn explain(
+    plan: &Plan,
+    schema: &Schema,
+    observer: &Observer<'_>,
+    records: &[Records],
+) -> Result<usize, String> {
     let mut journal = 0;
-    for (database, records) in plan.databases.iter().zip(&records) {
-        let state = state_of(&observer, &schema, database).await?;
+    for (database, records) in plan.databases.iter().zip(records) {
+        let state = state_of(observer, schema, database).await?;
         journal += state.journal.len();
-        model::check(&schema, records, &state).map_err(|error| format!("{database}: {error}"))?;
+        model::check(schema, records, &state).map_err(|error| format!("{database}: {error}"))?;
     }
-    let troubles = trouble.troubles;
+    Ok(journal)
+}
+
+/// What nodes have to show at last.
+async fn end(cluster: &mut Cluster, baton: Option<&Baton>) -> Result<(), String> {
     cluster.compare(WELL_MAX).await?;
     let failures = cluster.failures();
     if !failures.is_empty() {
         return Err(failures.join("; "));
     }
     for id in cluster.ids() {
-        cluster.stop(id).await;
+        if !cluster.stop(id).await {
+            return Err(format!("node {id} does not stop at last"));
+        }
     }
-    let digest = cluster.network.digest() ^ told;
-    let pauses = baton.as_ref().map_or(0, Baton::pauses);
-    let panics = baton.as_ref().map(Baton::panics).unwrap_or_default();
-    if !panics.is_empty() {
-        return Err(format!("SQL panicked: {}", panics.join("; ")));
-    }
-    let (nodes, clients) = (plan.nodes, plan.clients);
-    Ok(Report { seed, nodes, clients, counts, troubles, quiet_in, pauses, journal, digest })
+    let panics = baton.map(Baton::panics).unwrap_or_default();
+    if panics.is_empty() { Ok(()) } else { Err(format!("SQL panicked: {}", panics.join("; "))) }
 }
 
 /// The epochs of the nodes.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use dqlite::executor::permits::{Lane, SqlPermits};
 use dqlite::executor::sqlite::threading::sqlite_is_serial;
 use dqlite::types::NodeId;
 use rand::Rng;
@@ -9,7 +10,6 @@ use rand::rngs::SmallRng;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::shared::Shared;
-use crate::baton::Baton;
 use crate::cluster::{Cluster, address};
 use crate::network::{CALM, Weather};
 
@@ -31,7 +31,6 @@ pub(super) struct Trouble<'a> {
     pub(super) cluster: &'a mut Cluster,
     pub(super) random: SmallRng,
     pub(super) shared: Shared,
-    pub(super) baton: Option<Baton>,
     /// Longest pause between two disturbances.
     pub(super) pause_max: Duration,
     pub(super) troubles: Troubles,
@@ -42,11 +41,11 @@ impl<'a> Trouble<'a> {
     pub(super) fn new(
         cluster: &'a mut Cluster,
         random: SmallRng,
-        (shared, baton): (Shared, Option<Baton>),
+        shared: Shared,
         pause_max: Duration,
     ) -> Trouble<'a> {
         let troubles = Troubles::default();
-        let mut trouble = Trouble { cluster, random, shared, baton, pause_max, troubles, last_leader: None };
+        let mut trouble = Trouble { cluster, random, shared, pause_max, troubles, last_leader: None };
         trouble.look();
         trouble.troubles.leaders = 0;
         trouble
@@ -63,18 +62,13 @@ impl<'a> Trouble<'a> {
 
     /// Starts a node.
     pub(super) async fn start(&mut self, id: u64) -> Result<(), String> {
-        let baton = self.baton.clone().filter(|_| sqlite_is_serial());
-        if let Some(baton) = &baton {
-            // A start enters SQLite, too, and here it would wait for whoever pauses inside on the one thread that there is.
-            baton.hurry(true);
-            while baton.is_inside() {
-                sleep(Duration::from_millis(1)).await;
-            }
-        }
+        // A start enters SQLite, too: in single-thread mode it would wait on the one thread that there is for whoever pauses inside.
+        let permit = match sqlite_is_serial() {
+            true => Some(SqlPermits::of_process().acquire(Lane::GivesBack).await),
+            false => None,
+        };
         let started = self.cluster.start(id).await;
-        if let Some(baton) = &baton {
-            baton.hurry(false);
-        }
+        drop(permit);
         started.map_err(|error| format!("node {id} does not start: {error:?}"))?;
         if let Some(core) = self.cluster.core(id) {
             self.shared.started(address(id), core.executor().clone());
