@@ -93,6 +93,11 @@ sim-mixed:
 	RUSTFLAGS="--cfg tokio_unstable" $(CARGO) build --quiet --release --package dqlite-sim --bin histories --target-dir target/sim
 	DQLITE_SIM_MIXED=1 target/sim/release/histories $(SEED) $(HISTORIES)
 
+# The machine of sessions in its short form: some histories, and planted faults that must be found.
+.PHONY: sim-sessions
+sim-sessions:
+	RUSTFLAGS="--cfg tokio_unstable" $(TIMEOUT) $(TEST_SECONDS) $(CARGO) test --release --package dqlite-sim --test sessions --target-dir target/sim -- --nocapture
+
 # Both machines that explore what clients may do: simulated sessions, and SQL beside plain SQLite. About an hour.
 .PHONY: torture-sql
 torture-sql: torture-sessions torture-slt

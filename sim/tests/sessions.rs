@@ -1,13 +1,15 @@
 //! The machine of sessions in its short form. The number of histories is DQLITE_SESSIONS_HISTORIES, the first seed
 //! DQLITE_SESSIONS_SEED; `make torture-sessions` runs many.
 
+// Only then do the runtime's own random numbers have a seed: `make sim-sessions`.
+#![cfg(tokio_unstable)]
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 
 use dqlite::types::fault::Fault;
 use dqlite_sim::campaign::setting;
-use dqlite_sim::sessions::Report;
+use dqlite_sim::sessions::{Report, history};
 use dqlite_sim::sessions::campaign::Campaign;
 
 /// Faults, each with a seed from which on it is found soon: `sessions --plants` begins with the first for all of them.
@@ -69,11 +71,8 @@ fn whatever_clients_do_nothing_is_held_and_plain_sqlite_agrees() {
     }
 }
 
-/// Where the runtime's own random numbers have no seed this cannot hold; `make torture-sessions` builds with one.
-#[cfg(tokio_unstable)]
 #[test]
 fn a_seed_gives_one_history() {
-    use dqlite_sim::sessions::history;
     for seed in [3, 4] {
         let (first, again) = (history(seed, None).unwrap(), history(seed, None).unwrap());
         assert_eq!(first.digest, again.digest, "seed {seed}");
