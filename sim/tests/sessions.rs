@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 
 use dqlite::types::fault::Fault;
 use dqlite_sim::campaign::setting;
-use dqlite_sim::sessions::{Report, history};
 use dqlite_sim::sessions::campaign::Campaign;
+use dqlite_sim::sessions::{Report, history};
 
 /// Faults, each with a seed from which on it is found soon: `sessions --plants` begins with the first for all of them.
 const PLANTS: [(Fault, u64); 10] = [
