@@ -96,7 +96,7 @@ sim-mixed:
 # The machine of sessions in its short form: some histories, and planted faults that must be found.
 .PHONY: sim-sessions
 sim-sessions:
-	RUSTFLAGS="--cfg tokio_unstable" $(TIMEOUT) $(TEST_SECONDS) $(CARGO) test --release --package dqlite-sim --test sessions --target-dir target/sim -- --nocapture
+	RUSTFLAGS="--cfg tokio_unstable" $(TIMEOUT) $(TEST_SECONDS) $(CARGO) test --package dqlite-sim --test sessions --target-dir target/sim -- --nocapture
 
 # Both machines that explore what clients may do: simulated sessions, and SQL beside plain SQLite. About an hour.
 .PHONY: torture-sql
