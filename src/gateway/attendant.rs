@@ -64,13 +64,14 @@ impl<R: ClientRead> Attendant<R> {
                 None => self.over = Box::pin(std::future::pending()),
             }
         }
-        self.inbox.read_ahead(context);
-        if self.inbox.is_full() {
+        let (is_full, mut end) = self.inbox.read_ahead(context);
+        if is_full {
             self.look_for_hang_up(context);
+            end = self.inbox.end();
         } else {
             self.next_look = None;
         }
-        match self.inbox.end() {
+        match end {
             None => {}
             Some(End::Failed) => self.ended.set_client_gone(),
             Some(End::Closed { since }) => {

@@ -117,15 +117,12 @@ impl<R: ClientRead> Inbox<R> {
         self.lock().remember(context);
     }
 
-    /// Reads on behind the request that is worked on, up to a bound. The stream wakes who has asked last.
-    pub(super) fn read_ahead(&self, context: &mut Context<'_>) {
-        self.lock().read_ahead(context, &self.ended);
-    }
-
-    /// Whether as much was read ahead as is allowed.
-    pub(super) fn is_full(&self) -> bool {
-        let state = self.lock();
-        state.reader.is_some() && state.events.len() >= config::REQUESTS_AHEAD
+    /// Reads on behind the request that is worked on, up to a bound. The stream wakes who has asked last. Whether as much was
+    /// read as is allowed, and how the stream has ended, if it has.
+    pub(super) fn read_ahead(&self, context: &mut Context<'_>) -> (bool, Option<End>) {
+        let mut state = self.lock();
+        state.read_ahead(context, &self.ended);
+        (state.reader.is_some() && state.events.len() >= config::REQUESTS_AHEAD, state.end)
     }
 
     /// Looks whether the client has gone, or sends no more, though the stream was not read to its end.
