@@ -3,25 +3,16 @@
 
 #![allow(clippy::unwrap_used, unsafe_code)]
 
+mod one_node;
+
 use std::ffi::{c_int, c_void};
-use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dqlite::node::core::LiveSettings;
-use dqlite::node::options::Options;
-use dqlite::node::run_parts::RunParts;
-use dqlite::node::running::Running;
 use dqlite::protocol::request::{Parameters, Request};
-use dqlite::transport::dial::IpConnector;
-use dqlite::transport::listener::BoundSocket;
-use dqlite::types::NodeId;
-
-/// Longest wait for an answer, and for idle threads to end.
-const PATIENCE: Duration = Duration::from_secs(30);
+use one_node::{PATIENCE, call, exec, open, start};
 
 static NO_THREAD: AtomicBool = AtomicBool::new(false);
 static REFUSED: AtomicUsize = AtomicUsize::new(0);
@@ -53,49 +44,11 @@ unsafe extern "C" fn pthread_create(
     unsafe { next(thread, attributes, start, argument) }
 }
 
-fn call(stream: &mut TcpStream, request: &Request) -> (u8, Vec<u8>) {
-    stream.write_all(&request.encode().unwrap()).unwrap();
-    let mut header = [0; 8];
-    stream.read_exact(&mut header).unwrap();
-    let mut body = vec![0; u32::from_le_bytes(header[..4].try_into().unwrap()) as usize * 8];
-    stream.read_exact(&mut body).unwrap();
-    (header[4], body)
-}
-
-fn open(address: &str) -> TcpStream {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.write_all(&1u64.to_le_bytes()).unwrap();
-    let name = Bytes::from_static(b"test.db");
-    assert_eq!(call(&mut stream, &Request::Open { name, flags: 0, vfs: Bytes::new() }).0, 4);
-    stream
-}
-
-fn exec(stream: &mut TcpStream, sql: &str) {
-    let sql = Bytes::copy_from_slice(sql.as_bytes());
-    let (kind, body) = call(stream, &Request::ExecSql { db: 0, sql, parameters: Parameters::default() });
-    assert_eq!(kind, 6, "{}", String::from_utf8_lossy(&body));
-}
-
+/// Rows of the table `t`.
 fn count(address: &str) -> u64 {
     let sql = Bytes::from_static(b"SELECT count(*) AS n FROM t");
     let query = Request::QuerySql { db: 0, sql, parameters: Parameters::default() };
     u64::from_le_bytes(call(&mut open(address), &query).1[24..32].try_into().unwrap())
-}
-
-fn start(directory: &std::path::Path) -> (Running, String) {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let address = format!("127.0.0.1:{port}");
-    let running = Running::start(RunParts {
-        id: NodeId(1),
-        address: address.clone().into_bytes(),
-        directory: directory.to_owned(),
-        options: Options::default(),
-        live: Arc::new(LiveSettings::default()),
-        listener: BoundSocket::bind(&address).unwrap(),
-        connector: Arc::new(IpConnector),
-    });
-    (running.unwrap(), address)
 }
 
 /// Threads of the runtime of SQL, its two workers included.

@@ -3,61 +3,17 @@
 
 #![allow(clippy::unwrap_used, unsafe_code)]
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::sync::Arc;
+mod one_node;
+
 use std::time::Duration;
 
 use bytes::Bytes;
 use dqlite::executor::sqlite::threading::{serial_guard, sqlite_is_serial};
-use dqlite::node::core::LiveSettings;
-use dqlite::node::options::Options;
-use dqlite::node::run_parts::RunParts;
 use dqlite::node::running::Running;
 use dqlite::pages::PageStore;
 use dqlite::protocol::request::{Parameters, Request};
-use dqlite::transport::dial::IpConnector;
-use dqlite::transport::listener::BoundSocket;
-use dqlite::types::NodeId;
 use dqlite::vfs::{Vfs, VfsOptions};
-
-fn call(stream: &mut TcpStream, request: &Request) -> (u8, Vec<u8>) {
-    stream.write_all(&request.encode().unwrap()).unwrap();
-    let mut header = [0; 8];
-    stream.read_exact(&mut header).unwrap();
-    let mut body = vec![0; u32::from_le_bytes(header[..4].try_into().unwrap()) as usize * 8];
-    stream.read_exact(&mut body).unwrap();
-    (header[4], body)
-}
-
-fn open(address: &str) -> TcpStream {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.write_all(&1u64.to_le_bytes()).unwrap();
-    let name = Bytes::from_static(b"test.db");
-    assert_eq!(call(&mut stream, &Request::Open { name, flags: 0, vfs: Bytes::new() }).0, 4);
-    stream
-}
-
-fn exec(stream: &mut TcpStream, sql: &str) {
-    let sql = Bytes::copy_from_slice(sql.as_bytes());
-    let (kind, body) = call(stream, &Request::ExecSql { db: 0, sql, parameters: Parameters::default() });
-    assert_eq!(kind, 6, "{}", String::from_utf8_lossy(&body));
-}
-
-fn start(directory: &std::path::Path) -> (Running, String) {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let address = format!("127.0.0.1:{port}");
-    let running = Running::start(RunParts {
-        id: NodeId(1),
-        address: address.clone().into_bytes(),
-        directory: directory.to_owned(),
-        options: Options::default(),
-        live: Arc::new(LiveSettings::default()),
-        listener: BoundSocket::bind(&address).unwrap(),
-        connector: Arc::new(IpConnector),
-    });
-    (running.unwrap(), address)
-}
+use one_node::{call, exec, open, start};
 
 // conformance: c-api 72
 #[test]

@@ -40,6 +40,19 @@ pub fn run(
     results.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Shows what nodes log, if RUST_LOG says so, such as RUST_LOG=dqlite=info; for one history at a time.
+pub fn log_as_asked() {
+    if std::env::var_os("RUST_LOG").is_some() {
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .without_time()
+            .with_ansi(false)
+            .with_writer(std::io::stderr)
+            .init();
+    }
+}
+
 /// A number of the environment.
 ///
 /// # Panics

@@ -18,16 +18,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let (first, count, fault) = (*first, *count, fault.flatten());
-    // What nodes log, such as RUST_LOG=dqlite=info; for one history at a time.
-    if std::env::var_os("RUST_LOG").is_some() {
-        let filter = tracing_subscriber::EnvFilter::from_default_env();
-        tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .without_time()
-            .with_ansi(false)
-            .with_writer(stderr)
-            .init();
-    }
+    campaign::log_as_asked();
     let mixed = std::env::var_os("DQLITE_SIM_MIXED").is_some_and(|value| value == "1");
     let history = if mixed { mixed_history } else { history };
     let results = campaign::run(first..first + count, fault, history, |result, done| {

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use dqlite::types::fault::Fault;
+use dqlite_sim::campaign::log_as_asked;
 use dqlite_sim::sessions::campaign::Campaign;
 use dqlite_sim::sessions::plain::use_single_thread_mode;
 use dqlite_sim::sessions::{Report, history};
@@ -38,16 +39,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     let (first, count, planted) = (*first, *count, planted.flatten());
-    // What nodes log, such as RUST_LOG=dqlite=info; for one history at a time.
-    if std::env::var_os("RUST_LOG").is_some() {
-        let filter = tracing_subscriber::EnvFilter::from_default_env();
-        tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .without_time()
-            .with_ansi(false)
-            .with_writer(stderr)
-            .init();
-    }
+    log_as_asked();
     let begin = Instant::now();
     let mut campaign = Campaign { planted, ..Campaign::new(first..first + count) };
     if is_serial {

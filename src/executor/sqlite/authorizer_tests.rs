@@ -1,22 +1,6 @@
-use std::sync::Arc;
-
 use super::{FUNCTIONS, Group, PRAGMAS};
+use crate::executor::sqlite::testing::opened;
 use crate::executor::sqlite::{Connection, Inside, SqliteError, Statement, Step, Value};
-use crate::pages::PageStore;
-use crate::vfs::{Vfs, VfsOptions};
-
-fn opened() -> Connection {
-    let report = Box::new(|text: &str| panic!("{text}"));
-    let vfs = Vfs::register(PageStore::new(), VfsOptions::default(), report).unwrap();
-    another(&vfs)
-}
-
-fn another(vfs: &Arc<Vfs>) -> Connection {
-    let connection = Connection::open(&mut Inside::alone(), vfs, b"test").unwrap();
-    connection.view().set_use_head(true);
-    connection.view().set_turn(true);
-    connection
-}
 
 fn prepared(connection: &Connection, sql: &str) -> Result<Statement, SqliteError> {
     connection.prepare(&mut Inside::alone(), sql.as_bytes()).map(|(statement, _)| statement.unwrap())

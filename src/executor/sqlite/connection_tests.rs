@@ -4,18 +4,18 @@ use std::sync::Arc;
 use libsqlite3_sys as sqlite;
 
 use super::Connection;
+use crate::executor::sqlite::testing::{vfs_of, writer};
 use crate::executor::sqlite::{Inside, Step, Value, empty_page};
 use crate::pages::PageStore;
 use crate::types::config::PAGE_SIZE;
-use crate::vfs::{Vfs, VfsOptions};
+use crate::vfs::Vfs;
 
 const ROWS: i64 = 2000;
 
 fn opened() -> (Arc<PageStore>, Arc<Vfs>, Connection) {
     let store = PageStore::new();
     store.open(b"test", &empty_page()).unwrap();
-    let report = Box::new(|text: &str| panic!("{text}"));
-    let vfs = Vfs::register(Arc::clone(&store), VfsOptions::default(), report).unwrap();
+    let vfs = vfs_of(Arc::clone(&store));
     let connection = writer(&vfs);
     connection
         .execute(&mut Inside::alone(), b"create table t(a integer primary key, b); create table u(a, b)")
@@ -26,13 +26,6 @@ fn opened() -> (Arc<PageStore>, Arc<Vfs>, Connection) {
     );
     connection.execute(&mut Inside::alone(), fill.as_bytes()).unwrap();
     (store, vfs, connection)
-}
-
-fn writer(vfs: &Arc<Vfs>) -> Connection {
-    let connection = Connection::open(&mut Inside::alone(), vfs, b"test").unwrap();
-    connection.view().set_use_head(true);
-    connection.view().set_turn(true);
-    connection
 }
 
 fn cached_bytes(connection: &Connection) -> usize {

@@ -15,6 +15,8 @@ mod nesting;
 mod schema;
 mod speed;
 mod statement;
+#[cfg(test)]
+mod testing;
 
 pub use compiled::Compiled;
 pub use connection::{Connection, OpenError, TransactionState};

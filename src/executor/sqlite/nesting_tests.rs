@@ -1,24 +1,9 @@
 use std::fmt::Write;
-use std::sync::Arc;
 
 use super::{check_statement, measured};
+use crate::executor::sqlite::testing::opened;
 use crate::executor::sqlite::{Connection, Inside, SqliteError, Step};
-use crate::pages::PageStore;
 use crate::types::config::SQL_STACK_BYTES;
-use crate::vfs::{Vfs, VfsOptions};
-
-fn opened() -> Connection {
-    let report = Box::new(|text: &str| panic!("{text}"));
-    let vfs = Vfs::register(PageStore::new(), VfsOptions::default(), report).unwrap();
-    another(&vfs)
-}
-
-fn another(vfs: &Arc<Vfs>) -> Connection {
-    let connection = Connection::open(&mut Inside::alone(), vfs, b"test").unwrap();
-    connection.view().set_use_head(true);
-    connection.view().set_turn(true);
-    connection
-}
 
 /// Runs `work` on half of the stack that threads have which may be inside SQLite: what is not enough ends the process.
 fn on_half_of_the_stack<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {

@@ -36,12 +36,7 @@ impl Generator {
     }
 
     pub(super) fn insert_into(&mut self, table: &Table) -> String {
-        let written: Vec<String> = table
-            .columns
-            .iter()
-            .filter(|column| column.is_written)
-            .map(|column| column.name.clone())
-            .collect();
+        let written = table.written_columns();
         let conflict = self.conflict();
         if self.chance(30) || written.is_empty() {
             return format!("INSERT{conflict} INTO {} DEFAULT VALUES{}", table.name, self.returning(table));
@@ -100,12 +95,7 @@ impl Generator {
     fn update(&mut self) -> String {
         let table = self.table(true);
         let scope = vec![(table.name.clone(), table.clone())];
-        let written: Vec<String> = table
-            .columns
-            .iter()
-            .filter(|column| column.is_written)
-            .map(|column| column.name.clone())
-            .collect();
+        let written = table.written_columns();
         let Some(column) = written.get(self.random.random_range(0..written.len().max(1))) else {
             return self.delete();
         };

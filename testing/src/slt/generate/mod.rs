@@ -36,6 +36,13 @@ struct Table {
     has_rowid: bool,
 }
 
+impl Table {
+    /// Names of the columns that statements may write.
+    fn written_columns(&self) -> Vec<String> {
+        self.columns.iter().filter(|column| column.is_written).map(|column| column.name.clone()).collect()
+    }
+}
+
 /// Makes one script.
 #[derive(Debug)]
 struct Generator {
