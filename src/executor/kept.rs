@@ -24,23 +24,31 @@ const WORDS: [&[u8]; 12] = [
 /// Statements of one connection by their text, those used last in front. They are at rest.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
-    statements: VecDeque<(Box<[u8]>, Statement)>,
+    statements: VecDeque<(Key, Statement)>,
 }
 
 impl Kept {
-    /// The statement of this text, if it is there. It is to be given back by `put`.
-    pub(super) fn take(&mut self, text: &[u8]) -> Option<Statement> {
-        let place = self.statements.iter().position(|(kept, _)| **kept == *text)?;
-        self.statements.remove(place).map(|(_, statement)| statement)
+    /// The statement of this text with its key, if it is there. It is to be given back by `put`.
+    pub(super) fn take(&mut self, text: &[u8]) -> Option<(Key, Statement)> {
+        let place = self.statements.iter().position(|(kept, _)| *kept.0 == *text)?;
+        self.statements.remove(place)
     }
 
     /// Keeps a statement whose text was nothing but this one; another one may go.
-    pub(super) fn put(&mut self, text: &[u8], statement: Statement) {
-        if text.len() > KEPT_STATEMENT_MAX_BYTES || !is_worth_keeping(text) {
-            return;
-        }
+    pub(super) fn put(&mut self, key: Key, statement: Statement) {
         self.statements.truncate(KEPT_STATEMENTS_MAX - 1);
-        self.statements.push_front((text.into(), statement));
+        self.statements.push_front((key, statement));
+    }
+}
+
+/// Text of a statement that may be kept.
+#[derive(Debug)]
+pub(super) struct Key(Box<[u8]>);
+
+impl Key {
+    /// The key of a text that is nothing but one statement, if that is worth keeping.
+    pub(super) fn of(text: &[u8]) -> Option<Key> {
+        (text.len() <= KEPT_STATEMENT_MAX_BYTES && is_worth_keeping(text)).then(|| Key(text.into()))
     }
 }
 

@@ -10,7 +10,7 @@ use crate::pages::{Database, PageStore};
 use crate::vfs::View;
 
 use super::failure::{self, Failure};
-use super::kept::Kept;
+use super::kept::{Kept, Key};
 use super::sqlite::{Connection, Ended, Inside, Statement, TransactionState};
 use super::text::Text;
 use super::turn::TurnGuard;
@@ -69,7 +69,7 @@ enum Home {
     /// The client knows it by this number.
     Prepared(u32),
     /// It is likely to be sent again.
-    Kept(Text),
+    Kept(Key),
     /// Nowhere.
     Once,
 }
@@ -203,8 +203,8 @@ impl Seat {
                 (statement.ok_or(Failure::no_statement())?, Home::Prepared(*id), 0)
             }
             Source::Text(text, 0) => {
-                let Some(statement) = self.kept.take(text.sql()) else { return Ok(()) };
-                (statement, Home::Kept(text.clone()), text.sql().len())
+                let Some((key, statement)) = self.kept.take(text.sql()) else { return Ok(()) };
+                (statement, Home::Kept(key), text.sql().len())
             }
             Source::Text(..) => return Ok(()),
         };
@@ -215,7 +215,9 @@ impl Seat {
     /// A statement that was just compiled from a source is `running` from here on.
     pub(super) fn set_running(&mut self, source: &Source, statement: Statement, end: usize) {
         let home = match source {
-            Source::Text(text, 0) if text.is_blank_from(end) => Home::Kept(text.clone()),
+            Source::Text(text, 0) if text.is_blank_from(end) => {
+                Key::of(text.sql()).map_or(Home::Once, Home::Kept)
+            }
             _ => Home::Once,
         };
         self.running = Some(Running { statement, home, end, started: false, has_changed: false });
@@ -230,7 +232,7 @@ impl Seat {
                     *place = Some(statement);
                 }
             }
-            Home::Kept(text) => self.kept.put(text.sql(), statement),
+            Home::Kept(key) => self.kept.put(key, statement),
             Home::Once => {}
         }
     }

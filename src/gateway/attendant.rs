@@ -4,7 +4,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -24,6 +24,8 @@ pub(super) struct Attendant<R> {
     ended: Ended,
     stop: CancellationToken,
     over: Over,
+    /// Whom the end of which epoch wakes: until it ends, nothing is to be asked again.
+    waits: Option<(Waker, u64)>,
     /// Until then the client may wait for its answers, though it sends no more.
     patience: Option<Pin<Box<Sleep>>>,
     /// When a stream that nobody reads is looked at again.
@@ -52,18 +54,12 @@ impl<R: ClientRead> Attendant<R> {
         epoch: watch::Receiver<u64>,
     ) -> Attendant<R> {
         let over = over(stop.clone(), epoch);
-        Attendant { inbox, ended, stop, over, patience: None, next_look: None }
+        Attendant { inbox, ended, stop, over, waits: None, patience: None, next_look: None }
     }
 
     /// Looks at everything once; the task is woken when there is something new.
     pub(super) fn look(&mut self, context: &mut Context<'_>) {
-        while let Poll::Ready(ended) = self.over.as_mut().poll(context) {
-            match ended {
-                Some(epoch) => self.over = over(self.stop.clone(), epoch),
-                // The node itself says that it stops.
-                None => self.over = Box::pin(std::future::pending()),
-            }
-        }
+        self.wait_for_the_end(context);
         let (is_full, mut end) = self.inbox.read_ahead(context);
         if is_full {
             self.look_for_hang_up(context);
@@ -83,6 +79,26 @@ impl<R: ClientRead> Attendant<R> {
                 }
             }
         }
+    }
+
+    /// The end of the epoch and the stop of the node wake the task. Both are seen without asking here, but for a stop that nobody
+    /// has told the sessions.
+    fn wait_for_the_end(&mut self, context: &mut Context<'_>) {
+        let epoch = self.ended.newest_epoch();
+        let is_woken = |(waker, of): &(Waker, u64)| *of == epoch && waker.will_wake(context.waker());
+        if self.waits.as_ref().is_some_and(is_woken) && !self.stop.is_cancelled() {
+            return;
+        }
+        while let Poll::Ready(ended) = self.over.as_mut().poll(context) {
+            match ended {
+                Some(epoch) => self.over = over(self.stop.clone(), epoch),
+                None => {
+                    self.ended.set_node_stops();
+                    self.over = Box::pin(std::future::pending());
+                }
+            }
+        }
+        self.waits = Some((context.waker().clone(), epoch));
     }
 
     /// A stream that is not read to its end does not tell that its client has gone.

@@ -144,7 +144,8 @@ impl Gateway {
             let session = gateway.executor.session();
             let inbox = Arc::new(Inbox::new(frames, session.ended().clone()));
             let [mut attendant, stand_in] = [(); 2].map(|()| {
-                let (ended, stop) = (session.ended().clone(), gateway.stop.clone());
+                // A token of its own: nobody else's look at it is in the way.
+                let (ended, stop) = (session.ended().clone(), gateway.stop.child_token());
                 Attendant::new(Arc::clone(&inbox), ended, stop, gateway.executor.watch_epoch())
             });
             // It holds nothing. It goes with this task, however that ends.
@@ -243,11 +244,21 @@ impl<R: ClientRead, W: ClientWrite> Connection<R, W> {
 
     async fn answer_attended(&mut self, frame: Frame, attendant: &mut Attendant<R>) -> io::Result<Next> {
         let inbox = Arc::clone(&self.inbox);
+        let ended = self.session.ended().clone();
         let mut answer = pin!(self.answer(frame));
         let next = poll_fn(|context| {
-            inbox.remember(context);
-            attendant.look(context);
-            answer.as_mut().poll(context)
+            loop {
+                // Most requests never wait: then nobody has to look after the connection meanwhile.
+                if let Poll::Ready(next) = answer.as_mut().poll(context) {
+                    return Poll::Ready(next);
+                }
+                inbox.remember(context);
+                let known = ended.look(Heeds::All);
+                attendant.look(context);
+                if ended.look(Heeds::All) == known {
+                    return Poll::Pending;
+                }
+            }
         });
         let next = next.await;
         inbox.answered();
@@ -258,11 +269,10 @@ impl<R: ClientRead, W: ClientWrite> Connection<R, W> {
     async fn next_event(&mut self, attendant: &mut Attendant<R>) -> Option<Event<R>> {
         let inbox = Arc::clone(&self.inbox);
         poll_fn(|context| {
+            // Before it looks: the stand-in may be about to hand back.
+            inbox.remember(context);
             attendant.look(context);
-            if self.has_ended() {
-                return Poll::Ready(None);
-            }
-            inbox.poll_next(context)
+            if self.has_ended() { Poll::Ready(None) } else { inbox.poll_next() }
         })
         .await
     }

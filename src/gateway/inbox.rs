@@ -88,12 +88,9 @@ impl<R: ClientRead> Inbox<R> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next request, which counts as worked on until `answered`; None at the end of the stream.
-    pub(super) fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<Event<R>>> {
+    /// The next of what was read ahead, which counts as worked on until `answered`; None at the end of the stream.
+    pub(super) fn poll_next(&self) -> Poll<Option<Event<R>>> {
         let mut state = self.lock();
-        if state.events.is_empty() {
-            state.poll_read(context, &self.ended);
-        }
         match state.events.pop_front() {
             Some(event) => {
                 state.working = true;
@@ -105,10 +102,7 @@ impl<R: ClientRead> Inbox<R> {
                 Poll::Ready(Some(event))
             }
             None if state.reader.is_none() => Poll::Ready(None),
-            None => {
-                state.remember(context);
-                Poll::Pending
-            }
+            None => Poll::Pending,
         }
     }
 

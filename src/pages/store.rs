@@ -1,6 +1,7 @@
 //! All databases of a node by name, and the epoch that they share.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::watch;
@@ -96,7 +97,29 @@ pub struct PageStore {
     space: PageSpace,
     room: Arc<Room>,
     named: Mutex<BTreeMap<Vec<u8>, Named>>,
-    epoch: watch::Sender<u64>,
+    epoch: Epoch,
+}
+
+/// The epoch. Every request asks for it many times, those that wait are told of its end.
+struct Epoch {
+    now: AtomicU64,
+    told: watch::Sender<u64>,
+}
+
+impl Epoch {
+    fn first() -> Epoch {
+        Epoch { now: AtomicU64::new(1), told: watch::Sender::new(1) }
+    }
+
+    fn now(&self) -> u64 {
+        self.now.load(Ordering::Acquire)
+    }
+
+    /// Whoever is woken finds the new one.
+    fn set(&self, epoch: u64) {
+        self.now.store(epoch, Ordering::Release);
+        self.told.send_replace(epoch);
+    }
 }
 
 impl std::fmt::Debug for PageStore {
@@ -120,7 +143,7 @@ impl PageStore {
             space,
             room: Room::new(IN_FLIGHT_TRANSACTIONS_MAX, IN_FLIGHT_BYTES_MAX),
             named: Mutex::new(BTreeMap::new()),
-            epoch: watch::channel(1).0,
+            epoch: Epoch::first(),
         })
     }
 
@@ -210,19 +233,19 @@ impl PageStore {
             let database = Database::new(name.clone(), own, first, room, root, epoch);
             named.insert(name, Named { database, attached: 0 });
         }
-        self.epoch.send_replace(epoch);
+        self.epoch.set(epoch);
     }
 
     /// The epoch: one stretch in which no version disappeared.
     #[must_use]
     pub fn epoch(&self) -> u64 {
-        *self.epoch.borrow()
+        self.epoch.now()
     }
 
     /// Reports every change of the epoch: versions disappeared, connections are to be closed.
     #[must_use]
     pub fn watch_epoch(&self) -> watch::Receiver<u64> {
-        self.epoch.subscribe()
+        self.epoch.told.subscribe()
     }
 
     /// Throws every head away (leadership lost, a proposal refused) and starts the next epoch, which it returns. Who
@@ -246,7 +269,7 @@ impl PageStore {
         for found in named.values() {
             found.database.discard(epoch, refused_from);
         }
-        self.epoch.send_replace(epoch);
+        self.epoch.set(epoch);
         epoch
     }
 

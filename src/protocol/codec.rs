@@ -170,6 +170,9 @@ impl Reader {
     }
 }
 
+/// Most messages are no longer: they grow once.
+const SMALL_MESSAGE_BYTES: usize = 256;
+
 /// Appends fields to a message; padding is zero. Once memory is refused, nothing is there any more and nothing is added: only
 /// the end is looked at.
 #[derive(Clone, Debug, Default)]
@@ -183,6 +186,7 @@ impl Writer {
     #[must_use]
     pub fn message(kind: u8, schema: u8) -> Writer {
         let mut writer = Writer::default();
+        writer.refused = writer.out.try_reserve(SMALL_MESSAGE_BYTES).is_err();
         writer.bytes(&[0, 0, 0, 0, kind, schema, 0, 0]);
         writer
     }

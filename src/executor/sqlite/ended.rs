@@ -178,6 +178,17 @@ impl Ended {
         self.shared.epoch.store(epoch, Ordering::Relaxed);
     }
 
+    /// The epoch as it is now.
+    #[must_use]
+    pub fn newest_epoch(&self) -> u64 {
+        self.shared.store.epoch()
+    }
+
+    /// The node stops, whoever noticed it first.
+    pub fn set_node_stops(&self) {
+        self.shared.node_stops.store(true, Ordering::Release);
+    }
+
     /// Nobody waits for answers any more.
     pub fn set_client_gone(&self) {
         self.shared.set(CLIENT_GONE, true);
@@ -219,10 +230,9 @@ impl Ended {
     /// What has ended. The future is dropped.
     pub async fn race_to<T>(&self, heeds: Heeds, future: impl Future<Output = T>) -> Result<T, End> {
         let mut future = pin!(future);
-        poll_fn(|context| match (future.as_mut().poll(context), self.look(heeds)) {
-            (Poll::Ready(value), _) => Poll::Ready(Ok(value)),
-            (Poll::Pending, Some(end)) => Poll::Ready(Err(end)),
-            (Poll::Pending, None) => Poll::Pending,
+        poll_fn(|context| match future.as_mut().poll(context) {
+            Poll::Ready(value) => Poll::Ready(Ok(value)),
+            Poll::Pending => self.look(heeds).map_or(Poll::Pending, |end| Poll::Ready(Err(end))),
         })
         .await
     }
