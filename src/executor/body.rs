@@ -21,6 +21,8 @@ pub(super) struct Tries {
     pub(super) needs: Needs,
     /// It was begun again on account of an old snapshot.
     again: bool,
+    /// It was begun again since it was outdated.
+    compiled_again: bool,
     /// Another client's transaction holds the turn: the statement runs without it, and the VFS refuses it if it does want to
     /// write.
     turn_is_busy: bool,
@@ -103,6 +105,11 @@ impl Session {
                 if seat.view.take_wanted_turn() && seat.turn.is_none() && !tries.turn_is_busy {
                     tries.needs = Needs { turn: true, room: seat.noted.autocommit };
                     request.used_head = true;
+                    return Ok(None);
+                }
+                let is_outdated =
+                    seat.running.as_ref().is_some_and(|running| running.statement.is_outdated());
+                if is_outdated && !std::mem::replace(&mut tries.compiled_again, true) {
                     return Ok(None);
                 }
                 let is_old = u64::try_from(error.code) == Ok(failure::BUSY_SNAPSHOT);
@@ -230,10 +237,12 @@ impl Session {
             });
         }
         seat.view.drop_deletion_permit();
-        if let Some(seen) = seat.view.saw()
-            && seen.on_head
-        {
-            request.saw(seen.version);
+        // The snapshot of a transaction may be older than the request: who asked for it may have been interrupted before it was
+        // applied.
+        for seen in [seat.view.saw(), seat.view.pinned_version()].into_iter().flatten() {
+            if seen.on_head {
+                request.saw(seen.version);
+            }
         }
         let stays = pause == Pause::InTheMiddle || seat.noted.transaction == TransactionState::Write;
         if let Some(turn) = &seat.turn

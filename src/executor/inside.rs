@@ -73,9 +73,12 @@ impl Seat {
         Needs { turn: writes, room: commits || (writes && self.noted.autocommit) }
     }
 
-    /// Compiles the statement of a source unless it is there. `Ok(false)`: the text has no further statement.
+    /// Compiles the statement of a source unless it is there and up to date. `Ok(false)`: the text has no further statement.
     fn find(&mut self, inside: &mut Inside, source: &Source) -> Result<bool, SqliteError> {
-        if self.running.is_some() {
+        if let Some(running) = &mut self.running {
+            if running.statement.is_outdated() {
+                sqlite::compile_again(&mut running.statement, inside)?;
+            }
             return Ok(true);
         }
         let (Source::Text(text, at), Ok(connection)) = (source, self.connection()) else { return Ok(false) };

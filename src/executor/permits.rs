@@ -1,6 +1,7 @@
 //! Permits to be inside SQLite: as many as statements may run at once. In SQLite's single-thread mode all nodes of the process
 //! share one. Whoever gives something back is served first, then those who hold a turn that others wait for.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::types::waiters::Waiters;
@@ -21,15 +22,37 @@ const LANES: usize = 3;
 /// The permits; clones share them.
 #[derive(Clone, Debug)]
 pub struct SqlPermits {
-    state: Arc<Mutex<State>>,
+    shared: Arc<Shared>,
 }
 
+/// Whoever takes a free permit or gives one back takes no lock while nobody waits.
 #[derive(Debug)]
-struct State {
+struct Shared {
     places: usize,
-    free: usize,
-    /// Waiters by lane; there are none while a permit is free.
-    waiting: [Waiters<SqlPermit>; LANES],
+    free: AtomicUsize,
+    /// Whether there may be somebody in a lane. Who is going to wait sets it before it looks for a free permit; who gives back
+    /// looks at it behind that: one of the two sees the other.
+    some_wait: AtomicBool,
+    waiting: Mutex<Lanes>,
+}
+
+/// Waiters by lane.
+type Lanes = [Waiters<SqlPermit>; LANES];
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Lanes> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a permit, if one is free.
+    fn take(&self) -> bool {
+        let less = |free: usize| free.checked_sub(1);
+        self.free.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok()
+    }
+
+    fn tell(&self, lanes: &Lanes) {
+        self.some_wait.store(lanes.iter().any(|lane| !lane.is_empty()), Ordering::SeqCst);
+    }
 }
 
 /// A place inside SQLite; given back when dropped.
@@ -44,9 +67,8 @@ impl SqlPermits {
     #[must_use]
     pub fn new(threads: usize) -> SqlPermits {
         let places = threads.max(1);
-        SqlPermits {
-            state: Arc::new(Mutex::new(State { places, free: places, waiting: Default::default() })),
-        }
+        let (free, some_wait) = (AtomicUsize::new(places), AtomicBool::new(false));
+        SqlPermits { shared: Arc::new(Shared { places, free, some_wait, waiting: Mutex::default() }) }
     }
 
     /// The one permit of a process whose SQLite has no mutexes.
@@ -56,27 +78,26 @@ impl SqlPermits {
         ONE.get_or_init(|| SqlPermits::new(1)).clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn permit(&self) -> SqlPermit {
+        SqlPermit { of: Some(self.clone()) }
     }
 
     /// A permit, if one is free now.
     #[must_use]
     pub fn try_acquire(&self) -> Option<SqlPermit> {
-        let mut state = self.lock();
-        state.free = state.free.checked_sub(1)?;
-        Some(SqlPermit { of: Some(self.clone()) })
+        self.shared.take().then(|| self.permit())
     }
 
     /// Waits for a permit: first come first served within a lane.
     pub async fn acquire(&self, lane: Lane) -> SqlPermit {
         let granted = {
-            let mut state = self.lock();
-            if let Some(left) = state.free.checked_sub(1) {
-                state.free = left;
-                return SqlPermit { of: Some(self.clone()) };
+            let mut lanes = self.shared.lock();
+            self.shared.some_wait.store(true, Ordering::SeqCst);
+            if self.shared.take() {
+                self.shared.tell(&lanes);
+                return self.permit();
             }
-            state.waiting[lane as usize].wait()
+            lanes[lane as usize].wait()
         };
         // A sender is never dropped unsent while its permits live, and this holds them.
         granted.await.unwrap_or(SqlPermit { of: None })
@@ -85,22 +106,30 @@ impl SqlPermits {
     /// How many are taken, and how many wait.
     #[must_use]
     pub fn usage(&self) -> (usize, usize) {
-        let state = self.lock();
-        (state.places - state.free, state.waiting.iter().map(Waiters::count).sum())
+        let lanes = self.shared.lock();
+        let taken = self.shared.places - self.shared.free.load(Ordering::SeqCst);
+        (taken, lanes.iter().map(Waiters::count).sum())
     }
 
+    /// Gives a permit to the next who waits; nobody does, and it is free.
     fn pass_on(&self) {
+        let shared = &self.shared;
         loop {
-            let next = {
-                let mut state = self.lock();
-                let next = state.waiting.iter_mut().find_map(Waiters::take_first);
-                if next.is_none() {
-                    state.free += 1;
+            if !shared.some_wait.load(Ordering::SeqCst) {
+                shared.free.fetch_add(1, Ordering::SeqCst);
+                // Who came meanwhile has found none. Unless another one takes it, and passes it on in its turn, it is theirs.
+                if !shared.some_wait.load(Ordering::SeqCst) || !shared.take() {
+                    return;
                 }
+            }
+            let next = {
+                let mut lanes = shared.lock();
+                let next = lanes.iter_mut().find_map(Waiters::take_first);
+                shared.tell(&lanes);
                 next
             };
-            let Some(next) = next else { return };
-            match next.send(SqlPermit { of: Some(self.clone()) }) {
+            let Some(next) = next else { continue };
+            match next.send(self.permit()) {
                 Ok(()) => return,
                 // This waiter gave up: its permit must not be passed on a second time.
                 Err(mut permit) => permit.of = None,
@@ -160,5 +189,30 @@ mod tests {
         drop(granted);
 
         assert_eq!(permits.usage(), (0, 0));
+    }
+
+    #[test]
+    fn threads_that_come_and_go_at_once_leave_no_permit_behind_and_nobody_waiting() {
+        const THREADS: usize = 4;
+        let permits = SqlPermits::new(2);
+        let inside = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for number in 0..THREADS {
+                let (permits, inside) = (&permits, &inside);
+                let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                scope.spawn(move || {
+                    for round in 0..20_000 {
+                        let lane = [Lane::GivesBack, Lane::HoldsTurn, Lane::Works][(number + round) % 3];
+                        let permit = if round % 5 == 0 { permits.try_acquire() } else { None };
+                        let waiting = permits.acquire(lane);
+                        let permit = permit.unwrap_or_else(|| runtime.block_on(waiting));
+                        assert!(inside.fetch_add(1, Ordering::SeqCst) < 2);
+                        inside.fetch_sub(1, Ordering::SeqCst);
+                        drop(permit);
+                    }
+                });
+            }
+        });
+        assert_eq!((permits.usage(), permits.shared.free.load(Ordering::SeqCst)), ((0, 0), 2));
     }
 }

@@ -2,11 +2,12 @@
 //! own task does it at every wait; while that task is inside SQLite for long, a second one does it in its place.
 
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use tokio::sync::watch;
+use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +16,7 @@ use crate::executor::sqlite::Ended;
 use crate::transport::client_stream::ClientRead;
 use crate::types::config::{CLIENT_LOOK_EVERY, STATEMENT_WITHOUT_CLIENT_MAX};
 
-/// Resolves at the end of an epoch, and gives back what watches it; None when the node stops.
+/// Resolves at the end of the epoch that was seen last, and gives back what watches it; None when the node stops.
 type Over = Pin<Box<dyn Future<Output = Option<watch::Receiver<u64>>> + Send>>;
 
 /// One of those who look after a connection.
@@ -24,26 +25,28 @@ pub(super) struct Attendant<R> {
     ended: Ended,
     stop: CancellationToken,
     over: Over,
-    /// Whom the end of which epoch wakes: until it ends, nothing is to be asked again.
-    waits: Option<(Waker, u64)>,
+    /// The epoch that `over` waits for the end of, as it was told; the store may know of it earlier.
+    told_epoch: u64,
+    /// Whom `over` wakes.
+    waits: Option<Waker>,
     /// Until then the client may wait for its answers, though it sends no more.
     patience: Option<Pin<Box<Sleep>>>,
     /// When a stream that nobody reads is looked at again.
     next_look: Option<Pin<Box<Sleep>>>,
 }
 
-fn over(stop: CancellationToken, mut epoch: watch::Receiver<u64>) -> Over {
-    Box::pin(async move {
+/// With the epoch that was told last.
+fn over(stop: CancellationToken, mut epoch: watch::Receiver<u64>) -> (u64, Over) {
+    let told = *epoch.borrow_and_update();
+    let over = async move {
         tokio::select! {
             biased;
             () = stop.cancelled() => None,
-            changed = epoch.changed() => match changed {
-                Ok(()) => Some(epoch),
-                // The store has gone with its node.
-                Err(_) => None,
-            },
+            // An error would be the end of the store, which the session holds.
+            changed = epoch.changed() => changed.ok().map(|()| epoch),
         }
-    })
+    };
+    (told, Box::pin(over))
 }
 
 impl<R: ClientRead> Attendant<R> {
@@ -53,12 +56,22 @@ impl<R: ClientRead> Attendant<R> {
         stop: CancellationToken,
         epoch: watch::Receiver<u64>,
     ) -> Attendant<R> {
-        let over = over(stop.clone(), epoch);
-        Attendant { inbox, ended, stop, over, waits: None, patience: None, next_look: None }
+        let (told_epoch, over) = over(stop.clone(), epoch);
+        Attendant { inbox, ended, stop, over, told_epoch, waits: None, patience: None, next_look: None }
     }
 
-    /// Looks at everything once; the task is woken when there is something new.
+    /// Looks at everything once; the task is woken when there is something new. What is looked at is bounded, so that it counts
+    /// for nothing in the task's share of its worker: a request that has used it up would not be looked after.
     pub(super) fn look(&mut self, context: &mut Context<'_>) {
+        let look = unconstrained(poll_fn(|context| {
+            self.look_now(context);
+            Poll::Ready(())
+        }));
+        // It is ready at once.
+        let _ = pin!(look).poll(context);
+    }
+
+    fn look_now(&mut self, context: &mut Context<'_>) {
         self.wait_for_the_end(context);
         let (is_full, mut end) = self.inbox.read_ahead(context);
         if is_full {
@@ -81,24 +94,19 @@ impl<R: ClientRead> Attendant<R> {
         }
     }
 
-    /// The end of the epoch and the stop of the node wake the task. Both are seen without asking here, but for a stop that nobody
-    /// has told the sessions.
+    /// Has the task woken by the end of the epoch and by the stop of the node. Sessions know of either before anybody is woken.
     fn wait_for_the_end(&mut self, context: &mut Context<'_>) {
-        let epoch = self.ended.newest_epoch();
-        let is_woken = |(waker, of): &(Waker, u64)| *of == epoch && waker.will_wake(context.waker());
-        if self.waits.as_ref().is_some_and(is_woken) && !self.stop.is_cancelled() {
+        let is_woken = |waker: &Waker| waker.will_wake(context.waker());
+        if self.told_epoch == self.ended.newest_epoch() && self.waits.as_ref().is_some_and(is_woken) {
             return;
         }
         while let Poll::Ready(ended) = self.over.as_mut().poll(context) {
             match ended {
-                Some(epoch) => self.over = over(self.stop.clone(), epoch),
-                None => {
-                    self.ended.set_node_stops();
-                    self.over = Box::pin(std::future::pending());
-                }
+                Some(epoch) => (self.told_epoch, self.over) = over(self.stop.clone(), epoch),
+                None => self.over = Box::pin(std::future::pending()),
             }
         }
-        self.waits = Some((context.waker().clone(), epoch));
+        self.waits = Some(context.waker().clone());
     }
 
     /// A stream that is not read to its end does not tell that its client has gone.

@@ -144,8 +144,7 @@ impl Gateway {
             let session = gateway.executor.session();
             let inbox = Arc::new(Inbox::new(frames, session.ended().clone()));
             let [mut attendant, stand_in] = [(); 2].map(|()| {
-                // A token of its own: nobody else's look at it is in the way.
-                let (ended, stop) = (session.ended().clone(), gateway.stop.child_token());
+                let (ended, stop) = (session.ended().clone(), gateway.stop.clone());
                 Attendant::new(Arc::clone(&inbox), ended, stop, gateway.executor.watch_epoch())
             });
             // It holds nothing. It goes with this task, however that ends.
@@ -248,12 +247,12 @@ impl<R: ClientRead, W: ClientWrite> Connection<R, W> {
         let mut answer = pin!(self.answer(frame));
         let next = poll_fn(|context| {
             loop {
+                let known = ended.look(Heeds::All);
                 // Most requests never wait: then nobody has to look after the connection meanwhile.
                 if let Poll::Ready(next) = answer.as_mut().poll(context) {
                     return Poll::Ready(next);
                 }
                 inbox.remember(context);
-                let known = ended.look(Heeds::All);
                 attendant.look(context);
                 if ended.look(Heeds::All) == known {
                     return Poll::Pending;

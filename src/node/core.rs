@@ -96,6 +96,21 @@ pub struct Core {
     stop: CancellationToken,
 }
 
+/// All connections of a node, to be ended.
+#[derive(Clone, Debug)]
+pub struct Connections {
+    executor: Arc<Executor>,
+    stop: CancellationToken,
+}
+
+impl Connections {
+    /// Ends them. Sessions know of it before anybody is woken.
+    pub fn end(&self) {
+        self.executor.interrupt_all();
+        self.stop.cancel();
+    }
+}
+
 /// What has ended of a node.
 #[derive(Debug)]
 pub struct Stopped {
@@ -110,6 +125,10 @@ pub struct Stopped {
 pub struct StoreEpochs(pub Arc<PageStore>);
 
 impl EpochHooks for StoreEpochs {
+    fn epoch(&self) -> u64 {
+        self.0.epoch()
+    }
+
     fn watch_epoch(&self) -> watch::Receiver<u64> {
         self.0.watch_epoch()
     }
@@ -205,12 +224,17 @@ impl Core {
         &self.stop
     }
 
+    /// All connections.
+    #[must_use]
+    pub fn connections(&self) -> Connections {
+        Connections { executor: Arc::clone(&self.executor), stop: self.stop.clone() }
+    }
+
     /// Ends the epoch, so that nothing is proposed any more whatever SQLite still commits; then connections, then consensus.
     /// Connections that are inside SQLite are waited for at most `STOP_INSIDE_MAX`.
     pub async fn stop(self) -> Stopped {
         self.engine.end_proposals();
-        self.executor.interrupt_all();
-        self.stop.cancel();
+        self.connections().end();
         let ended = timeout(config::STOP_INSIDE_MAX, self.sql_tasks.finished()).await;
         self.engine.shutdown().await;
         if ended.is_ok() {

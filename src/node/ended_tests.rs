@@ -2,14 +2,15 @@
 //! spec: client-protocol 7.3, 10.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, ReadHalf, WriteHalf};
-use tokio::time::sleep;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, ReadHalf, Sink, WriteHalf};
+use tokio::task::yield_now;
+use tokio::time::{sleep, timeout};
 
 use super::core::Core;
 use super::core_testing::{Client, exec_sql, failure, open, query_sql, start};
@@ -340,5 +341,104 @@ async fn a_query_that_wrote_and_is_surely_not_in_the_log_says_so() {
 
     assert_eq!(failure(kind, &body).0, NOT_LEADER);
     disk.lock().phase.send_replace(LogPhase::Idle);
+    core.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_transaction_saw_is_waited_for_by_each_of_its_requests_whatever_became_of_the_first() {
+    let disk = TestDisk::bootstrapped();
+    let core = start(&disk, 1).await;
+    let mut writer = Client::open(&core, "test").await;
+    writer.exec("CREATE TABLE t(n); INSERT INTO t VALUES(1)").await.unwrap();
+    let mut reader = Client::open(&core, "test").await;
+    reader.exec("BEGIN").await.unwrap();
+    disk.lock().held = true;
+    writer.send(exec_sql("UPDATE t SET n = 2")).await;
+    sleep(Duration::from_millis(50)).await;
+    reader.send(query_sql("SELECT n FROM t")).await;
+    sleep(Duration::from_millis(50)).await;
+    reader.send(Request::Interrupt { db: 0 }).await;
+    assert_eq!(reader.receive().await.0, 8);
+
+    reader.send(query_sql("SELECT n FROM t")).await;
+    let early = timeout(Duration::from_secs(1), reader.receive()).await;
+    disk.lock().held = false;
+    disk.flush();
+
+    assert!(early.is_err(), "rows of a version that no log has");
+    assert_eq!([writer.receive().await.0, reader.receive().await.0], [6, 7]);
+    drop((writer, reader));
+    core.stop().await;
+}
+
+/// A stream whose client takes whatever it is sent, at once.
+struct Taking(DuplexStream, Arc<AtomicUsize>);
+
+struct TakingWrite(Sink, Arc<AtomicUsize>);
+
+impl ClientStream for Taking {
+    type Read = TellingRead;
+    type Write = TakingWrite;
+
+    fn split(self) -> (TellingRead, TakingWrite) {
+        (TellingRead(tokio::io::split(self.0).0), TakingWrite(tokio::io::sink(), self.1))
+    }
+
+    fn detach(_: TellingRead, _: TakingWrite) -> Detached {
+        panic!("no client of these tests dials as a peer")
+    }
+}
+
+impl AsyncWrite for TakingWrite {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        let taken = Pin::new(&mut self.0).poll_write(context, bytes);
+        if let Poll::Ready(Ok(taken)) = &taken {
+            self.1.fetch_add(*taken, Ordering::Relaxed);
+        }
+        taken
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}
+
+impl ClientWrite for TakingWrite {
+    fn set_others_wait(&self, _: bool) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_query_whose_client_takes_rows_as_fast_as_they_come_hears_an_interrupt() {
+    let core = start(&TestDisk::bootstrapped(), 1).await;
+    let (mut client, server) = tokio::io::duplex(64 * 1024);
+    let taken = Arc::new(AtomicUsize::new(0));
+    core.serve(Taking(server, Arc::clone(&taken)));
+    client.write_all(&1u64.to_le_bytes()).await.unwrap();
+    client.write_all(&open("test").encode().unwrap()).await.unwrap();
+    let endless =
+        "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT n, zeroblob(2000) FROM c";
+    client.write_all(&query_sql(endless).encode().unwrap()).await.unwrap();
+    let turns = async |number: usize| {
+        for _ in 0..number {
+            yield_now().await;
+        }
+        taken.load(Ordering::Relaxed)
+    };
+    let before = turns(100).await;
+    assert!(turns(20).await > before, "no rows come");
+
+    client.write_all(&Request::Interrupt { db: 0 }.encode().unwrap()).await.unwrap();
+    let after = turns(100).await;
+
+    assert_eq!(turns(100).await, after, "rows go on");
+    drop(client);
     core.stop().await;
 }

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::background::Background;
-use super::core::{Core, CoreParts, LiveSettings, StoreEpochs, take_from_sqlite};
+use super::core::{Connections, Core, CoreParts, LiveSettings, StoreEpochs, take_from_sqlite};
 use super::failure::Failure;
 use super::options::Options;
 use super::roles::EngineMembership;
@@ -175,7 +175,8 @@ impl Running {
         core.sql_tasks().spawn(async move {
             tokio::select! { biased; () = stop.cancelled() => {} () = accepting => {} }
         });
-        let supervision = supervise(core.engine().clone(), self.failure.clone(), core.stopping().clone());
+        let (connections, stop) = (core.connections(), core.stopping().clone());
+        let supervision = supervise(core.engine().clone(), connections, stop, self.failure.clone());
         threads.consensus().spawn(supervision);
         threads.consensus().spawn(follow_log(core.engine().clone(), log_state));
         let membership = Arc::new(EngineMembership(core.engine().clone()));
@@ -321,7 +322,7 @@ pub fn open_directory(path: &Path) -> Result<Directory, StorageError> {
 }
 
 /// Waits for the first failure of any part, then ends consensus and all connections.
-async fn supervise(engine: Engine, failure: Failure, stop: CancellationToken) {
+async fn supervise(engine: Engine, connections: Connections, stop: CancellationToken, failure: Failure) {
     let mut status = engine.status();
     let reason = tokio::select! {
         biased;
@@ -334,7 +335,7 @@ async fn supervise(engine: Engine, failure: Failure, stop: CancellationToken) {
     };
     failure.report(&reason);
     engine.mark_failed(reason);
-    stop.cancel();
+    connections.end();
     engine.shutdown().await;
 }
 

@@ -32,6 +32,17 @@ pub struct Pin {
     pub epoch: u64,
 }
 
+/// What came of a connection's wish for the write lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reserved {
+    /// The connection has it.
+    Yes,
+    /// Another connection has it, or this one may not have it.
+    No,
+    /// The connection's snapshot is not the head of this epoch.
+    NotOnHead,
+}
+
 /// What a transaction changed; the executor proposes it unless `pages` is empty. If it is dropped unproposed its epoch ends: what
 /// comes after it in the log would be pages that were made on pages that no log has.
 #[derive(Debug)]
@@ -151,6 +162,11 @@ impl State {
         self.pending.back().map_or(&self.committed, |pending| &pending.root)
     }
 
+    /// Whether the pinned root is the head, in the same epoch.
+    fn is_head(&self, pin: &Pin) -> bool {
+        !self.removed && pin.epoch == self.epoch && pin.root.version() == self.head().version()
+    }
+
     fn set_committed(&mut self, root: Root, replaced_pages: usize) {
         let old = std::mem::replace(&mut self.committed, root);
         self.superseded.push_back(Superseded {
@@ -258,13 +274,6 @@ impl Database {
     pub fn head(&self) -> Pin {
         let state = self.lock();
         Pin { root: state.head().clone(), epoch: state.epoch }
-    }
-
-    /// Whether the pinned root is the head, in the same epoch.
-    #[must_use]
-    pub fn is_head(&self, pin: &Pin) -> bool {
-        let state = self.lock();
-        !state.removed && pin.epoch == state.epoch && pin.root.version() == state.head().version()
     }
 
     /// Makes the overlay the next head. Page 1 is left as it was if only its counters differ; a commit that changes
@@ -476,10 +485,14 @@ impl Database {
         deleted
     }
 
-    /// Takes the one write lock of the database for this connection; true if it has it.
-    pub fn try_reserve(&self, connection_id: u64) -> bool {
+    /// Takes the one write lock of the database for a connection that may have it, if its pin is the head of this epoch.
+    pub fn reserve(&self, pin: &Pin, connection_id: Option<u64>) -> Reserved {
         let mut state = self.lock();
-        *state.reserved.get_or_insert(connection_id) == connection_id
+        if !state.is_head(pin) {
+            return Reserved::NotOnHead;
+        }
+        let is_reserved = connection_id.is_some_and(|id| *state.reserved.get_or_insert(id) == id);
+        if is_reserved { Reserved::Yes } else { Reserved::No }
     }
 
     /// Gives the write lock back, if this connection has it.

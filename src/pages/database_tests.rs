@@ -210,13 +210,26 @@ fn a_page_1_of_another_page_size_is_refused() {
 fn one_connection_at_a_time_has_the_write_lock() {
     let (_store, database) = opened();
 
-    assert!(database.try_reserve(1));
-    assert!(database.try_reserve(1));
-    assert!(!database.try_reserve(2));
+    let pin = database.head();
+    assert_eq!(database.reserve(&pin, None), Reserved::No);
+    assert_eq!(database.reserve(&pin, Some(1)), Reserved::Yes);
+    assert_eq!(database.reserve(&pin, Some(1)), Reserved::Yes);
+    assert_eq!(database.reserve(&pin, Some(2)), Reserved::No);
     database.unreserve(2);
-    assert!(!database.try_reserve(2));
+    assert_eq!(database.reserve(&pin, Some(2)), Reserved::No);
     database.unreserve(1);
-    assert!(database.try_reserve(2));
+    assert_eq!(database.reserve(&pin, Some(2)), Reserved::Yes);
+}
+
+#[test]
+fn a_connection_of_an_ended_epoch_gets_no_write_lock_in_the_next() {
+    let (store, database) = opened();
+    let pin = database.head();
+
+    store.end_epoch(None);
+
+    assert_eq!(database.reserve(&pin, Some(1)), Reserved::NotOnHead);
+    assert_eq!(database.reserve(&database.head(), Some(2)), Reserved::Yes);
 }
 
 // conformance: state-machine 14

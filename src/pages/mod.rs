@@ -14,7 +14,7 @@ mod store;
 pub(crate) mod testing;
 mod tree;
 
-pub use database::{Appended, Commit, CommitError, Database, Discarded, Pin, StaleEpoch};
+pub use database::{Appended, Commit, CommitError, Database, Discarded, Pin, Reserved, StaleEpoch};
 pub use file::PageFile;
 pub use header::{BadPage, PageOneError};
 pub use overlay::Overlay;

@@ -21,9 +21,7 @@ use crate::types::config::PROPOSAL_BATCH_ENTRIES_MAX;
 /// The page store's side of an epoch.
 pub trait EpochHooks: Send + Sync {
     /// Number of the current epoch; never used again once it has ended.
-    fn epoch(&self) -> u64 {
-        *self.watch_epoch().borrow()
-    }
+    fn epoch(&self) -> u64;
 
     /// Changes whenever an epoch has ended, whoever ended it.
     fn watch_epoch(&self) -> watch::Receiver<u64>;

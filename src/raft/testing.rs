@@ -302,6 +302,10 @@ pub(crate) struct TestHooks {
 }
 
 impl EpochHooks for TestHooks {
+    fn epoch(&self) -> u64 {
+        *self.epoch.borrow()
+    }
+
     fn watch_epoch(&self) -> watch::Receiver<u64> {
         self.epoch.subscribe()
     }

@@ -11,7 +11,7 @@ use super::fetch::Fetched;
 use super::register::VfsOptions;
 use super::template::deletion_page;
 use super::view::{DeletionRefused, Seen, View};
-use crate::pages::{Attached, CommitError, Database, Overlay, PageSpace, Pin, Root, has_memory};
+use crate::pages::{Attached, CommitError, Database, Overlay, PageSpace, Pin, Reserved, Root, has_memory};
 use crate::types::PageNumber;
 use crate::types::config::PAGE_SIZE;
 use crate::types::fault::{self, Fault};
@@ -263,13 +263,11 @@ impl File {
             self.set_pin(pin, on_head);
         }
         if level >= sqlite::SQLITE_LOCK_RESERVED && self.lock < sqlite::SQLITE_LOCK_RESERVED {
-            let has_turn = self.view.has_turn_or_wants_it();
-            let is_head = self.pin.as_ref().is_some_and(|pin| self.database().is_head(pin));
-            if !is_head {
-                return sqlite::SQLITE_BUSY_SNAPSHOT;
-            }
-            if !has_turn || !self.database().try_reserve(self.connection_id) {
-                return sqlite::SQLITE_BUSY;
+            let asker = self.view.has_turn_or_wants_it().then_some(self.connection_id);
+            match self.pin.as_ref().map(|pin| self.database().reserve(pin, asker)) {
+                Some(Reserved::Yes) => {}
+                Some(Reserved::No) => return sqlite::SQLITE_BUSY,
+                Some(Reserved::NotOnHead) | None => return sqlite::SQLITE_BUSY_SNAPSHOT,
             }
         }
         self.lock = self.lock.max(level);

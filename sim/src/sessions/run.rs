@@ -41,6 +41,17 @@ const QUIET_MAX: Duration = Duration::from_secs(30);
 const TURN_MAX: Duration = Duration::from_secs(10);
 /// The same where SQL pauses.
 const TURN_MAX_WITH_PAUSES: Duration = Duration::from_secs(40);
+/// In one history of so many leadership goes to and fro, and SQL is inside for long.
+const RESTLESS_ONE_IN: u64 = 8;
+/// Which one it is.
+const RESTLESS_AT: u64 = 3;
+/// How SQL pauses there.
+const RESTLESS_PAUSES: Pauses = Pauses {
+    one_in: 10,
+    usual_max: Duration::from_millis(40),
+    long_one_in: 100,
+    long_max: Duration::from_millis(300),
+};
 /// SQL that pauses at one point in so many pauses often.
 const PAUSES_OFTEN: u32 = 50;
 /// What must be possible when nobody is there any more.
@@ -90,9 +101,29 @@ struct Plan {
     client_pause_max: Duration,
     /// None: nothing happens to nodes.
     trouble_pause_max: Option<Duration>,
+    /// Nothing but transfers happens to them.
+    only_transfers: bool,
 }
 
 impl Plan {
+    /// The plan of a seed.
+    fn of_seed(seed: u64, random: &mut SmallRng) -> Plan {
+        let plan = Plan::of(random);
+        if seed % RESTLESS_ONE_IN != RESTLESS_AT {
+            return plan;
+        }
+        Plan {
+            nodes: 3,
+            sql_threads: 4,
+            pauses: Some(RESTLESS_PAUSES),
+            turn_max: TURN_MAX_WITH_PAUSES,
+            client_pause_max: Duration::from_millis(random.random_range(20..100)),
+            trouble_pause_max: Some(Duration::from_millis(random.random_range(150..300))),
+            only_transfers: true,
+            ..plan
+        }
+    }
+
     /// Nothing happens to nodes.
     fn is_calm(&self) -> bool {
         self.trouble_pause_max.is_none()
@@ -140,6 +171,7 @@ impl Plan {
             client_pause_max: Duration::from_millis(random.random_range(20..400)),
             trouble_pause_max: (!one_in(random, 4))
                 .then(|| Duration::from_millis(random.random_range(150..1500))),
+            only_transfers: false,
         }
     }
 }
@@ -185,7 +217,7 @@ pub fn history(seed: u64, planted: Option<Fault>) -> Result<Report, String> {
 }
 
 async fn run(seed: u64) -> Result<Report, String> {
-    let plan = Plan::of(&mut SmallRng::seed_from_u64(seed ^ 0x5e55_1015));
+    let plan = Plan::of_seed(seed, &mut SmallRng::seed_from_u64(seed ^ 0x5e55_1015));
     let schema = Schema::new().map_err(|error| format!("plain SQLite: {error:?}"))?;
     let baton = plan.pauses.map(|pauses| Baton::new(seed, pauses));
     let shared = Shared::new(plan.databases.len());
@@ -202,6 +234,7 @@ async fn run(seed: u64) -> Result<Report, String> {
     let random = SmallRng::seed_from_u64(seed ^ 0x7472_6f75);
     let pause = plan.trouble_pause_max.unwrap_or(plan.work);
     let mut trouble = Trouble::new(&mut cluster, random, shared.clone(), pause);
+    trouble.only_transfers = plan.only_transfers;
     work(seed, &plan, &schema, &shared, &mut trouble).await?;
     if plan.is_calm() && self::epochs(trouble.cluster) != epochs {
         return Err("an epoch has ended, though nothing happened".to_owned());

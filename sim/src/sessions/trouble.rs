@@ -31,6 +31,8 @@ pub(super) struct Trouble<'a> {
     pub(super) cluster: &'a mut Cluster,
     pub(super) random: SmallRng,
     pub(super) shared: Shared,
+    /// Nothing but transfers happens.
+    pub(super) only_transfers: bool,
     /// Longest pause between two disturbances.
     pub(super) pause_max: Duration,
     pub(super) troubles: Troubles,
@@ -45,7 +47,15 @@ impl<'a> Trouble<'a> {
         pause_max: Duration,
     ) -> Trouble<'a> {
         let troubles = Troubles::default();
-        let mut trouble = Trouble { cluster, random, shared, pause_max, troubles, last_leader: None };
+        let mut trouble = Trouble {
+            cluster,
+            random,
+            shared,
+            only_transfers: false,
+            pause_max,
+            troubles,
+            last_leader: None,
+        };
         trouble.look();
         trouble.troubles.leaders = 0;
         trouble
@@ -90,7 +100,8 @@ impl<'a> Trouble<'a> {
             self.look();
             let live = self.cluster.live();
             let leader = self.cluster.leader();
-            match self.random.random_range(0..20) {
+            let kinds = if self.only_transfers { 7 } else { 20 };
+            match self.random.random_range(0..kinds) {
                 0..=6 => self.transfer(leader).await,
                 7..=9 => {
                     if let Some(id) = self.victim(leader, &live) {

@@ -394,7 +394,11 @@ unsafe extern "C" fn authorize(
     // SAFETY: as above.
     let database = (!database.is_null()).then(|| unsafe { CStr::from_ptr(database) }.to_bytes());
     // SAFETY: what `restrict` was given, which outlives the connection.
-    unsafe { &*noted.cast::<Noted>() }.note(action, first, database, !trigger.is_null());
+    let noted = unsafe { &*noted.cast::<Noted>() };
+    if noted.is_unforeseen(action, first, !trigger.is_null()) {
+        return sqlite::SQLITE_DENY;
+    }
+    noted.note(action, first, database, !trigger.is_null());
     match decide(action, first, second) {
         Allowed | ReadOnly => sqlite::SQLITE_OK,
         Ignored => sqlite::SQLITE_IGNORE,

@@ -43,6 +43,19 @@ pub(super) fn prepare(
     Ok((statement, offset))
 }
 
+/// Compiles a statement again.
+///
+/// # Errors
+/// As `prepare`; the statement is as it was.
+pub fn again(statement: &mut Statement, inside: &mut Inside) -> Result<(), SqliteError> {
+    let sql = statement.sql(inside).to_vec();
+    let (compiled, _) = prepare(&Arc::clone(statement.handle()), inside, &sql)?;
+    if let Some(compiled) = compiled {
+        std::mem::replace(statement, compiled).finalize(inside);
+    }
+    Ok(())
+}
+
 /// Runs the statements of a text, which is ours, and drops their rows.
 pub(super) fn run(handle: &Arc<Handle>, inside: &mut Inside, sql: &[u8]) -> Result<(), SqliteError> {
     each(handle, inside, sql, |statement, inside| statement.step(inside))

@@ -2,7 +2,8 @@
 //! tells its authorizer.
 
 use std::ffi::c_int;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, Ordering};
 
 use libsqlite3_sys as sqlite;
 
@@ -56,15 +57,46 @@ impl Compiled {
 
 /// Where the authorizer notes it.
 #[derive(Debug, Default)]
-pub(super) struct Noted(AtomicU8);
+pub(super) struct Noted {
+    flags: AtomicU8,
+    /// The statement that runs and was not compiled to change the schema, if there is one.
+    runs: AtomicPtr<sqlite::sqlite3_stmt>,
+    /// SQLite has compiled that statement anew, since the schema is another one, and now it would change the schema.
+    is_outdated: AtomicBool,
+}
 
 impl Noted {
     /// What was noted while this text was compiled.
     pub(super) fn take(&self, sql: &[u8]) -> Compiled {
-        let noted = self.0.swap(0, Ordering::Relaxed);
+        let noted = self.flags.swap(0, Ordering::Relaxed);
         // Who writes to the table of the schema by hand has to name it.
         let by_hand = noted & UPDATES_SCHEMA != 0 && names_schema(sql);
         Compiled(if by_hand { noted | CHANGES_SCHEMA | WRITES_MAIN } else { noted })
+    }
+
+    /// Runs a statement that was not compiled to change the schema. Whether it was outdated: then it has not begun.
+    pub(super) fn run<T>(
+        &self,
+        statement: NonNull<sqlite::sqlite3_stmt>,
+        work: impl FnOnce() -> T,
+    ) -> (T, bool) {
+        self.runs.store(statement.as_ptr(), Ordering::Relaxed);
+        let result = work();
+        self.runs.store(ptr::null_mut(), Ordering::Relaxed);
+        (result, self.is_outdated.swap(false, Ordering::Relaxed))
+    }
+
+    /// Whether an action is that of a statement which runs, is compiled anew, and was not compiled to do this. A virtual table
+    /// that makes its own tables while the statement is under way is another matter.
+    pub(super) fn is_unforeseen(&self, action: c_int, first: Option<&[u8]>, in_trigger: bool) -> bool {
+        let runs = self.runs.load(Ordering::Relaxed);
+        if runs.is_null() || flags_of(action, first, None, in_trigger) & CHANGES_SCHEMA == 0 {
+            return false;
+        }
+        // SAFETY: a live statement of the connection whose authorizer asks, for as long as it runs.
+        let is_unforeseen = unsafe { sqlite::sqlite3_stmt_busy(runs) } == 0;
+        self.is_outdated.fetch_or(is_unforeseen, Ordering::Relaxed);
+        is_unforeseen
     }
 
     /// Notes an action, and whether a trigger takes it. SQLite reference: "Authorizer Action Codes".
@@ -75,7 +107,7 @@ impl Noted {
         database: Option<&[u8]>,
         in_trigger: bool,
     ) {
-        self.0.fetch_or(flags_of(action, first, database, in_trigger), Ordering::Relaxed);
+        self.flags.fetch_or(flags_of(action, first, database, in_trigger), Ordering::Relaxed);
     }
 }
 

@@ -184,11 +184,6 @@ impl Ended {
         self.shared.store.epoch()
     }
 
-    /// The node stops, whoever noticed it first.
-    pub fn set_node_stops(&self) {
-        self.shared.node_stops.store(true, Ordering::Release);
-    }
-
     /// Nobody waits for answers any more.
     pub fn set_client_gone(&self) {
         self.shared.set(CLIENT_GONE, true);

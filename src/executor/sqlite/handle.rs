@@ -79,6 +79,15 @@ impl Handle {
         Arc::as_ptr(&self.noted)
     }
 
+    /// Runs a statement that was not compiled to change the schema. Whether it was outdated: then it has not begun.
+    pub(super) fn run_noted<T>(
+        &self,
+        statement: NonNull<sqlite::sqlite3_stmt>,
+        work: impl FnOnce() -> T,
+    ) -> (T, bool) {
+        self.noted.run(statement, work)
+    }
+
     /// What the progress handler looks at.
     pub(super) fn watched(&self) -> *const Shared {
         Arc::as_ptr(&self.ended.shared)

@@ -18,6 +18,7 @@ mod statement;
 #[cfg(test)]
 mod testing;
 
+pub use compile::again as compile_again;
 pub use compiled::Compiled;
 pub use connection::{Connection, OpenError, TransactionState};
 pub use ended::{End, Ended, Heeds};

@@ -22,11 +22,22 @@ struct Measure {
     /// Depth of parentheses.
     deepest: u64,
     references: u64,
-    /// Whether another view may be named behind IN, or it is a trigger: each nests without parentheses.
+    /// Whether another view may be named behind IN: it nests without parentheses, as a trigger does.
     has_in: bool,
-    is_trigger: bool,
+    makes: Makes,
     /// Bytes without literals and comments.
     bytes: u64,
+}
+
+/// What a statement makes, by its own words: a row of a schema that was written by hand may call it something else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Makes {
+    View,
+    Trigger,
+    Table,
+    /// Nothing that nests.
+    #[default]
+    Other,
 }
 
 impl Measure {
@@ -35,7 +46,7 @@ impl Measure {
     }
 
     fn weight(self, levels: u64) -> u64 {
-        let plain = self.deepest == 0 && !self.has_in && !self.is_trigger;
+        let plain = self.deepest == 0 && !self.has_in && self.makes != Makes::Trigger;
         let level_bytes = if plain { NESTING_PLAIN_LEVEL_BYTES } else { NESTING_LEVEL_BYTES };
         let text = (self.bytes * NESTING_TEXT_BYTE_BYTES).min(levels * NESTING_TEXT_MAX_BYTES);
         levels * level_bytes + text
@@ -43,12 +54,12 @@ impl Measure {
 }
 
 /// What an object of the schema adds to its weight: views and triggers a level or more, tables one for each foreign key.
-pub(super) fn object_weight(kind: &[u8], sql: &[u8]) -> u64 {
+pub(super) fn object_weight(sql: &[u8]) -> u64 {
     let measure = measured(sql);
-    match kind {
-        b"view" | b"trigger" => measure.weight(measure.levels().max(1)),
-        b"table" => measure.references * NESTING_LEVEL_BYTES,
-        _ => 0,
+    match measure.makes {
+        Makes::View | Makes::Trigger => measure.weight(measure.levels().max(1)),
+        Makes::Table => measure.references * NESTING_LEVEL_BYTES,
+        Makes::Other => 0,
     }
 }
 
@@ -91,16 +102,89 @@ fn refuse_beyond(weight: u64, max: u64, what: &str) -> Result<(), SqliteError> {
     Err(SqliteError { code: sqlite::SQLITE_ERROR, message: message.into_bytes() })
 }
 
+/// Where a text is in the first of its statements. Between its BEGIN and its END a trigger has statements of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Before the word that says what it is.
+    Start,
+    /// Behind CREATE.
+    Create,
+    /// In any statement but CREATE TRIGGER.
+    In(Makes),
+    /// In a trigger.
+    Trigger,
+    /// There, behind a semicolon.
+    TriggerSemicolon,
+    /// There, behind a semicolon and END: the next semicolon ends it.
+    TriggerEnd,
+}
+
+impl Place {
+    fn behind_word(self, word: &[u8]) -> Place {
+        let is = |other: &[u8]| word.eq_ignore_ascii_case(other);
+        match self {
+            Place::Start if is(b"explain") || is(b"query") || is(b"plan") => Place::Start,
+            Place::Start if is(b"create") => Place::Create,
+            Place::Create if is(b"temp") || is(b"temporary") => Place::Create,
+            Place::Create if is(b"trigger") => Place::Trigger,
+            Place::Create if is(b"view") => Place::In(Makes::View),
+            Place::Create if is(b"table") => Place::In(Makes::Table),
+            Place::Start | Place::Create => Place::In(Makes::Other),
+            Place::In(makes) => Place::In(makes),
+            Place::TriggerSemicolon if is(b"end") => Place::TriggerEnd,
+            Place::Trigger | Place::TriggerSemicolon | Place::TriggerEnd => Place::Trigger,
+        }
+    }
+
+    /// None: the statement has ended.
+    fn behind_semicolon(self) -> Option<Place> {
+        match self {
+            // Empty statements are skipped.
+            Place::Start => Some(Place::Start),
+            Place::Create | Place::In(_) | Place::TriggerEnd => None,
+            Place::Trigger | Place::TriggerSemicolon => Some(Place::TriggerSemicolon),
+        }
+    }
+
+    fn behind_sign(self) -> Place {
+        match self {
+            Place::Start | Place::Create => Place::In(Makes::Other),
+            Place::In(makes) => Place::In(makes),
+            Place::Trigger | Place::TriggerSemicolon | Place::TriggerEnd => Place::Trigger,
+        }
+    }
+
+    fn makes(self) -> Makes {
+        match self {
+            Place::Start | Place::Create => Makes::Other,
+            Place::In(makes) => makes,
+            Place::Trigger | Place::TriggerSemicolon | Place::TriggerEnd => Makes::Trigger,
+        }
+    }
+}
+
+/// Behind which SQLite reads a text as if it were not there.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// Measures the first statement of a text.
 fn measured(sql: &[u8]) -> Measure {
     let mut measure = Measure::default();
     let mut open = 0_u64;
     let mut rest = sql;
+    let mut place = Place::Start;
     while let Some((first, behind)) = rest.split_first() {
+        place = match first {
+            0 => break,
+            b';' => match place.behind_semicolon() {
+                Some(place) => place,
+                None => break,
+            },
+            _ => place,
+        };
         let length = match first {
-            0 | b';' => break,
             b'\'' | b'"' | b'`' => quoted(behind, *first),
             b'[' => quoted(behind, b']'),
+            _ if rest.starts_with(BYTE_ORDER_MARK) => BYTE_ORDER_MARK.len(),
             b'-' if behind.first() == Some(&b'-') => until(rest, b"\n"),
             b'/' if behind.first() == Some(&b'*') => 2 + until(&rest[2..], b"*/"),
             b'(' => {
@@ -116,14 +200,20 @@ fn measured(sql: &[u8]) -> Measure {
             _ => 1,
         };
         let (token, tail) = rest.split_at(length.min(rest.len()));
+        place = match first {
+            b';' | b' ' | b'\t' | b'\n' | b'\r' | 0x0c => place,
+            _ if [&b"--"[..], b"/*", BYTE_ORDER_MARK].iter().any(|start| token.starts_with(start)) => place,
+            _ if is_word(*first) => place.behind_word(token),
+            _ => place.behind_sign(),
+        };
         measure.selects += u64::from(token.eq_ignore_ascii_case(b"select"));
         measure.has_in |= token.eq_ignore_ascii_case(b"in");
-        measure.is_trigger |= token.eq_ignore_ascii_case(b"trigger");
         measure.references += u64::from(token.eq_ignore_ascii_case(b"references"));
         // A literal or a comment nests nothing, however long it is.
         measure.bytes += if is_word(*first) { token.len() as u64 } else { 1 };
         rest = tail;
     }
+    measure.makes = place.makes();
     measure
 }
 

@@ -1,8 +1,9 @@
 use std::fmt::Write;
 
-use super::{check_statement, measured};
-use crate::executor::sqlite::testing::opened;
-use crate::executor::sqlite::{Connection, Inside, SqliteError, Step};
+use super::{check_statement, creation_weight, measured, object_weight};
+use crate::executor::sqlite::testing::{opened, vfs_of, writer};
+use crate::executor::sqlite::{Connection, Inside, SqliteError, Step, compile_again, step};
+use crate::pages::PageStore;
 use crate::types::config::SQL_STACK_BYTES;
 
 /// Runs `work` on half of the stack that threads have which may be inside SQLite: what is not enough ends the process.
@@ -314,4 +315,107 @@ fn a_thousand_views_and_a_flat_dump_are_taken() {
             .unwrap(),
         Step::Done
     );
+}
+
+/// One level for each of so many common table expressions, each of which names the one before.
+fn levels(number: usize) -> String {
+    let mut sql = "WITH c0(a) AS (SELECT 1)".to_owned();
+    for level in 1..number {
+        write!(sql, ", c{level}(a) AS (SELECT a FROM c{})", level - 1).unwrap();
+    }
+    format!("{sql} SELECT a FROM c{}", number - 1)
+}
+
+#[test]
+fn a_trigger_is_measured_to_its_end_and_no_further() {
+    let weight = |sql: &str| creation_weight(sql.as_bytes());
+    let statement = |body: &str| {
+        format!("CREATE TEMP TRIGGER t AFTER INSERT ON a WHEN (CASE 1 WHEN 1 THEN 1 END) BEGIN {body}; END")
+    };
+    let (one, many) = (
+        statement("SELECT 1"),
+        statement(&format!("SELECT 1; SELECT CASE 1 WHEN 1 THEN 2 END; {}", levels(500))),
+    );
+    assert!(weight(&many) > 300 * weight(&one), "{} {}", weight(&many), weight(&one));
+    for before in ["", ";", " ; /* ; */ ", "\u{feff}", "EXPLAIN QUERY PLAN "] {
+        assert_eq!(measured(format!("{before}{many}").as_bytes()).selects, 503, "{before}");
+        assert_eq!(measured(format!("{before}{many} ; {}", levels(500)).as_bytes()).selects, 503, "{before}");
+        assert_eq!(measured(format!("{before}SELECT 1; {}", levels(500)).as_bytes()).selects, 1, "{before}");
+        assert_eq!(measured(format!("{before}{}", levels(500)).as_bytes()).selects, 501, "{before}");
+    }
+    // Whatever the schema calls it.
+    assert!(object_weight(many.as_bytes()) > 300 * object_weight(one.as_bytes()));
+    assert_eq!(object_weight(b"CREATE INDEX i ON t(a)"), 0);
+}
+
+/// Views of v`from` on, each of the one before; the first text that is refused.
+fn views_from(connection: &Connection, from: usize) -> usize {
+    (from..from + 20_000)
+        .find(|number| {
+            let sql = format!("CREATE VIEW v{} AS SELECT * FROM v{number}", number + 1);
+            connection.execute(&mut Inside::alone(), sql.as_bytes()).is_err_and(|error| is_nesting(&error))
+        })
+        .unwrap()
+}
+
+#[test]
+fn a_statement_that_failed_tells_nothing_of_the_weight_of_the_schema() {
+    let vfs = vfs_of(PageStore::new());
+    let (first, second) = (writer(&vfs), writer(&vfs));
+    first.execute(&mut Inside::alone(), b"CREATE TABLE v0(a)").unwrap();
+    first.execute(&mut Inside::alone(), b"BEGIN").unwrap();
+    let full = views_from(&first, 0);
+    first.execute(&mut Inside::alone(), b"COMMIT").unwrap();
+
+    let failing = b"CREATE TABLE x AS SELECT abs(-9223372036854775807 - 1)";
+    assert!(second.execute(&mut Inside::alone(), failing).is_err_and(|error| !is_nesting(&error)));
+
+    let sql = format!("CREATE VIEW w AS SELECT * FROM v{full}");
+    let refused = second.execute(&mut Inside::alone(), sql.as_bytes()).unwrap_err();
+    assert!(is_nesting(&refused), "{refused}");
+}
+
+#[test]
+fn a_statement_that_has_become_a_change_of_the_schema_is_compiled_again_and_looked_at() {
+    let connection = opened();
+    let execute = |sql: &str| connection.execute(&mut Inside::alone(), sql.as_bytes());
+    execute("CREATE TABLE v0(a); CREATE TABLE a(x); CREATE TRIGGER t AFTER INSERT ON a BEGIN SELECT 1; END")
+        .unwrap();
+    let prepared = |sql: &str| connection.prepare(&mut Inside::alone(), sql.as_bytes()).unwrap().0.unwrap();
+    let mut trigger = prepared("CREATE TRIGGER IF NOT EXISTS t AFTER INSERT ON a BEGIN SELECT 1; END");
+    let mut insert = prepared("INSERT INTO a VALUES(1)");
+    execute("DROP TRIGGER t").unwrap();
+
+    assert!(step(&mut trigger, &mut Inside::alone()).is_err());
+    assert!(trigger.is_outdated());
+    let _ = trigger.reset(&mut Inside::alone());
+    compile_again(&mut trigger, &mut Inside::alone()).unwrap();
+    assert_eq!(step(&mut trigger, &mut Inside::alone()).unwrap(), Step::Done);
+    assert!(!trigger.is_outdated() && trigger.writes());
+
+    // A schema that is full, and a trigger that goes on writing it by hand.
+    execute("DROP TRIGGER t; BEGIN").unwrap();
+    let full = views_from(&connection, 0);
+    execute("COMMIT; PRAGMA writable_schema = ON").unwrap();
+    for number in 1..20 {
+        execute(&format!("DROP VIEW v{number}")).unwrap();
+    }
+    execute(&format!(
+        "CREATE TRIGGER t AFTER INSERT ON a BEGIN INSERT INTO sqlite_master WITH RECURSIVE n(i) AS (SELECT {full} + 1 UNION ALL SELECT i + 1 FROM n WHERE i < {full} + 100)
+        SELECT 'index', 'v' || i, 'v' || i, 0, 'CREATE VIEW v' || i || ' AS SELECT * FROM v' || (i - 1) FROM n; END"
+    ))
+    .unwrap();
+    assert!(step(&mut insert, &mut Inside::alone()).is_err());
+    assert!(insert.is_outdated());
+    let _ = insert.reset(&mut Inside::alone());
+    compile_again(&mut insert, &mut Inside::alone()).unwrap();
+    let refused = step(&mut insert, &mut Inside::alone()).unwrap_err();
+    assert!(is_nesting(&refused), "{refused}");
+
+    // A virtual table makes its own tables whenever it likes.
+    execute("CREATE VIRTUAL TABLE f USING fts4(a)").unwrap();
+    execute("INSERT INTO f(f) VALUES('automerge=8')").unwrap();
+    for statement in [trigger, insert] {
+        statement.finalize(&mut Inside::alone());
+    }
 }

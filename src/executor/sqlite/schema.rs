@@ -21,7 +21,7 @@ use crate::vfs::{Seen, Vfs, View};
 pub fn step(statement: &mut Statement, inside: &mut Inside) -> Result<Step, SqliteError> {
     match statement.compiled().schema_change() {
         Some(change) if statement.writes() => change_schema(statement, inside, change),
-        _ => statement.step(inside),
+        _ => statement.step_as_compiled(inside),
     }
 }
 
@@ -59,8 +59,12 @@ fn change_schema(
         // What is refused, itself or its commit, is given up.
         let _ = compile::run(&handle, inside, b"ROLLBACK");
     }
-    if begins && let Some(view) = view_of(&handle) {
-        // If this was its commit, the weight holds for what it made.
+    if begins
+        && ended.is_ok()
+        && stepped.is_ok()
+        && let Some(view) = view_of(&handle)
+    {
+        // This was its commit: the weight holds for what it made.
         handle.weighed().at = view.saw().map(key);
     }
     ended.and(stepped)
@@ -124,11 +128,11 @@ fn schema_weight(handle: &Arc<Handle>, inside: &mut Inside) -> Result<u64, Sqlit
     for name in names {
         let quoted: Vec<u8> =
             name.iter().flat_map(|byte| if *byte == b'"' { vec![b'"'; 2] } else { vec![*byte] }).collect();
-        let sql = [b"SELECT type, sql FROM \"", &quoted[..], b"\".sqlite_master"].concat();
-        each_row(handle, inside, &sql, |row, inside| {
-            if let (Value::Text(kind), Value::Text(sql)) = (row.value(inside, 0), row.value(inside, 1)) {
-                weight += nesting::object_weight(kind, sql);
-            }
+        let sql = [b"SELECT sql FROM \"", &quoted[..], b"\".sqlite_master"].concat();
+        each_row(handle, inside, &sql, |row, inside| match row.value(inside, 0) {
+            // SQLite parses a BLOB as it does a text.
+            Value::Text(sql) | Value::Blob(sql) => weight += nesting::object_weight(sql),
+            _ => {}
         })?;
     }
     Ok(weight)

@@ -31,6 +31,7 @@ pub struct Statement {
     raw: NonNull<sqlite::sqlite3_stmt>,
     handle: Arc<Handle>,
     has_row: bool,
+    is_outdated: bool,
     is_finalized: bool,
     speed: Speed,
     compiled: Compiled,
@@ -68,6 +69,7 @@ impl Statement {
             handle: Arc::clone(handle),
             has_row: false,
             is_finalized: false,
+            is_outdated: false,
             speed: Speed::UNKNOWN,
             compiled,
             // SAFETY: a live statement.
@@ -190,6 +192,24 @@ impl Statement {
     pub fn clear_bindings(&mut self, _inside: &mut Inside) {
         // SAFETY: a live statement.
         unsafe { sqlite::sqlite3_clear_bindings(self.raw()) };
+    }
+
+    /// The same for one that was not compiled to change the schema. If it is outdated, SQLite having compiled it anew for another
+    /// schema in which it would change that, it fails and has not begun: it is to be compiled here again.
+    ///
+    /// # Errors
+    /// As `step`.
+    pub(super) fn step_as_compiled(&mut self, inside: &mut Inside) -> Result<Step, SqliteError> {
+        let (handle, raw) = (Arc::clone(&self.handle), self.raw);
+        let (stepped, is_outdated) = handle.run_noted(raw, || self.step(inside));
+        self.is_outdated |= is_outdated;
+        stepped
+    }
+
+    /// Whether what was noted of it when it was compiled does not hold any more.
+    #[must_use]
+    pub fn is_outdated(&self) -> bool {
+        self.is_outdated
     }
 
     /// Runs to the next row or to the end.
