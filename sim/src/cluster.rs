@@ -1,7 +1,7 @@
 //! A cluster of whole nodes in one process: each on a disk of its own, over one simulated network. Some of them may be
 //! models of upstream's nodes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -405,7 +405,11 @@ impl Cluster {
                 let Some((first, image)) = images.first_key_value() else { return Ok(0) };
                 for (id, other) in &images {
                     if other.1 != image.1 {
-                        return Err(format!("at index {} nodes {first} and {id} have other pages", image.0));
+                        let differ = differences(&image.1, &other.1);
+                        return Err(format!(
+                            "at index {} nodes {first} and {id} have other pages: {differ}",
+                            image.0
+                        ));
                     }
                 }
                 return Ok(images.len());
@@ -417,4 +421,29 @@ impl Cluster {
             sleep(Duration::from_millis(100)).await;
         }
     }
+}
+
+/// Databases and pages that are not the same: what a violation is looked into with.
+fn differences(one: &[(Vec<u8>, Vec<Option<u64>>)], other: &[(Vec<u8>, Vec<Option<u64>>)]) -> String {
+    let names: BTreeSet<&[u8]> = one.iter().chain(other).map(|(name, _)| &name[..]).collect();
+    let of = |databases: &[(Vec<u8>, Vec<Option<u64>>)], name: &[u8]| {
+        databases.iter().find(|(other, _)| other == name).map(|(_, pages)| pages.clone())
+    };
+    let told = names.into_iter().filter_map(|name| {
+        let (one, other) = (of(one, name), of(other, name));
+        if one == other {
+            return None;
+        }
+        let name = String::from_utf8_lossy(name);
+        let (Some(one), Some(other)) = (&one, &other) else {
+            return Some(format!("{name} is there: {}, {}", one.is_some(), other.is_some()));
+        };
+        let numbers: Vec<usize> = (0..one.len().max(other.len()))
+            .filter(|at| one.get(*at) != other.get(*at))
+            .map(|at| at + 1)
+            .collect();
+        let few = &numbers[..numbers.len().min(8)];
+        Some(format!("{name} has {} and {} pages, {} differ: {few:?}", one.len(), other.len(), numbers.len()))
+    });
+    told.collect::<Vec<String>>().join("; ")
 }

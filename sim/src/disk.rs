@@ -39,7 +39,10 @@ enum Change {
 struct Inode {
     content: Vec<u8>,
     durable: Vec<u8>,
+    /// What a sync makes durable.
     pending: Vec<Change>,
+    /// A sync has failed: what is durable is not what the changes before `pending` made.
+    has_lost: bool,
 }
 
 /// A change of a directory that no sync has covered.
@@ -252,7 +255,7 @@ impl SimDisk {
                     apply(&mut content, &part);
                 }
             }
-            inodes.push(Inode { durable: content.clone(), content, pending: Vec::new() });
+            inodes.push(Inode { durable: content.clone(), content, pending: Vec::new(), has_lost: false });
         }
         let directories = old.directories.clone();
         let state = State {
@@ -382,11 +385,17 @@ impl SimFile {
         match &result {
             Ok(()) if forgets => {}
             Ok(()) => {
-                inode.durable = inode.content.clone();
-                inode.pending.clear();
+                let pending = std::mem::take(&mut inode.pending);
+                if std::mem::take(&mut inode.has_lost) {
+                    inode.durable = inode.content.clone();
+                } else {
+                    // A large file that is synced often is not copied each time.
+                    pending.iter().for_each(|change| apply(&mut inode.durable, change));
+                }
             }
             // The kernel forgets that these pages are dirty: a later sync does not write them.
             Err(_) if !off => {
+                inode.has_lost = true;
                 let mut random = SmallRng::seed_from_u64(inode.pending.len() as u64);
                 for change in std::mem::take(&mut inode.pending) {
                     for part in torn(&change, &mut random) {

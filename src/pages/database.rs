@@ -471,18 +471,25 @@ impl Database {
         state.set_committed(next, replaced);
     }
 
-    /// Marks it as gone from the store if its deletion was applied and nothing is pending.
-    pub(super) fn remove_if_deleted(&self) -> bool {
+    /// Marks it as gone from the store if nothing is pending and no log has anything of it: it was only opened, or its deletion was
+    /// applied.
+    pub(super) fn remove_if_void(&self) -> bool {
         let mut state = self.lock();
-        let deleted = state.pending.is_empty()
-            && state
-                .committed
-                .get(PageNumber(1))
-                .is_some_and(|page| page.with(header::page_count).is_ok_and(|count| count == 0));
-        if deleted {
+        let is_deleted = |page: &PageRef| page.with(header::page_count).is_ok_and(|count| count == 0);
+        let is_void = state.pending.is_empty()
+            && (self.is_blank(&state.committed)
+                || state.committed.get(PageNumber(1)).is_some_and(is_deleted));
+        if is_void {
             state.removed = true;
         }
-        deleted
+        is_void
+    }
+
+    /// Whether a version is what a database is when it was just opened: other nodes do not know of it.
+    pub(super) fn is_blank(&self, root: &Root) -> bool {
+        let is_empty =
+            |page: &PageRef| page.with(|page| self.empty_page.with(|empty| page == empty).unwrap_or(false));
+        root.page_count() == 1 && root.get(PageNumber(1)).is_some_and(|page| is_empty(page).unwrap_or(false))
     }
 
     /// Takes the one write lock of the database for a connection that may have it, if its pin is the head of this epoch.

@@ -316,3 +316,30 @@ fn a_page_that_was_cut_off_does_not_come_back_when_the_database_grows_again() {
     let root = database.committed().root;
     assert_eq!((root.page_count(), root.get(PageNumber(2))), (4, Some(&page(0, 9))));
 }
+
+#[test]
+fn a_database_that_is_only_opened_is_no_database_yet_and_goes_with_its_last_connection() {
+    let store = PageStore::new();
+    let names = || store.pin_committed().into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+    let first = store.attach(b"test", &page(1, 0)).unwrap();
+    let second = store.attach(b"test", &page(1, 0)).unwrap();
+    assert_eq!((names().len(), store.databases().len()), (0, 1));
+    drop(first);
+    assert!(store.get(b"test").is_some());
+    drop(second);
+    assert!(store.get(b"test").is_none());
+
+    // A first write that comes to nothing leaves nothing.
+    let attached = store.attach(b"test", &page(1, 0)).unwrap();
+    write(attached.database(), &[(1, page(2, 1)), (2, page(0, 1))]).propose(|_| true);
+    drop(attached);
+    assert!(store.get(b"test").is_some());
+    store.end_epoch(None);
+    assert!(store.get(b"test").is_none());
+
+    // What an entry or a snapshot brings stays.
+    let attached = store.attach(b"test", &page(1, 0)).unwrap();
+    attached.database().apply_pages(vec![(PageNumber(1), page(2, 1)), (PageNumber(2), page(0, 1))]).unwrap();
+    drop(attached);
+    assert_eq!(names(), [b"test".to_vec()]);
+}

@@ -91,6 +91,13 @@ struct Named {
     attached: usize,
 }
 
+impl Named {
+    /// Whether nobody uses it and nothing is in it any more, or yet: it goes.
+    fn is_left(&self) -> bool {
+        self.attached == 0 && self.database.remove_if_void()
+    }
+}
+
 /// All databases of a node.
 pub struct PageStore {
     own: Weak<PageStore>,
@@ -189,7 +196,7 @@ impl PageStore {
         Ok(Arc::clone(&found.database))
     }
 
-    /// As `open`, for a connection: a deleted database is removed when its last connection is gone.
+    /// As `open`, for a connection: a database that is deleted, or was never written, is removed when its last connection is gone.
     ///
     /// # Errors
     /// A refused name.
@@ -212,10 +219,13 @@ impl PageStore {
         self.lock().values().map(|found| Arc::clone(&found.database)).collect()
     }
 
-    /// Name and committed root of every database, for a snapshot.
+    /// Name and committed root of every database, for a snapshot: all nodes have the same. What was only opened is none yet.
     #[must_use]
     pub fn pin_committed(&self) -> Vec<(Vec<u8>, Root)> {
-        self.lock().iter().map(|(name, found)| (name.clone(), found.database.committed().root)).collect()
+        let named = self.lock();
+        let roots = named.iter().map(|(name, found)| (name, found, found.database.committed().root));
+        let written = roots.filter(|(_, found, root)| !found.database.is_blank(root));
+        written.map(|(name, _, root)| (name.clone(), root)).collect()
     }
 
     /// Makes the set of databases equal to these images. Versions disappear: the epoch ends.
@@ -252,23 +262,24 @@ impl PageStore {
     /// waits for a version learns that it was surely not appended if its sequence is `refused_from` or later or was
     /// never assigned.
     pub fn end_epoch(&self, refused_from: Option<u64>) -> u64 {
-        let named = self.lock();
-        self.end_epoch_of(&named, refused_from)
+        let mut named = self.lock();
+        self.end_epoch_of(&mut named, refused_from)
     }
 
     /// Ends this epoch, unless it has ended.
     pub fn end_this_epoch(&self, epoch: u64) {
-        let named = self.lock();
+        let mut named = self.lock();
         if self.epoch() == epoch {
-            self.end_epoch_of(&named, None);
+            self.end_epoch_of(&mut named, None);
         }
     }
 
-    fn end_epoch_of(&self, named: &BTreeMap<Vec<u8>, Named>, refused_from: Option<u64>) -> u64 {
+    fn end_epoch_of(&self, named: &mut BTreeMap<Vec<u8>, Named>, refused_from: Option<u64>) -> u64 {
         let epoch = self.epoch() + 1;
         for found in named.values() {
             found.database.discard(epoch, refused_from);
         }
+        named.retain(|_, found| !found.is_left());
         self.epoch.set(epoch);
         epoch
     }
@@ -294,7 +305,7 @@ impl PageStore {
     /// Removes a database whose deletion is applied, if no connection uses it; else it goes with the last of them.
     pub fn remove_deleted(&self, name: &[u8]) {
         let mut named = self.lock();
-        if named.get(name).is_some_and(|found| found.attached == 0 && found.database.remove_if_deleted()) {
+        if named.get(name).is_some_and(Named::is_left) {
             named.remove(name);
         }
     }
@@ -308,7 +319,7 @@ impl PageStore {
             return;
         }
         found.attached = found.attached.saturating_sub(1);
-        if found.attached == 0 && database.remove_if_deleted() {
+        if found.is_left() {
             named.remove(database.name());
         }
     }

@@ -98,7 +98,9 @@ impl Databases {
     }
 
     fn apply_frames(&self, frames: &Frames) -> Result<(), ApplyError> {
-        let database = self.store.open(&frames.name, &self.empty_page)?;
+        // Attached: nobody takes an empty database for one that is left while its first pages are on their way.
+        let attached = self.store.attach(&frames.name, &self.empty_page)?;
+        let database = attached.database();
         let space = self.store.space();
         // Images in memory are copied: one small page must not keep a large entry alive.
         let pages = frames.pages.iter().map(|(number, image)| {
