@@ -318,7 +318,10 @@ mod tests {
         assert_eq!(told(Err(constraint()), Ok(())), Err(constraint()));
         assert_eq!(told(Ok(1), Err(Failure::not_leader())), Err(Failure::not_leader()));
         assert_eq!(told(Err(constraint()), Err(Failure::not_leader())), Err(Failure::not_leader()));
-        assert_eq!(told(Err(Failure::leadership_lost()), Err(Failure::interrupted())), Err(Failure::leadership_lost()));
+        assert_eq!(
+            told(Err(Failure::leadership_lost()), Err(Failure::interrupted())),
+            Err(Failure::leadership_lost())
+        );
         assert_eq!(told(Err(Failure::not_leader()), Ok(())), Err(Failure::leadership_lost()));
     }
 }

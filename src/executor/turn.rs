@@ -262,7 +262,8 @@ mod tests {
     async fn usage_counts_all_databases_and_the_time_of_a_client_s_transaction_does_not_count_as_held() {
         let turns = Turns::default();
         let (first, second) = (turns.of(b"a", 1), turns.of(b"b", 1));
-        let held = [first.acquire(Duration::ZERO).await.unwrap(), second.acquire(Duration::ZERO).await.unwrap()];
+        let held =
+            [first.acquire(Duration::ZERO).await.unwrap(), second.acquire(Duration::ZERO).await.unwrap()];
         let mut waits = [&first, &second, &second].map(|turn| Box::pin(turn.acquire(Duration::ZERO)));
         for wait in &mut waits {
             assert!(futures_util::poll!(wait).is_pending());

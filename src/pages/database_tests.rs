@@ -317,6 +317,10 @@ fn a_commit_that_is_not_proposed_ends_its_epoch_unless_it_changed_nothing() {
     assert_eq!(store.epoch(), 2);
     drop(write(&database, &[(1, page(1, 3))]));
     assert_eq!(store.epoch(), 3);
+    let old = write(&database, &[(1, page(1, 4))]);
+    store.end_epoch(None);
+    drop(old);
+    assert_eq!(store.epoch(), 4, "only its own");
 }
 
 #[test]
