@@ -351,4 +351,20 @@ mod tests {
         }
         assert_eq!(whole.pages().last(), Some((PageNumber(262_146), Some(mark))));
     }
+
+    #[test]
+    fn a_tree_is_no_deeper_than_its_size_needs() {
+        let mark = page(1);
+        let level = |root: &Root| root.inner.tree.level;
+        let far = [(PageNumber(300_000), &mark)];
+        let with_first = Root::from_pages([page(0)], 1).laid_over(far, far[0].0.0, 2);
+        let without_any = Root::new(Tree::default(), 0, 1).laid_over(far, far[0].0.0, 2);
+
+        for root in [with_first, without_any] {
+            assert_eq!(level(&root), 3);
+            for (count, expected) in [(4097, 2), (4096, 1), (65, 1), (64, 0), (1, 0)] {
+                assert_eq!(level(&root.laid_over([], count, 3)), expected, "cut to {count}");
+            }
+        }
+    }
 }
