@@ -1,4 +1,4 @@
-# Targets: all demo check check-upstream check-clients bench bench-go bench-peers failover rolls torture-sql torture-sessions torture-slt torture-stops slow-clients fuzz install uninstall, and the parts of check: deps fmt-check lint licences doc test. See README.md.
+# Targets: all demo check check-upstream check-clients bench bench-go bench-peers failover rolls torture-sql torture-sessions torture-slt torture-stops slow-clients mutants fuzz install uninstall, and the parts of check: deps fmt-check lint licences doc test. See README.md.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -152,6 +152,16 @@ torture-stops: deps
 	$(CARGO) build --release --lib --package dqlite $(FEATURES)
 	DQLITE_LIBRARY=$(abspath target/release/libdqlite.so) DQLITE_STOP_ROUNDS=$(STOPS) \
 	    $(CARGO) test --package dqlite-testing --test stops -- --nocapture
+
+# Mutation testing of the folders in .cargo/mutants.toml: docs/testing.md. MUTANTS_OPTIONS, for example: src/vfs/, or --rest for what
+# the last run has left. Fails on a survivor that testdata/mutants.txt does not name. An hour or more.
+.PHONY: mutants
+CARGO_MUTANTS_VERSION := 26.2.0
+CARGO_MUTANTS := target/mutants/tool-$(CARGO_MUTANTS_VERSION)
+MUTANTS_OPTIONS ?=
+mutants: deps
+	test -x $(CARGO_MUTANTS)/bin/cargo-mutants || $(CARGO) install cargo-mutants --version $(CARGO_MUTANTS_VERSION) --locked --root $(CARGO_MUTANTS)
+	nice -n 19 scripts/mutants.py --tool $(CARGO_MUTANTS)/bin/cargo-mutants $(MUTANTS_OPTIONS)
 
 # Needs cargo-fuzz and a nightly toolchain; FUZZ_SECONDS for each decoder.
 FUZZ_SECONDS ?= 600

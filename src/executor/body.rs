@@ -278,13 +278,7 @@ impl Session {
         result: Result<T, Failure>,
     ) -> Result<T, Failure> {
         let settled = self.settle(request).await;
-        match (result, settled) {
-            // At rest it may have written what it had not when it failed.
-            (Err(failure), _) if failure.code == failure::NOT_LEADER => Err(request.lost()),
-            (Err(failure), _) if failure.is_leadership() => Err(failure),
-            (_, Err(failure)) => Err(failure),
-            (result, Ok(())) => result,
-        }
+        outcome(result, settled, || request.lost())
     }
 
     /// The failure of a statement, as far as what has ended decides it.
@@ -299,8 +293,44 @@ impl Session {
     }
 }
 
+/// What the client is told. What a statement said counts only if the versions that it saw did not go.
+fn outcome<T>(
+    result: Result<T, Failure>,
+    settled: Result<(), Failure>,
+    lost: impl FnOnce() -> Failure,
+) -> Result<T, Failure> {
+    match (result, settled) {
+        // At rest it may have written what it had not when it failed.
+        (Err(failure), _) if failure.code == failure::NOT_LEADER => Err(lost()),
+        (Err(failure), _) if failure.is_leadership() => Err(failure),
+        (_, Err(failure)) => Err(failure),
+        (result, Ok(())) => result,
+    }
+}
+
 impl AsRef<Rest> for Rest {
     fn as_ref(&self) -> &Rest {
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_statement_said_counts_unless_the_versions_that_it_saw_have_gone() {
+        let constraint = || Failure::new(2067, "UNIQUE constraint failed");
+        let told = |result: Result<u8, Failure>, settled| outcome(result, settled, Failure::leadership_lost);
+
+        assert_eq!(told(Ok(1), Ok(())), Ok(1));
+        assert_eq!(told(Err(constraint()), Ok(())), Err(constraint()));
+        assert_eq!(told(Ok(1), Err(Failure::not_leader())), Err(Failure::not_leader()));
+        assert_eq!(told(Err(constraint()), Err(Failure::not_leader())), Err(Failure::not_leader()));
+        assert_eq!(
+            told(Err(Failure::leadership_lost()), Err(Failure::interrupted())),
+            Err(Failure::leadership_lost())
+        );
+        assert_eq!(told(Err(Failure::not_leader()), Ok(())), Err(Failure::leadership_lost()));
     }
 }

@@ -138,3 +138,15 @@ impl From<OpenError> for Failure {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_for_which_there_is_no_memory_are_no_fault_of_the_client() {
+        let no_memory = CodecError::NoMemory { field: "value", count: 1 };
+        assert_eq!(Failure::undecoded(&no_memory).code, NO_MEMORY);
+        assert_eq!(Failure::undecoded(&CodecError::Unterminated { field: "value", offset: 0 }).code, ERROR);
+    }
+}

@@ -241,3 +241,24 @@ impl Seat {
         self.is_spoilt |= is_spoilt;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Needs;
+
+    #[test]
+    fn a_statement_waits_for_what_it_needs_and_nobody_granted() {
+        let needs = |turn, room| Needs { turn, room };
+        for (wanted, granted, exceeds) in [
+            (needs(false, false), needs(false, false), false),
+            (needs(true, false), needs(false, true), true),
+            (needs(true, false), needs(true, false), false),
+            (needs(false, true), needs(true, false), true),
+            (needs(false, true), needs(false, true), false),
+            (needs(true, true), needs(true, false), true),
+            (needs(true, true), needs(true, true), false),
+        ] {
+            assert_eq!(wanted.exceeds(granted), exceeds, "{wanted:?} where {granted:?} is granted");
+        }
+    }
+}

@@ -162,6 +162,7 @@ mod tests {
         for waiting in [&mut works, &mut holds, &mut gives] {
             assert!(waiting.now_or_never().is_none());
         }
+        assert_eq!(permits.usage(), (1, 3));
 
         drop(first);
         let given = (&mut gives).now_or_never().unwrap();

@@ -257,4 +257,26 @@ mod tests {
 
         assert!(turn.acquire(Duration::ZERO).await.is_ok());
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn usage_counts_all_databases_and_the_time_of_a_client_s_transaction_does_not_count_as_held() {
+        let turns = Turns::default();
+        let (first, second) = (turns.of(b"a", 1), turns.of(b"b", 1));
+        let held =
+            [first.acquire(Duration::ZERO).await.unwrap(), second.acquire(Duration::ZERO).await.unwrap()];
+        let mut waits = [&first, &second, &second].map(|turn| Box::pin(turn.acquire(Duration::ZERO)));
+        for wait in &mut waits {
+            assert!(futures_util::poll!(wait).is_pending());
+        }
+        assert_eq!(turns.usage(), (2, 3));
+
+        tokio::time::advance(Duration::from_secs(2)).await;
+        held[0].set_held_by_client(true);
+        assert_eq!(turns.held_for(), Duration::from_secs(2));
+        held[1].set_held_by_client(true);
+        assert_eq!(turns.held_for(), Duration::ZERO);
+        held[0].set_held_by_client(false);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(turns.held_for(), Duration::from_secs(1));
+    }
 }

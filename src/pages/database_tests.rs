@@ -343,3 +343,61 @@ fn a_database_that_is_only_opened_is_no_database_yet_and_goes_with_its_last_conn
     drop(attached);
     assert_eq!(names(), [b"test".to_vec()]);
 }
+
+#[test]
+fn a_commit_that_is_not_proposed_ends_its_epoch_unless_it_changed_nothing() {
+    let (store, database) = opened();
+    drop(write(&database, &[]));
+    write(&database, &[(1, page(1, 1))]).propose(|_| true);
+    assert_eq!(store.epoch(), 1);
+
+    write(&database, &[(1, page(1, 2))]).propose(|_| false);
+    assert_eq!(store.epoch(), 2);
+    drop(write(&database, &[(1, page(1, 3))]));
+    assert_eq!(store.epoch(), 3);
+    let old = write(&database, &[(1, page(1, 4))]);
+    store.end_epoch(None);
+    drop(old);
+    assert_eq!(store.epoch(), 4, "only its own");
+}
+
+#[test]
+fn neither_an_old_epoch_nor_a_database_that_has_gone_takes_a_commit_though_the_version_is_the_head() {
+    let (store, database) = opened();
+    let old = database.head();
+    store.end_epoch(None);
+    assert_eq!(database.head().root.version(), old.root.version());
+    assert_eq!(database.reserve(&old, Some(1)), Reserved::NotOnHead);
+    assert!(database.commit(&old, Overlay::new(old.root.clone())).is_err());
+
+    database.apply_pages(vec![(PageNumber(1), page(0, 9))]).unwrap();
+    let pin = database.head();
+    store.remove_deleted(b"test");
+    assert!(store.get(b"test").is_none());
+    assert_eq!(database.reserve(&pin, Some(1)), Reserved::NotOnHead);
+    assert!(database.commit(&pin, Overlay::new(pin.root.clone())).is_err());
+}
+
+#[test]
+fn what_is_in_flight_is_charged_page_by_page_until_it_is_applied() {
+    let (store, database) = opened();
+    let commit = write(&database, &[(1, page(3, 1)), (2, page(0, 2)), (3, page(0, 3))]);
+    assert!(database.assign(commit.version, token(store.epoch(), 1)));
+    assert_eq!(store.room().usage(), (1, 3 * PAGE_SIZE, 0));
+    assert_eq!((database.in_flight_bytes(), store.in_flight_bytes()), (3 * PAGE_SIZE, 3 * PAGE_SIZE));
+
+    assert!(database.apply_own(one(store.epoch(), 1)));
+
+    assert_eq!(store.room().usage(), (0, 0, 0));
+}
+
+#[test]
+fn an_entry_with_a_page_0_is_refused_whole() {
+    let (_store, database) = opened();
+    let before = database.committed().root.version();
+
+    let refused = database.apply_pages(vec![(PageNumber(1), page(1, 5)), (PageNumber(0), page(0, 1))]);
+
+    assert_eq!(refused, Err(crate::pages::BadPage::NumberZero));
+    assert_eq!(database.committed().root.version(), before);
+}

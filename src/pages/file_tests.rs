@@ -27,6 +27,7 @@ fn first_byte(page: &PageRef) -> u8 {
 #[test]
 fn pages_are_read_back_and_slots_without_references_are_used_again() {
     let (_, space) = space(16 * PAGE_SIZE);
+    assert!(space.scratch().is_some() && PageSpace::memory().scratch().is_none());
     let file = space.file().unwrap();
     let pages: Vec<PageRef> = (2..=200).map(|number| page(&space, number, number as u8)).collect();
     assert_eq!(file.slots(), (199, 199));
@@ -104,6 +105,7 @@ fn a_page_that_is_not_what_was_written_is_an_error() {
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     assert!(error.to_string().contains("slot 0"), "{error}");
     assert_ne!(lie, page(&space, 2, 7), "an unreadable page equals nothing");
+    assert_eq!(lie, lie.clone(), "but itself");
 }
 
 #[test]
@@ -113,6 +115,8 @@ fn equal_pages_are_equal_wherever_they_are() {
 
     assert_eq!(file, memory);
     assert_eq!(file, page(&space, 3, 7));
+    assert!(file.is_same(&file.clone()) && memory.is_same(&memory.clone()));
+    assert!(!file.is_same(&memory) && !file.is_same(&page(&space, 3, 7)));
     assert_ne!(file, page(&space, 3, 8));
     assert_ne!(memory, page(&space, 3, 8));
 }
@@ -134,4 +138,19 @@ fn a_page_of_an_entry_is_taken_over_without_a_copy() {
     assert_eq!(space.page_of(PageNumber(2), &adopted.chunk()).unwrap(), adopted);
     let short = Chunk::Memory(Bytes::from_static(b"short"));
     assert!(space.page_of(PageNumber(2), &short).is_err());
+}
+
+#[test]
+fn pages_that_differ_are_told_apart_without_a_look_at_the_disk_and_a_cached_one_is_had_at_once() {
+    let (disk, space) = space(0);
+    let stored = space.file().unwrap().store(&[5; PAGE_SIZE]).unwrap();
+    assert_eq!(stored.cached().as_deref(), Some(&[5; PAGE_SIZE][..]));
+    let (left, right) = (page(&space, 3, 7), page(&space, 4, 8));
+    // Out of the cache.
+    let _others: Vec<PageRef> = (5..100).map(|number| page(&space, number, 1)).collect();
+
+    assert_eq!(stored.cached(), None);
+    assert_ne!(left, right);
+
+    assert_eq!(disk.0.reads.load(Ordering::SeqCst), 0);
 }

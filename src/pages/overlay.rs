@@ -79,3 +79,38 @@ impl Overlay {
         self.pages
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::page;
+    use super::*;
+
+    #[test]
+    fn what_was_cut_off_is_zeros_when_the_size_grows_again() {
+        let mut overlay = Overlay::new(Root::from_pages((1..=4).map(page), 1));
+        overlay.write(PageNumber(2), page(8));
+        overlay.write(PageNumber(4), page(9));
+        overlay.truncate(4);
+        assert_eq!((overlay.changed(), overlay.get(PageNumber(3))), (2, Some(&page(3))));
+
+        overlay.truncate(2);
+        assert_eq!((overlay.page_count(), overlay.changed()), (2, 1));
+        assert_eq!(overlay.get(PageNumber(2)), Some(&page(8)));
+        overlay.truncate(4);
+
+        assert_eq!(overlay.page_count(), 4);
+        assert!(overlay.contains(PageNumber(2)) && !overlay.contains(PageNumber(4)));
+        assert_eq!((overlay.get(PageNumber(3)), overlay.get(PageNumber(4))), (None, None));
+    }
+
+    #[test]
+    fn a_page_that_is_written_makes_room_for_itself_and_page_0_is_none() {
+        let mut overlay = Overlay::new(Root::from_pages((1..=2).map(page), 1));
+        overlay.write(PageNumber(6), page(7));
+        overlay.write(PageNumber(0), page(7));
+
+        assert_eq!((overlay.page_count(), overlay.changed()), (6, 1));
+        assert_eq!((overlay.get(PageNumber(2)), overlay.get(PageNumber(5))), (Some(&page(2)), None));
+        assert_eq!((overlay.get(PageNumber(6)), overlay.get(PageNumber(0))), (Some(&page(7)), None));
+    }
+}

@@ -116,11 +116,27 @@ mod tests {
         let room = Room::new(1, 100);
         let one = room.charge(1);
         drop(room.wait().boxed());
-        let waits = room.wait().boxed();
+        let mut waits = room.wait().boxed();
+        assert!((&mut waits).now_or_never().is_none());
 
         drop(one);
 
         assert!(waits.now_or_never().is_some());
         assert!(room.wait().now_or_never().is_some());
+    }
+
+    #[test]
+    fn bytes_are_a_bound_that_what_has_begun_may_pass() {
+        let room = Room::new(9, 100);
+        let first = room.charge(99);
+        assert!(room.wait().now_or_never().is_some());
+        let second = room.charge(1);
+        let mut waits = room.wait().boxed();
+        assert!((&mut waits).now_or_never().is_none());
+
+        drop(second);
+
+        assert!(waits.now_or_never().is_some());
+        drop(first);
     }
 }

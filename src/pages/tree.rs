@@ -327,4 +327,44 @@ mod tests {
         assert_eq!(root.get(PageNumber(0)), None);
         assert_eq!(root.laid_over([], 1, 3).get(PageNumber(u32::MAX)), None);
     }
+
+    #[test]
+    fn a_cut_at_any_edge_of_a_level_keeps_what_is_below_and_nothing_above_comes_back() {
+        const EDGES: [u32; 17] =
+            [1, 2, 63, 64, 65, 66, 128, 129, 4095, 4096, 4097, 4098, 8192, 8193, 262_144, 262_145, 262_146];
+        let (mark, far) = (page(1), PageNumber(300_000));
+        let whole = EDGES.iter().map(|number| (PageNumber(*number), &mark));
+        let whole = Root::from_pages([page(0)], 1).laid_over(whole, 262_146, 2);
+        for cut in EDGES {
+            let small = whole.laid_over([], cut, 3);
+            let again = small.laid_over([(far, &mark)], far.0, 4);
+            for number in EDGES {
+                let expected = (number <= cut).then_some(&mark);
+                assert_eq!(small.get(PageNumber(number)), expected, "{number} after a cut to {cut}");
+                assert_eq!(again.get(PageNumber(number)), expected, "{number} after {cut} and back");
+            }
+            if cut < 10_000 {
+                let kept: Vec<u32> = content(&small).into_keys().collect();
+                assert_eq!(kept, EDGES.into_iter().filter(|edge| *edge <= cut).collect::<Vec<_>>());
+            }
+            assert_eq!(again.get(far), Some(&mark));
+        }
+        assert_eq!(whole.pages().last(), Some((PageNumber(262_146), Some(mark))));
+    }
+
+    #[test]
+    fn a_tree_is_no_deeper_than_its_size_needs() {
+        let mark = page(1);
+        let level = |root: &Root| root.inner.tree.level;
+        let far = [(PageNumber(300_000), &mark)];
+        let with_first = Root::from_pages([page(0)], 1).laid_over(far, far[0].0.0, 2);
+        let without_any = Root::new(Tree::default(), 0, 1).laid_over(far, far[0].0.0, 2);
+
+        for root in [with_first, without_any] {
+            assert_eq!(level(&root), 3);
+            for (count, expected) in [(4097, 2), (4096, 1), (65, 1), (64, 0), (1, 0)] {
+                assert_eq!(level(&root.laid_over([], count, 3)), expected, "cut to {count}");
+            }
+        }
+    }
 }

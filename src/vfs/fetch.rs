@@ -48,6 +48,11 @@ impl Fetched {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn keeps_roots(&self) -> bool {
+        !self.before.is_empty()
+    }
+
     /// The pinned root is replaced.
     pub(super) fn keep(&mut self, root: Root) {
         if self.pages > 0 {
@@ -104,5 +109,74 @@ pub(super) unsafe extern "C" fn unfetch(
             file.unfetch();
             sqlite::SQLITE_OK
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pages::{PageRef, PageStore};
+    use crate::vfs::empty_page;
+
+    /// A root of so many pages.
+    fn pinned(page_count: u32) -> Pin {
+        let database = PageStore::new().open(b"test", &empty_page()).unwrap();
+        let mut first = empty_page().with(|bytes| *bytes).unwrap();
+        first[28..32].copy_from_slice(&page_count.to_be_bytes());
+        let rest = (2..=page_count).map(|number| (PageNumber(number), PageRef::new(&[7; PAGE_SIZE])));
+        let pages = [(PageNumber(1), PageRef::new(&first))].into_iter().chain(rest);
+        database.apply_pages(pages.collect()).unwrap();
+        database.committed()
+    }
+
+    #[test]
+    fn what_sqlite_may_look_at_behind_a_page_is_memory() {
+        let readable = |address| is_readable_behind(ptr::without_provenance(address));
+        for address in [1 << 20 | 1, 1 << 20 | 16, 1 << 20 | (MAPPED_UNIT - LOOKED_AT_BEHIND)] {
+            assert!(readable(address), "{address:#x}");
+        }
+        for address in [1 << 20, 1 << 20 | (MAPPED_UNIT - LOOKED_AT_BEHIND + 1), 1 << 20 | (MAPPED_UNIT - 1)]
+        {
+            assert!(!readable(address), "{address:#x}");
+        }
+    }
+
+    #[test]
+    fn every_page_but_the_first_is_shown_where_it_lies_if_memory_is_behind_it() {
+        let mut shown = 0;
+        for page_count in [40, 41, 42] {
+            let pin = pinned(page_count);
+            let mut fetched = Fetched::default();
+            assert_eq!(fetched.fetch(&pin, PageNumber(1)), None);
+            assert_eq!(fetched.fetch(&pin, PageNumber(page_count + 1)), None);
+            for number in 2..=page_count {
+                let place = pin.root.get(PageNumber(number)).unwrap().in_memory().unwrap().as_ptr();
+                let expected = is_readable_behind(place).then_some(place);
+                assert_eq!(fetched.fetch(&pin, PageNumber(number)), expected, "{number} of {page_count}");
+                shown += usize::from(expected.is_some());
+            }
+        }
+        assert!(shown > 80, "{shown}");
+    }
+
+    #[test]
+    fn roots_that_were_replaced_are_kept_until_sqlite_holds_no_page() {
+        let pin = pinned(40);
+        let mut fetched = Fetched::default();
+        fetched.keep(pin.root.clone());
+        assert!(fetched.before.is_empty(), "nothing is held");
+        let held: Vec<u32> =
+            (2..=40).filter(|number| fetched.fetch(&pin, PageNumber(*number)).is_some()).collect();
+        assert_eq!(fetched.pages, held.len());
+
+        fetched.keep(pin.root.clone());
+        for _ in &held[1..] {
+            fetched.release();
+            assert_eq!(fetched.before.len(), 1);
+        }
+        fetched.release();
+
+        assert!(fetched.before.is_empty());
+        assert_eq!(fetched.pages, 0);
     }
 }

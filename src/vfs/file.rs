@@ -383,3 +383,7 @@ impl Drop for File {
         self.unlock(sqlite::SQLITE_LOCK_NONE);
     }
 }
+
+#[cfg(test)]
+#[path = "file_tests.rs"]
+mod tests;

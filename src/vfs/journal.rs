@@ -123,4 +123,14 @@ mod tests {
         assert!(journal.file.is_none());
         assert_eq!(journal.read(&mut [0; 200], 50).unwrap(), 0);
     }
+
+    #[test]
+    fn a_journal_is_in_memory_up_to_the_bound_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut journal = Journal::new(Arc::new(UnnamedFiles::new(folder.path())));
+        journal.write(&[1; 8], JOURNAL_MEMORY_MAX_BYTES as u64 - 8).unwrap();
+        assert!(journal.file.is_none());
+        journal.write(&[2], JOURNAL_MEMORY_MAX_BYTES as u64).unwrap();
+        assert!(journal.file.is_some());
+    }
 }

@@ -199,3 +199,16 @@ unsafe extern "C" fn sector_size(_file: *mut sqlite::sqlite3_file) -> c_int {
 unsafe extern "C" fn device_characteristics(_file: *mut sqlite::sqlite3_file) -> c_int {
     0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_that_cannot_be_written_is_told_by_its_reason() {
+        let failed = |number| written(Err(io::Error::from_raw_os_error(number)), sqlite::SQLITE_IOERR_WRITE);
+        assert_eq!(failed(libc::ENOSPC), sqlite::SQLITE_FULL);
+        assert_eq!(failed(libc::EIO), sqlite::SQLITE_IOERR_WRITE);
+        assert_eq!(written(Ok(()), sqlite::SQLITE_IOERR_WRITE), sqlite::SQLITE_OK);
+    }
+}

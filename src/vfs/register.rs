@@ -263,3 +263,70 @@ impl Drop for Vfs {
         drop(unsafe { Box::from_raw(self.data.as_ptr()) });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::pages::PageSpace;
+    use crate::pages::testing::FaultyDisk;
+
+    fn is_known(name: &CStr) -> bool {
+        // SAFETY: a C string.
+        !unsafe { sqlite::sqlite3_vfs_find(name.as_ptr()) }.is_null()
+    }
+
+    #[test]
+    fn the_first_panic_is_reported_and_nothing_is_opened_after_it() {
+        let reports = Arc::new(Mutex::new(Vec::new()));
+        for (panic, text) in [
+            (Box::new("a text") as Box<dyn Any + Send>, "a text"),
+            (Box::new("a string".to_owned()), "a string"),
+            (Box::new(5), "panic in a SQLite callback"),
+        ] {
+            let told = Arc::clone(&reports);
+            let report = Box::new(move |text: &str| told.lock().unwrap().push(text.to_owned()));
+            let vfs = Vfs::register(PageStore::new(), VfsOptions::default(), report).unwrap();
+            assert!(!vfs.is_poisoned() && vfs.shared().open(b"test").is_some());
+
+            vfs.shared().report(panic.as_ref());
+            vfs.shared().report(&"another");
+
+            assert_eq!(std::mem::take(&mut *reports.lock().unwrap()), [text]);
+            assert!(vfs.is_poisoned() && vfs.shared().open(b"test").is_none());
+            vfs.unregister();
+        }
+    }
+
+    #[test]
+    fn what_sqlite_knows_lives_until_it_is_unregistered_and_dropped() {
+        let register = || Vfs::register(PageStore::new(), VfsOptions::default(), Box::new(|_| ())).unwrap();
+        let vfs = register();
+        let (name, shared) = (vfs.name().to_owned(), Arc::downgrade(vfs.shared()));
+        assert!(is_known(&name));
+        vfs.unregister();
+        assert!(!is_known(&name) && shared.upgrade().is_some());
+        drop(vfs);
+        assert!(shared.upgrade().is_none());
+
+        let vfs = register();
+        let (name, shared) = (vfs.name().to_owned(), Arc::downgrade(vfs.shared()));
+        drop(vfs);
+        assert!(is_known(&name));
+        assert!(shared.upgrade().unwrap().open(b"test").is_none(), "its store has gone");
+    }
+
+    #[test]
+    fn journals_are_served_where_pages_live_in_a_file() {
+        for (space, serves) in [
+            (PageSpace::memory(), false),
+            (PageSpace::on_disk(Arc::new(FaultyDisk::default()), 0).unwrap(), true),
+        ] {
+            let store = PageStore::in_space(space);
+            let vfs = Vfs::register(store, VfsOptions::default(), Box::new(|_| ())).unwrap();
+            assert_eq!((vfs.serves_journals(), vfs.shared().open_journal().is_some()), (serves, serves));
+            vfs.unregister();
+        }
+    }
+}

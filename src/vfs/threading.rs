@@ -88,6 +88,11 @@ mod tests {
         drop(outer);
         assert!(std::thread::spawn(|| serial_guard(true).is_some()).join().unwrap());
         assert!(serial_guard(false).is_none());
+        assert!(std::thread::spawn(|| try_serial_guard().is_some()).join().unwrap());
+        let again = serial_guard(true);
+        assert!(try_serial_guard().is_some());
+        assert!(std::thread::spawn(|| try_serial_guard().is_none()).join().unwrap());
+        drop(again);
     }
 
     #[test]

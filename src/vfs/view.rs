@@ -213,4 +213,40 @@ mod tests {
 
         assert!(!view.take_wanted_turn());
     }
+
+    #[test]
+    fn versions_wrap_and_a_later_epoch_is_newer_whatever_its_version() {
+        const HALF: u32 = u32::MAX / 2;
+        let seen = |epoch, version| Seen { epoch, version, on_head: false };
+        for (left, right, newer) in [
+            (seen(2, 1), seen(1, 9), true),
+            (seen(1, 9), seen(2, 1), false),
+            (seen(1, 2), seen(1, 1), true),
+            (seen(1, 5), seen(1, 1), true),
+            (seen(1, 1), seen(1, 1), false),
+            (seen(1, 1), seen(1, 2), false),
+            (seen(1, 0), seen(1, u32::MAX), true),
+            (seen(1, HALF), seen(1, 0), true),
+            (seen(1, HALF + 1), seen(1, 0), false),
+        ] {
+            assert_eq!(left.is_newer_than(&right), newer, "{left:?} {right:?}");
+        }
+    }
+
+    #[test]
+    fn the_newest_version_is_seen_until_it_is_forgotten_and_the_last_one_is_pinned() {
+        let view = View::default();
+        let seen = |version| Seen { epoch: 1, version, on_head: true };
+        assert!(!view.uses_head());
+        view.set_use_head(true);
+        assert!(view.uses_head());
+
+        view.pinned(seen(5));
+        view.pinned(seen(4));
+        assert_eq!((view.saw(), view.pinned_version()), (Some(seen(5)), Some(seen(4))));
+        view.unpinned();
+        assert_eq!((view.saw(), view.pinned_version()), (Some(seen(5)), None));
+        view.clear_seen();
+        assert_eq!(view.saw(), None);
+    }
 }
