@@ -78,7 +78,7 @@ impl Engine {
     /// Whether a connection to the leader is refused. A process that is ending may take some and drop them.
     async fn is_refused(&self, suspicion: &Suspicion) -> bool {
         loop {
-            let Ok(mut stream) = self.peers.dial(&suspicion.address).await else { return true };
+            let Ok(mut stream) = self.peers.links().dial(&suspicion.address).await else { return true };
             // Nobody speaks first there.
             let mut byte = [0];
             if timeout(FAILOVER_KEEPS_CONNECTION, stream.read.read(&mut byte)).await.is_err() {

@@ -169,7 +169,7 @@ impl Engine {
         let mut chunks = vec![Message::AppendEntries(append).encode().into()];
         chunks.extend(stored.data.chunks().iter().cloned());
         let address = Bytes::copy_from_slice(&server.address);
-        if let Err(error) = self.peers.send(server.id, &address, chunks) {
+        if let Err(error) = self.peers.links().send(server.id, &address, chunks) {
             info!(node = server.id.0, %error, "the removed node is not told");
         }
     }

@@ -102,9 +102,9 @@ impl Sending<'_> {
             content_bytes,
         });
         info!(peer = target.id.0, index = position.index.0, bytes = content_bytes, "sending a snapshot");
-        let stream = timeout(INSTALL_SNAPSHOT_TIMEOUT, target.peers.dial(&target.address));
+        let stream = timeout(INSTALL_SNAPSHOT_TIMEOUT, target.links.dial(&target.address));
         let mut stream = stream.await.map_err(SendError::from)?.map_err(SendError::from)?;
-        let head = vec![target.peers.hello(), message.encode()];
+        let head = vec![target.links.hello(), message.encode()];
         write(&mut stream.write, head).await?;
         let mut left = content_bytes;
         let mut piece = Vec::new();
