@@ -185,5 +185,5 @@ impl Drop for Flushed {
 }
 
 #[cfg(test)]
-#[path = "log_store_tests.rs"]
+#[path = "store_tests.rs"]
 mod tests;

@@ -473,7 +473,7 @@ impl std::fmt::Debug for Engine {
 mod tests;
 
 #[cfg(test)]
-#[path = "peer_bench.rs"]
+#[path = "../testing/bench.rs"]
 mod peer_bench;
 
 #[cfg(test)]
@@ -481,7 +481,7 @@ mod peer_bench;
 mod peer_tests;
 
 #[cfg(test)]
-#[path = "election_tests.rs"]
+#[path = "../election/election_tests.rs"]
 mod election_tests;
 
 #[cfg(test)]
@@ -489,5 +489,5 @@ mod election_tests;
 mod wire_tests;
 
 #[cfg(test)]
-#[path = "timers_tests.rs"]
+#[path = "../election/timers_tests.rs"]
 mod timers_tests;
