@@ -12,12 +12,13 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::machine::{DecodedState, Decoder, Machine, NotApplied};
-use super::snapshot::{
-    Current, RaftSnapshot, RaftSnapshotMeta, SnapshotBuilder, SnapshotData, SnapshotPosition, Snapshots,
-    stored_membership,
+use crate::raft::machine::{DecodedState, Decoder, Machine, NotApplied};
+use crate::raft::snapshot::{
+    Current, RaftSnapshot, RaftSnapshotMeta, SnapshotBuilder, SnapshotData, Snapshots, stored_membership,
 };
-use super::types::{RaftLogId, RaftStoredMembership, TypeConfig, position};
+use crate::raft::types::{
+    self, RaftLogId, RaftStoredMembership, SnapshotPosition, TypeConfig, log_id, position,
+};
 use crate::types::config::PAGE_FILE_RETRY;
 use crate::types::tasks::on_pool;
 use crate::types::{Configuration, Entry, LogIndex, Term};
@@ -32,7 +33,7 @@ pub struct Applied {
 }
 
 /// openraft's state machine over ours.
-pub(super) struct StateMachine {
+pub(crate) struct StateMachine {
     /// Away only while it restores or applies, and for good if that failed.
     /// The lock only makes it shareable; there is one user.
     machine: Mutex<Option<Box<dyn Machine>>>,
@@ -49,7 +50,7 @@ pub(super) struct StateMachine {
 }
 
 impl StateMachine {
-    pub(super) fn new(
+    pub(crate) fn new(
         machine: Box<dyn Machine>,
         snapshots: Snapshots,
         stopping: CancellationToken,
@@ -68,7 +69,7 @@ impl StateMachine {
     }
 
     /// Position of the last applied entry, as it moves.
-    pub(super) fn applied(&self) -> watch::Receiver<Applied> {
+    pub(crate) fn applied(&self) -> watch::Receiver<Applied> {
         self.applied.subscribe()
     }
 
@@ -76,7 +77,7 @@ impl StateMachine {
     ///
     /// # Errors
     /// It cannot be read; the state is then gone.
-    pub(super) async fn restore(
+    pub(crate) async fn restore(
         &mut self,
         current: Current,
         decoded: Option<DecodedState>,
@@ -110,7 +111,7 @@ impl StateMachine {
     }
 
     /// Decodes snapshots, on any thread.
-    pub(super) fn decoder(&mut self) -> io::Result<Arc<dyn Decoder>> {
+    pub(crate) fn decoder(&mut self) -> io::Result<Arc<dyn Decoder>> {
         Ok(self.machine().as_ref().ok_or_else(lost)?.decoder())
     }
 
@@ -145,7 +146,7 @@ impl StateMachine {
         Ok(outcome)
     }
 
-    async fn apply_one(&mut self, entry: &super::types::Entry) -> io::Result<()> {
+    async fn apply_one(&mut self, entry: &types::Entry) -> io::Result<()> {
         let index = entry.log_index();
         let mut told = false;
         loop {
@@ -167,14 +168,14 @@ impl StateMachine {
                 }
             }
         }
-        let log_id = super::types::log_id(entry.rank(), index);
+        let last = log_id(entry.rank(), index);
         self.applied_term = entry.stored().term;
         if let Some(change) = entry.change() {
-            self.membership = RaftStoredMembership::new(log_id, change.membership.clone());
+            self.membership = RaftStoredMembership::new(last, change.membership.clone());
             self.configuration = change.configuration.clone();
             self.configuration_index = index;
         }
-        self.applied_log_id = log_id;
+        self.applied_log_id = last;
         Ok(())
     }
 }
@@ -246,14 +247,14 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 }
 
 /// The snapshot that was found in the directory, as openraft names it. `rank_of` knows the loaded log.
-pub(super) fn loaded_snapshot(
+pub(crate) fn loaded_snapshot(
     meta: &crate::storage::snapshot_meta::SnapshotMeta,
     rank_of: impl Fn(LogIndex) -> Option<Term>,
 ) -> Current {
     let configuration_term = rank_of(meta.configuration_index).unwrap_or(meta.term);
     Current {
         meta: RaftSnapshotMeta {
-            last_log_id: super::types::log_id(rank_of(meta.index).unwrap_or(meta.term), meta.index),
+            last_log_id: log_id(rank_of(meta.index).unwrap_or(meta.term), meta.index),
             last_membership: stored_membership(
                 &meta.configuration,
                 meta.configuration_index,

@@ -128,6 +128,6 @@ impl Engine {
 
     fn random_between(&self, least: Duration, most: Duration) -> Duration {
         let span = u64::try_from((most - least).as_micros()).unwrap_or(u64::MAX).max(1);
-        least + Duration::from_micros(self.random.next_u64() % span)
+        least + Duration::from_micros(self.scope.random().next_u64() % span)
     }
 }

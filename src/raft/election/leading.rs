@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::warn;
 
 use super::engine::Engine;
-use super::status::{Leadership, Status};
+use super::types::{Leadership, Status};
 use crate::types::Term;
 use crate::types::config::TIMER_CHECKS;
 

@@ -6,10 +6,11 @@ use tokio::time::sleep;
 
 use super::super::snapshot::SnapshotPace;
 use super::*;
-use crate::raft::proposer::EpochHooks;
 use crate::raft::testing::{InlinePool, NoDial, TestDisk, TestHooks, TestMachine, command};
-use crate::raft::{ChangeError, LogPhase, Serving};
+use crate::raft::{ChangeError, EpochHooks, LogPhase, Serving};
 use crate::types::config::CHANGE_COMMIT_MAX;
+use crate::types::random::RandomSource;
+use crate::types::tasks::Tasks;
 use crate::types::{EntryData, ProposalRange};
 
 struct Node {

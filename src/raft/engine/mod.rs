@@ -9,29 +9,25 @@ use std::time::Duration;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::VoteRequest;
 use openraft::type_config::alias::WatchReceiverOf;
-use openraft::{Raft, RaftMetrics, ServerState, Vote};
+use openraft::{RaftMetrics, ServerState, Vote};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
+use super::apply::{Applied, Consensus, StateMachine, leading_term, loaded_snapshot};
 use super::engine_options::{EngineError, EngineOptions, raft_config, raft_heartbeat};
 use super::failover::LeaderBoard;
 use super::inbound::RaftInbound;
-use super::log_store::LogStore;
-use super::log_view::LogView;
-use super::network::Network;
-use super::proposal_queue::{ProposalQueue, Proposed, Refused};
-use super::proposer::{EpochEnd, Proposer};
-use super::reads::{Proof, ReadGate, ReadRounds};
-use super::snapshot::{Current, SnapshotPolicy, Snapshots};
-use super::snapshot_receive::SnapshotReceiver;
-use super::state_machine::{Applied, StateMachine, loaded_snapshot};
-use super::status::{Leadership, Serving, Status, StatusBoard};
-use super::types::{RaftLogId, Runtime, TypeConfig, log_index, raft_index};
+use super::log::{LogStore, LogView};
+use super::propose::{EpochEnd, ProposalQueue, Proposed, Proposer, Refused};
+use super::replication::Network;
+use super::rounds::{Proof, Reads};
+use super::snapshot::{Current, SnapshotPolicy, SnapshotReceiver, Snapshots};
+use super::types::{
+    Leadership, RaftLogId, Runtime, Scope, Serving, Status, StatusBoard, TypeConfig, log_index, raft_index,
+};
 use crate::peers::{Peers, PeersParts, Spawn};
 use crate::types::config::{LOG_TRAILING_MAX_BYTES, LOG_WANTED_MAX_BYTES, PEER_PATIENCE_MIN};
-use crate::types::random::RandomSource;
-use crate::types::tasks::Tasks;
 use crate::types::{Configuration, LogIndex, NodeId, ProposalToken, Term};
 
 /// The members by the last configuration in the log, committed or not.
@@ -49,9 +45,8 @@ pub struct CurrentConfiguration {
 #[derive(Clone)]
 pub struct Engine {
     pub(super) id: NodeId,
-    pub(super) raft: Raft<TypeConfig, StateMachine>,
-    consensus: Tasks,
-    pub(super) random: Arc<RandomSource>,
+    pub(super) raft: Consensus,
+    pub(super) scope: Scope,
     pub(super) queue: Arc<ProposalQueue>,
     epochs: EpochEnd,
     pub(super) log: LogView,
@@ -60,14 +55,13 @@ pub struct Engine {
     pub(super) snapshots: Snapshots,
     pub(super) peers: Peers,
     pub(super) board: LeaderBoard,
-    reads: Arc<ReadGate>,
+    reads: Reads,
     pub(super) changing: Arc<tokio::sync::Mutex<()>>,
     pub(super) deletions_always: Arc<AtomicBool>,
     pub(super) heartbeat_interval: Duration,
     pub(super) election_timeout: Duration,
     /// That of openraft.
     pub(super) raft_heartbeat: Duration,
-    stopping: CancellationToken,
 }
 
 impl Engine {
@@ -99,11 +93,9 @@ impl Engine {
         }
         drop(options.loaded);
         let decoder = machine.decoder().map_err(|error| EngineError::Restore(error.to_string()))?;
-        let (consensus, random) = (options.consensus.clone(), options.random.clone());
-        let spawn: Spawn = Arc::new(move |future| {
-            // A task that panics is reported by openraft or by the channels it leaves.
-            drop(consensus.spawn(Runtime::scope(random.next_u64(), future)));
-        });
+        let scope = Scope::new(options.consensus, options.random, stopping.clone());
+        let spawner = scope.clone();
+        let spawn: Spawn = Arc::new(move |future| spawner.spawn(future));
         let peers = Peers::new(PeersParts {
             id: options.id,
             address: options.address.clone().into(),
@@ -111,12 +103,12 @@ impl Engine {
             spawn: spawn.clone(),
             pool: options.pool,
             payloads: options.payloads,
-            stop: stopping.clone(),
+            stop: stopping,
         });
         let patience = options.election_timeout.max(PEER_PATIENCE_MIN);
         let network =
             Network { peers: peers.clone(), log: log.clone(), snapshots: snapshots.clone(), patience };
-        let raft = Raft::new(options.id.0, config, network, store, machine)
+        let raft = Consensus::new(options.id.0, config, network, store, machine)
             .await
             .map_err(|error| EngineError::Consensus(error.to_string()))?;
         let raft_heartbeat = raft_heartbeat(options.heartbeat_interval, options.election_timeout);
@@ -125,23 +117,21 @@ impl Engine {
         let engine = Engine {
             id: options.id,
             raft,
-            consensus: options.consensus,
-            random: options.random,
+            scope,
             queue,
             epochs,
+            reads: Reads::new(options.id, log.clone(), status.clone()),
             log,
             applied,
             status,
             snapshots,
             peers,
             board: LeaderBoard::new(),
-            reads: Arc::default(),
             changing: Arc::default(),
             deletions_always: Arc::default(),
             heartbeat_interval: options.heartbeat_interval,
             election_timeout: options.election_timeout,
             raft_heartbeat,
-            stopping,
         };
         engine.start_tasks();
         engine.peers.set_inbound(Arc::new(RaftInbound {
@@ -164,12 +154,7 @@ impl Engine {
 
     /// On the consensus thread, until the node stops.
     pub(super) fn spawn_scoped(&self, future: impl Future<Output = ()> + Send + 'static) {
-        let stopping = self.stopping.clone();
-        let until_stopped = async move {
-            tokio::select! { biased; () = stopping.cancelled() => {} () = future => {} }
-        };
-        // A task that panics is reported by openraft or by the channels it leaves.
-        drop(self.consensus.spawn(Runtime::scope(self.random.next_u64(), until_stopped)));
+        self.scope.spawn_until_stopped(future);
     }
 
     fn start_tasks(&self) {
@@ -182,19 +167,10 @@ impl Engine {
             leadership: leadership.clone(),
         };
         // These two see openraft's end.
-        drop(self.consensus.spawn(Runtime::scope(self.random.next_u64(), proposer.run())));
-        let watching = self.clone().watch_raft(leadership_sender);
-        drop(self.consensus.spawn(Runtime::scope(self.random.next_u64(), watching)));
+        self.scope.spawn(proposer.run());
+        self.scope.spawn(self.clone().watch_raft(leadership_sender));
         self.spawn_scoped(self.clone().take_snapshots());
-        let rounds = ReadRounds {
-            id: self.id,
-            gate: self.reads.clone(),
-            peers: self.peers.clone(),
-            log: self.log.clone(),
-            status: self.status.clone(),
-            patience: self.election_timeout,
-        };
-        self.spawn_scoped(rounds.run());
+        self.spawn_scoped(self.reads.rounds(self.peers.clone(), self.election_timeout).run());
         self.spawn_scoped(self.clone().watch_timers(leadership));
         self.spawn_scoped(self.clone().watch_leader());
     }
@@ -227,7 +203,7 @@ impl Engine {
         }
         leadership.send_replace(Leadership::Stopped);
         self.status.set_serving(None);
-        if !self.stopping.is_cancelled() {
+        if !self.scope.stopping().is_cancelled() {
             let reason = match self.raft.is_initialized().await {
                 Err(fatal) => fatal.to_string(),
                 Ok(_) => "openraft ended without a reason".to_owned(),
@@ -291,7 +267,7 @@ impl Engine {
             }
             tokio::select! {
                 biased;
-                () = self.stopping.cancelled() => return,
+                () = self.scope.stopping().cancelled() => return,
                 changed = current.changed() => {
                     if changed.is_err() || !self.purge_behind_snapshot().await {
                         return;
@@ -388,10 +364,7 @@ impl Engine {
 
     /// The term this node leads in as far as openraft says, serving or not.
     pub(super) fn leading_term(&self) -> Option<Term> {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let leads = metrics.state == ServerState::Leader && metrics.current_leader == Some(self.id.0);
-        leads.then_some(Term(metrics.current_term))
+        leading_term(&self.raft, self.id)
     }
 
     /// Index of the last applied entry.
@@ -408,13 +381,7 @@ impl Engine {
     /// Asks the voters for a proof that this node leads: what is applied or on the head now is what a read may see when it is
     /// given. A node that alone votes asks nobody.
     pub fn prove(&self) -> Proof {
-        if self.status.watch().borrow().serving.is_none() {
-            Proof::known(false)
-        } else if self.log.configuration().0.is_only_voter(self.id) {
-            Proof::known(true)
-        } else {
-            self.reads.ask()
-        }
+        self.reads.prove()
     }
 
     /// Gives up leadership by adopting the next term without a vote in it. spec: openraft-mapping 2.2.
@@ -455,7 +422,7 @@ impl Engine {
 
     /// Stops consensus: nothing is appended, voted or applied afterwards.
     pub async fn shutdown(&self) {
-        self.stopping.cancel();
+        self.scope.stopping().cancel();
         if let Err(error) = self.raft.shutdown().await {
             warn!(%error, "consensus ended badly");
         }

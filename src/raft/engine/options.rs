@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use openraft::Config;
 
-use super::log_sender::LogSender;
+use super::log::LogSender;
 use super::machine::Machine;
-use super::proposer::EpochHooks;
+use super::propose::EpochHooks;
 use super::snapshot::{SnapshotPolicy, SnapshotStore};
 use super::types::EntryError;
 use crate::storage::load::Loaded;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::super::snapshot::SnapshotPosition;
+use super::super::types::SnapshotPosition;
 use super::peer_bench::*;
 use super::*;
 use crate::peers::message::{Message, RequestVoteResult};

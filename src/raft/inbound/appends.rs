@@ -7,21 +7,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use openraft::Raft;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
 use openraft::{LogId, Vote};
 use tokio::sync::{mpsc, watch};
 use tokio::task::unconstrained;
 use tracing::{debug, info, warn};
 
+use super::apply::{Applied, Consensus};
 use super::failover::LeaderBoard;
-use super::leader_id::LeaderId;
-use super::log_view::LogView;
-use super::network::term_only;
-use super::snapshot_receive::SnapshotReceiver;
-use super::state_machine::{Applied, StateMachine};
-use super::status::StatusBoard;
-use super::types::{Entry, RaftLogId, TypeConfig, log_id};
+use super::log::LogView;
+use super::replication::term_only;
+use super::snapshot::SnapshotReceiver;
+use super::types::{Entry, LeaderId, RaftLogId, StatusBoard, TypeConfig, log_id};
 use crate::peers::message::{
     AppendEntries, AppendEntriesResult, InstallSnapshot, RequestVote, RequestVoteResult, TimeoutNow,
 };
@@ -32,7 +29,7 @@ use crate::types::{self, EntryData, LogIndex, NodeId, Role, Term};
 #[derive(Clone)]
 pub(super) struct RaftInbound {
     pub(super) id: NodeId,
-    pub(super) raft: Raft<TypeConfig, StateMachine>,
+    pub(super) raft: Consensus,
     pub(super) log: LogView,
     pub(super) applied: watch::Receiver<Applied>,
     pub(super) status: StatusBoard,

@@ -65,7 +65,7 @@ impl LogSender {
     ///
     /// # Errors
     /// The request failed, or the log thread has ended without doing it.
-    pub(super) async fn complete(&self, request: impl FnOnce(Done) -> LogRequest) -> std::io::Result<()> {
+    pub(crate) async fn complete(&self, request: impl FnOnce(Done) -> LogRequest) -> std::io::Result<()> {
         let (sender, receiver) = oneshot::channel::<Result<(), StorageError>>();
         self.send(request(Box::new(move |result| {
             // The waiting side may have been stopped.

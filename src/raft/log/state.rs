@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use openraft::Vote;
 use openraft::entry::RaftEntry;
 
-use super::leader_id::LeaderId;
-use super::snapshot::SnapshotPosition;
-use super::types::{Entry, EntryError, RaftLogId, log_id, log_index, position};
+use crate::raft::types::{
+    Entry, EntryError, LeaderId, RaftLogId, SnapshotPosition, log_id, log_index, position,
+};
 use crate::storage::load::Loaded;
 use crate::storage::metadata::Metadata;
 use crate::types::{Configuration, LogIndex, NodeId, ProposalRange, ProposalToken, Term};

@@ -10,11 +10,10 @@ use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader, Vote};
 use tokio::sync::watch;
 
-use super::leader_id::LeaderId;
-use super::log_sender::LogSender;
-use super::log_state::{Purged, SharedState, State};
-use super::log_view::LogView;
-use super::types::{Entry, EntryError, RaftLogId, TypeConfig, log_index, position};
+use super::sender::LogSender;
+use super::state::{Purged, SharedState, State};
+use super::view::LogView;
+use crate::raft::types::{Entry, EntryError, LeaderId, RaftLogId, TypeConfig, log_index, position};
 use crate::storage::load::Loaded;
 use crate::storage::log::LogRequest;
 use crate::types::config::REPLICATION_BATCH_BYTES_MAX;
@@ -22,7 +21,7 @@ use crate::types::tasks::BlockingPool;
 use crate::types::{LogIndex, NodeId, ProposalToken};
 
 /// openraft's log storage.
-pub(super) struct LogStore {
+pub(crate) struct LogStore {
     state: SharedState,
     appended: watch::Sender<Option<ProposalToken>>,
     log: LogSender,
@@ -32,7 +31,7 @@ pub(super) struct LogStore {
 
 /// Reads the log while openraft writes it.
 #[derive(Clone)]
-pub(super) struct LogReader {
+pub(crate) struct LogReader {
     state: SharedState,
 }
 
@@ -41,7 +40,7 @@ impl LogStore {
     ///
     /// # Errors
     /// An entry that cannot be a member of a log.
-    pub(super) fn new(
+    pub(crate) fn new(
         loaded: &Loaded,
         log: LogSender,
         pool: Arc<dyn BlockingPool>,
@@ -51,12 +50,12 @@ impl LogStore {
     }
 
     /// Whether this node goes on leading without an election: see [`State::restore_first_leader`].
-    pub(super) fn restore_first_leader(&mut self, id: NodeId) -> bool {
+    pub(crate) fn restore_first_leader(&mut self, id: NodeId) -> bool {
         self.state.lock().restore_first_leader(id)
     }
 
     /// A view for the engine.
-    pub(super) fn view(&self) -> LogView {
+    pub(crate) fn view(&self) -> LogView {
         LogView { state: self.state.clone(), appended: self.appended.subscribe(), phase: self.log.phase() }
     }
 }

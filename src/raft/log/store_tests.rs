@@ -1,70 +1,13 @@
+use openraft::LogId;
 use openraft::entry::{RaftEntry, RaftPayload};
-use openraft::testing::log::{StoreBuilder, Suite};
-use openraft::{LogId, StorageError};
 
-use tokio_util::sync::CancellationToken;
-
-use super::super::snapshot::{SnapshotPace, SnapshotPolicy, Snapshots};
-use super::super::state_machine::StateMachine;
-use super::super::testing::{InlinePool, TestDisk, TestMachine, command};
-use super::super::types::{Payload, Proposal, Runtime};
 use super::*;
+use crate::raft::testing::{InlinePool, TestDisk, command};
+use crate::raft::types::{Payload, Proposal};
 use crate::types::{ProposalRange, Term};
 
 fn empty_store(disk: &TestDisk) -> LogStore {
     LogStore::new(&disk.loaded(), disk.sender(), Arc::new(InlinePool)).unwrap()
-}
-
-struct Builder;
-
-impl StoreBuilder<TypeConfig, LogStore, StateMachine> for Builder {
-    async fn build(&self) -> Result<((), LogStore, StateMachine), StorageError<TypeConfig>> {
-        let disk = TestDisk::default();
-        let policy = SnapshotPolicy {
-            threshold_entries: u64::MAX,
-            trailing_entries: u64::MAX,
-            pace: SnapshotPace::Entries,
-        };
-        // One snapshot file is enough: the suite installs what it has just built.
-        let snapshots = Snapshots::new(Arc::new(SharedFiles), Arc::new(InlinePool), disk.sender(), policy);
-        let machine =
-            StateMachine::new(Box::new(TestMachine::default()), snapshots, CancellationToken::new());
-        Ok(((), empty_store(&disk), machine))
-    }
-}
-
-/// Snapshots without content, known to every node.
-struct SharedFiles;
-
-impl super::super::SnapshotStore for SharedFiles {
-    fn write(
-        &self,
-        _position: &super::super::SnapshotPosition,
-        _content: &dyn super::super::SnapshotContent,
-    ) -> Result<(), String> {
-        Ok(())
-    }
-
-    fn open(&self, _position: &super::super::SnapshotPosition) -> Result<Box<dyn io::Read + Send>, String> {
-        Ok(Box::new(io::empty()))
-    }
-
-    fn content_bytes(&self, _position: &super::super::SnapshotPosition) -> Result<u64, String> {
-        Ok(0)
-    }
-
-    fn receive(
-        &self,
-        _position: &super::super::SnapshotPosition,
-        _content_bytes: u64,
-    ) -> Result<Box<dyn super::super::snapshot::ReceivedSnapshot>, String> {
-        Err("nothing is received".to_owned())
-    }
-}
-
-#[tokio::test]
-async fn the_storage_suite_of_openraft_passes() {
-    Runtime::scope(1, async { Suite::test_all(Builder).await.unwrap() }).await;
 }
 
 #[tokio::test]

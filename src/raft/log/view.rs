@@ -4,18 +4,15 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::leader_id::LeaderId;
-use super::log_sender::LogPhase;
-use super::log_state::SharedState;
-use super::snapshot::SnapshotPosition;
-use super::types::{Entry, position};
-use crate::peers::replicator::LeaderLog;
+use super::sender::LogPhase;
+use super::state::SharedState;
+use crate::raft::types::{Entry, LeaderId, SnapshotPosition, position};
 use crate::state_machine::frames;
 use crate::types::{Configuration, LogIndex, ProposalToken, Term};
 
 /// What the log says of itself to the engine.
 #[derive(Clone, Debug)]
-pub(super) struct LogView {
+pub(crate) struct LogView {
     pub(super) state: SharedState,
     pub(super) appended: watch::Receiver<Option<ProposalToken>>,
     pub(super) phase: watch::Receiver<LogPhase>,
@@ -23,12 +20,12 @@ pub(super) struct LogView {
 
 impl LogView {
     /// Index of the last entry.
-    pub(super) fn last_index(&self) -> LogIndex {
+    pub(crate) fn last_index(&self) -> LogIndex {
         position(self.state.lock().last_log_id().as_ref()).1
     }
 
     /// Rank of an entry that is still there or was purged last.
-    pub(super) fn rank_at(&self, index: LogIndex) -> Option<Term> {
+    pub(crate) fn rank_at(&self, index: LogIndex) -> Option<Term> {
         if index == LogIndex::NONE {
             return None;
         }
@@ -36,7 +33,7 @@ impl LogView {
     }
 
     /// Stored term and rank of an entry that is still there or was purged last; of index 0, zero.
-    pub(super) fn terms_at(&self, index: LogIndex) -> Option<(Term, Term)> {
+    pub(crate) fn terms_at(&self, index: LogIndex) -> Option<(Term, Term)> {
         if index == LogIndex::NONE {
             return Some((Term(0), Term(0)));
         }
@@ -49,7 +46,7 @@ impl LogView {
     }
 
     /// Index, stored term and rank of the last entry.
-    pub(super) fn last(&self) -> (LogIndex, Term, Term) {
+    pub(crate) fn last(&self) -> (LogIndex, Term, Term) {
         let state = self.state.lock();
         match state.entries.back() {
             Some(entry) => (entry.log_index(), entry.stored().term, entry.rank()),
@@ -61,12 +58,12 @@ impl LogView {
     }
 
     /// The entry at an index, if it is in memory.
-    pub(super) fn entry_at(&self, index: LogIndex) -> Option<Entry> {
+    pub(crate) fn entry_at(&self, index: LogIndex) -> Option<Entry> {
         self.state.lock().entry(index).cloned()
     }
 
     /// The last entry in memory that deletes a database.
-    pub(super) fn last_deletion(&self) -> Option<LogIndex> {
+    pub(crate) fn last_deletion(&self) -> Option<LogIndex> {
         let state = self.state.lock();
         let is_deletion = |entry: &&Entry| frames::deleted_database(entry.stored()).is_some();
         state.entries.iter().rev().find(is_deletion).map(Entry::log_index)
@@ -74,27 +71,27 @@ impl LogView {
 
     /// A received snapshot that ends here is about to replace the log: what a truncation would remove from the disk
     /// before it goes with all the rest, so that no step in between can be loaded as something else.
-    pub(super) fn expect_snapshot(&self, position: SnapshotPosition) {
+    pub(crate) fn expect_snapshot(&self, position: SnapshotPosition) {
         self.state.lock().incoming = Some(position);
     }
 
     /// That snapshot was not installed.
-    pub(super) fn expect_no_snapshot(&self) {
+    pub(crate) fn expect_no_snapshot(&self) {
         self.state.lock().incoming = None;
     }
 
     /// Term of this node's vote, once that is durable; and whether it is the vote for a leader that was elected.
-    pub(super) fn vote(&self) -> Option<(LeaderId, bool)> {
+    pub(crate) fn vote(&self) -> Option<(LeaderId, bool)> {
         self.state.lock().vote.map(|vote| (vote.leader_id, vote.committed))
     }
 
     /// Bytes logged since the start, and those of the loaded entries that no snapshot covers.
-    pub(super) fn logged_bytes(&self) -> u64 {
+    pub(crate) fn logged_bytes(&self) -> u64 {
         self.state.lock().logged_bytes
     }
 
     /// The last entry before the newest ones that fit into `max_bytes`; 0 if all do.
-    pub(super) fn last_beyond(&self, max_bytes: usize) -> LogIndex {
+    pub(crate) fn last_beyond(&self, max_bytes: usize) -> LogIndex {
         let state = self.state.lock();
         let mut bytes = 0;
         let mut newest_first = state.entries.iter().rev();
@@ -106,7 +103,7 @@ impl LogView {
     }
 
     /// The last configuration in the log, committed or not, with the index of its entry.
-    pub(super) fn configuration(&self) -> (Arc<Configuration>, LogIndex) {
+    pub(crate) fn configuration(&self) -> (Arc<Configuration>, LogIndex) {
         let state = self.state.lock();
         state
             .configurations
@@ -116,22 +113,12 @@ impl LogView {
     }
 
     /// Token of the last proposal that reached the log.
-    pub(super) fn appended(&self) -> watch::Receiver<Option<ProposalToken>> {
+    pub(crate) fn appended(&self) -> watch::Receiver<Option<ProposalToken>> {
         self.appended.clone()
     }
 
     /// What the log does with proposals.
-    pub(super) fn phase(&self) -> watch::Receiver<LogPhase> {
+    pub(crate) fn phase(&self) -> watch::Receiver<LogPhase> {
         self.phase.clone()
-    }
-}
-
-impl LeaderLog for LogView {
-    fn last_index(&self) -> LogIndex {
-        LogView::last_index(self)
-    }
-
-    fn stored_term(&self, index: LogIndex) -> Option<Term> {
-        self.terms_at(index).map(|(stored, _)| stored)
     }
 }

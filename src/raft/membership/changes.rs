@@ -2,99 +2,31 @@
 //! of consensus, which ends by itself: who asked for it waits for its outcome and nothing else.
 //! spec: raft-wire 8, client-protocol 12; openraft-mapping 3, 4.6.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::Precondition;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
-use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{info, warn};
 
+use super::apply::matched;
 use super::engine::Engine;
-use super::status::Status;
-use super::types::{Payload, membership_of, position, raft_index};
+use super::types::{Change, ChangeError, LOOK_AGAIN, Payload, Status, membership_of, raft_index};
 use crate::peers::message::{AppendEntries, EntryHeader, Message, TimeoutNow};
 use crate::peers::replicator::Target;
 use crate::types::config::{CATCH_UP_ROUND_MAX, CATCH_UP_ROUNDS_MAX, CHANGE_COMMIT_MAX};
-use crate::types::{Configuration, LogIndex, NodeId, Role, Server, Term};
-
-/// How often a node that is brought up to date is looked at.
-pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(10);
-
-/// Why a change was not made, or not surely.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ChangeError {
-    /// This node does not lead, or is handing leadership over.
-    #[error("this node is not the leader")]
-    NotLeader,
-    /// Another change is under way.
-    #[error("a configuration change is already in progress")]
-    InProgress,
-    /// Its entry is in the log, but not committed in time: the change may still be made.
-    #[error("the configuration change is not committed yet")]
-    NotCommittedYet,
-    /// Leadership was lost meanwhile: the change may have been made.
-    #[error("leadership was lost")]
-    LeadershipLost,
-    /// The node to be promoted cannot be reached or does not catch up.
-    #[error("node {0} does not catch up")]
-    NoConnection(NodeId),
-    /// No member has this id.
-    #[error("node {0} is not a member")]
-    NotFound(NodeId),
-    /// Id or address are taken.
-    #[error("{0}")]
-    Duplicate(String),
-    /// The member has this role already, or nobody would vote.
-    #[error("{0}")]
-    NotAllowed(String),
-    /// The chosen node did not take over in time.
-    #[error("leadership was not taken over")]
-    TransferFailed,
-    /// Consensus has stopped.
-    #[error("{0}")]
-    Stopped(String),
-}
-
-/// The outcome of a change that is under way, or was refused at once. It may be dropped: the change goes on.
-#[derive(Debug)]
-pub struct Change(oneshot::Receiver<Result<(), ChangeError>>);
-
-impl Future for Change {
-    type Output = Result<(), ChangeError>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let stopped = || ChangeError::Stopped("consensus has stopped".to_owned());
-        Pin::new(&mut self.0).poll(context).map(|outcome| outcome.unwrap_or_else(|_| Err(stopped())))
-    }
-}
+use crate::types::{Configuration, NodeId, Role, Server, Term};
 
 impl Engine {
-    /// Starts a change in a task that holds `turn` until it has ended; the node's stop ends it, too.
+    /// Starts a change, which holds `turn` until it has ended.
     fn begin<T, F>(&self, turn: Result<T, ChangeError>, change: impl FnOnce(Engine) -> F) -> Change
     where
         T: Send + 'static,
         F: Future<Output = Result<(), ChangeError>> + Send + 'static,
     {
-        let (sender, outcome) = oneshot::channel();
-        // In both cases nobody may wait for the outcome any more.
-        match turn {
-            Err(refused) => drop(sender.send(Err(refused))),
-            Ok(turn) => {
-                let change = change(self.clone());
-                self.spawn_scoped(async move {
-                    let changed = change.await;
-                    drop(turn);
-                    drop(sender.send(changed));
-                });
-            }
-        }
-        Change(outcome)
+        Change::begin(&self.scope, turn, change(self.clone()))
     }
 
     /// Adds a member, as a spare.
@@ -207,7 +139,7 @@ impl Engine {
         let target = match target {
             Some(id) => candidates.find(|server| server.id == id).ok_or(ChangeError::NotFound(id))?,
             None => candidates
-                .max_by_key(|server| self.matched(server.id))
+                .max_by_key(|server| matched(&self.raft, server.id))
                 .ok_or_else(|| ChangeError::NotAllowed("there is no other voter".to_owned()))?,
         };
         let peer = Target::new(&self.peers, target.id, Bytes::copy_from_slice(&target.address));
@@ -216,7 +148,7 @@ impl Engine {
         let asking = async {
             loop {
                 let (index, stored, _) = self.log.last();
-                if self.matched(target.id) >= index && self.last_applied() >= index {
+                if matched(&self.raft, target.id) >= index && self.last_applied() >= index {
                     let now = TimeoutNow { term, last_index: index, last_term: stored };
                     info!(to = target.id.0, index = index.0, "handing leadership over");
                     // A full queue is tried again.
@@ -234,14 +166,6 @@ impl Engine {
         };
         // Who does not lead any more has nothing to take back.
         if left || self.current_term() != term { Ok(()) } else { Err(ChangeError::TransferFailed) }
-    }
-
-    /// Index up to which a follower is known to have the log.
-    fn matched(&self, id: NodeId) -> LogIndex {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let matched = metrics.replication.as_ref().and_then(|all| all.get(&id.0)).and_then(Option::as_ref);
-        position(matched).1
     }
 
     fn take_change_turn(&self) -> Result<tokio::sync::OwnedMutexGuard<()>, ChangeError> {
@@ -308,7 +232,7 @@ impl Engine {
             let began = Instant::now();
             let goal = self.log.last_index();
             let reached = async {
-                while self.matched(id) < goal {
+                while matched(&self.raft, id) < goal {
                     if self.serving().is_none() {
                         return Err(ChangeError::LeadershipLost);
                     }
@@ -325,7 +249,7 @@ impl Engine {
                     Err(_) => return Err(ChangeError::NoConnection(id)),
                 }
             }
-            if began.elapsed() < self.election_timeout || self.matched(id) >= self.log.last_index() {
+            if began.elapsed() < self.election_timeout || matched(&self.raft, id) >= self.log.last_index() {
                 info!(node = id.0, round, "caught up");
                 return Ok(());
             }

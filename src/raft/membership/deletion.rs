@@ -17,8 +17,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::engine::Engine;
-use super::membership::{ChangeError, LOOK_AGAIN};
-use super::types::raft_index;
+use super::types::{ChangeError, LOOK_AGAIN, raft_index};
 use crate::types::LogIndex;
 use crate::types::config::DELETIONS_BEHIND_MAX;
 

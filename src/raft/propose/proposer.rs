@@ -5,16 +5,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use openraft::Raft;
 use tokio::sync::{oneshot, watch};
 use tracing::{debug, info};
 
-use super::log_sender::LogPhase;
-use super::log_view::LogView;
-use super::proposal_queue::{ClosedEpoch, HandedOn, ProposalQueue, Waiting};
-use super::state_machine::{Applied, StateMachine};
-use super::status::{Leadership, Serving, StatusBoard};
-use super::types::{OutcomeSender, Proposal, TypeConfig};
+use super::merge::Waiting;
+use super::queue::{ClosedEpoch, HandedOn, ProposalQueue};
+use crate::raft::apply::{Applied, Consensus};
+use crate::raft::log::{LogPhase, LogView};
+use crate::raft::types::{Leadership, OutcomeSender, Proposal, Serving, StatusBoard};
 use crate::types::Term;
 use crate::types::config::PROPOSAL_BATCH_ENTRIES_MAX;
 
@@ -35,10 +33,10 @@ pub trait EpochHooks: Send + Sync {
 
 /// Where every epoch of this node's proposals ends.
 #[derive(Clone)]
-pub(super) struct EpochEnd {
-    pub(super) queue: Arc<ProposalQueue>,
-    pub(super) hooks: Arc<dyn EpochHooks>,
-    pub(super) status: StatusBoard,
+pub(crate) struct EpochEnd {
+    pub(crate) queue: Arc<ProposalQueue>,
+    pub(crate) hooks: Arc<dyn EpochHooks>,
+    pub(crate) status: StatusBoard,
 }
 
 impl EpochEnd {
@@ -48,7 +46,7 @@ impl EpochEnd {
     }
 
     /// Ends the epoch, and no other begins: from here on no proposal is accepted.
-    pub(super) fn end_for_good(&self) {
+    pub(crate) fn end_for_good(&self) {
         self.status.set_serving(None);
         self.tell(self.queue.shut());
     }
@@ -72,17 +70,17 @@ enum Outcome {
 }
 
 /// Hands the queue to openraft, epoch after epoch.
-pub(super) struct Proposer {
-    pub(super) raft: Raft<TypeConfig, StateMachine>,
-    pub(super) epochs: EpochEnd,
-    pub(super) log: LogView,
-    pub(super) applied: watch::Receiver<Applied>,
-    pub(super) leadership: watch::Receiver<Leadership>,
+pub(crate) struct Proposer {
+    pub(crate) raft: Consensus,
+    pub(crate) epochs: EpochEnd,
+    pub(crate) log: LogView,
+    pub(crate) applied: watch::Receiver<Applied>,
+    pub(crate) leadership: watch::Receiver<Leadership>,
 }
 
 impl Proposer {
     /// Runs until openraft has stopped, `leadership` says that it failed, or the last epoch was ended.
-    pub(super) async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         while let Some(term) = self.wait_to_serve().await {
             let current = self.epochs.hooks.watch_epoch();
             let epoch = *current.borrow();

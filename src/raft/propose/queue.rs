@@ -1,13 +1,13 @@
-//! The one queue of proposals over all databases: their places in an epoch, and which of them become one entry.
+//! The one queue of proposals over all databases, and their places in an epoch.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::state_machine::frames;
+use super::merge::{Proposed, Waiting, merged};
 use crate::types::config::PROPOSAL_BATCH_BYTES_MAX;
-use crate::types::{EntryData, ProposalRange, ProposalToken};
+use crate::types::{ProposalRange, ProposalToken};
 
 /// Why a proposal was not queued: surely nothing of it reached the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -60,22 +60,6 @@ pub(super) enum HandedOn {
     Unknown,
 }
 
-/// What is proposed.
-#[derive(Clone, Debug)]
-pub struct Proposed {
-    /// The command.
-    pub data: EntryData,
-    /// Whether it is a transaction that may share an entry with others of its database.
-    pub merges: bool,
-}
-
-/// Proposals on their way to openraft: one, or several in one entry.
-#[derive(Clone, Debug)]
-pub(super) struct Waiting {
-    pub(super) proposals: ProposalRange,
-    pub(super) proposed: Proposed,
-}
-
 #[derive(Debug, Default)]
 struct QueueState {
     open: Option<OpenEpoch>,
@@ -90,7 +74,7 @@ struct QueueState {
 
 /// The queue; callers bound what they put in.
 #[derive(Debug, Default)]
-pub(super) struct ProposalQueue {
+pub(crate) struct ProposalQueue {
     state: Mutex<QueueState>,
     /// Enough proposals wait, or the epoch was closed.
     pub(super) filled: Notify,
@@ -98,7 +82,7 @@ pub(super) struct ProposalQueue {
 
 /// While it is there, proposals are taken and not handed on.
 #[derive(Debug)]
-pub(super) struct Paused(Arc<ProposalQueue>);
+pub(crate) struct Paused(Arc<ProposalQueue>);
 
 impl Drop for Paused {
     fn drop(&mut self) {
@@ -115,7 +99,7 @@ impl ProposalQueue {
     /// Queues a proposal of `epoch` and gives it its place.
     ///
     /// `assign` hears of the place before the proposal can be applied or the epoch can end.
-    pub(super) fn propose(
+    pub(crate) fn propose(
         &self,
         epoch: u64,
         proposed: Proposed,
@@ -143,19 +127,19 @@ impl ProposalQueue {
     }
 
     /// Place of the last proposal that was queued in the open epoch, if any was.
-    pub(super) fn last_given_out(&self) -> Option<ProposalToken> {
+    pub(crate) fn last_given_out(&self) -> Option<ProposalToken> {
         let open = self.lock().open?;
         (open.next > 1).then_some(ProposalToken { epoch: open.epoch, sequence: open.next - 1 })
     }
 
     /// Holds proposals back, unless somebody does already.
-    pub(super) fn pause(self: &Arc<Self>) -> Option<Paused> {
+    pub(crate) fn pause(self: &Arc<Self>) -> Option<Paused> {
         let paused = std::mem::replace(&mut self.lock().paused, true);
         (!paused).then(|| Paused(Arc::clone(self)))
     }
 
     /// Whether proposals are held back.
-    pub(super) fn is_paused(&self) -> bool {
+    pub(crate) fn is_paused(&self) -> bool {
         self.lock().paused
     }
 
@@ -240,33 +224,11 @@ impl QueueState {
     }
 }
 
-/// Neighbours of one database become one entry, with the last image of each page: less to sync, to send and to apply. Each
-/// keeps its version and its waiter, and is in the log with the others or not at all.
-fn merged(batch: &[Waiting]) -> VecDeque<Waiting> {
-    let database =
-        |waiting: &Waiting| waiting.proposed.merges.then(|| frames::frames_name(&waiting.proposed.data))?;
-    let mut out = VecDeque::with_capacity(batch.len());
-    for run in batch.chunk_by(|last, next| database(last).is_some_and(|name| database(next) == Some(name))) {
-        let shared = match run {
-            [first, .., last] => {
-                let proposals = ProposalRange { last: last.proposals.last, ..first.proposals };
-                let data = frames::merge_frames(run.iter().map(|waiting| &waiting.proposed.data));
-                data.map(|data| Waiting { proposals, proposed: Proposed { data, merges: true } })
-            }
-            _ => None,
-        };
-        match shared {
-            Some(shared) => out.push_back(shared),
-            None => out.extend(run.iter().cloned()),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::pages::PageRef;
+    use crate::state_machine::frames;
     use crate::types::PageNumber;
     use crate::types::config::PAGE_SIZE;
 

@@ -2,13 +2,11 @@
 //! The rules are those of openraft-mapping 4.3.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use openraft::base::{BoxFuture, BoxStream};
-use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{
     Backoff, NetBackoff, NetSnapshot, NetStreamAppend, NetTransferLeader, NetVote, RPCOption,
     RaftNetworkFactory,
@@ -19,45 +17,17 @@ use openraft::raft::{
 };
 use openraft::{AnyError, OptionalSend, Vote};
 
-use super::append_session::AppendSession;
-use super::leader_id::LeaderId;
-use super::log_view::LogView;
-use super::snapshot::{RaftSnapshot, SnapshotData, Snapshots};
-use super::snapshot_send::{SendError, send_snapshot};
-use super::types::{Node, TypeConfig, position};
+use super::client::{Network, PeerClient, rpc_error, term_only};
+use super::session::AppendSession;
 use crate::peers::message::{AppendEntries, Message, RequestVote};
-use crate::peers::replicator::{ReplicationError, Replicator, Target};
-use crate::peers::set::Peers;
+use crate::peers::replicator::{ReplicationError, Target};
+use crate::raft::log::LogView;
+use crate::raft::snapshot::{RaftSnapshot, SendError, SnapshotData, send_snapshot};
+use crate::raft::types::{LeaderId, Node, TypeConfig, position};
 use crate::types::{NodeId, Term};
 
 /// Pauses after failures to reach a peer, then the last one for ever.
 const BACKOFF_MS: [u64; 4] = [50, 100, 200, 400];
-
-/// What the clients of all peers share.
-#[derive(Clone)]
-pub(super) struct Network {
-    pub(super) peers: Peers,
-    pub(super) log: LogView,
-    pub(super) snapshots: Snapshots,
-    /// How long an answer may take.
-    pub(super) patience: Duration,
-}
-
-/// One of openraft's ways to one peer.
-pub(super) struct PeerClient {
-    network: Network,
-    target: Target,
-    is_heartbeat: bool,
-    replicator: Option<Replicator>,
-}
-
-impl Network {
-    fn client(&self, target: u64, node: &Node, is_heartbeat: bool) -> PeerClient {
-        let address = Bytes::copy_from_slice(&node.address);
-        let target = Target::new(&self.peers, NodeId(target), address);
-        PeerClient { network: self.clone(), target, is_heartbeat, replicator: None }
-    }
-}
 
 impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = PeerClient;
@@ -77,22 +47,6 @@ impl NetBackoff<TypeConfig> for PeerClient {
         let pauses = BACKOFF_MS.into_iter().chain(std::iter::repeat(last));
         Some(Backoff::new(pauses.map(Duration::from_millis)))
     }
-}
-
-/// What openraft is told of a failure.
-pub(super) fn rpc_error(error: &ReplicationError) -> RPCError<TypeConfig> {
-    let text = AnyError::error(error.to_string());
-    match error {
-        ReplicationError::Unreachable(..) => RPCError::Unreachable(Unreachable::new(&text)),
-        ReplicationError::Rejected(..) | ReplicationError::HigherTerm(_) => {
-            RPCError::Network(NetworkError::new(&text))
-        }
-    }
-}
-
-/// A term that somebody else is in, learned without a vote.
-pub(super) fn term_only(term: Term) -> Vote<LeaderId> {
-    Vote::new(term.0, 0)
 }
 
 impl NetStreamAppend<TypeConfig> for PeerClient {
@@ -157,25 +111,6 @@ fn tell_commit(target: &Target, log: &LogView, request: &AppendEntriesRequest<Ty
 }
 
 impl PeerClient {
-    /// The replicator of a term; a new one for a new term.
-    pub(super) fn replicator(&mut self, term: Term) -> &mut Replicator {
-        let usable = self.replicator.take().filter(|replicator| replicator.term() == term);
-        self.replicator.insert(usable.unwrap_or_else(|| {
-            let log = Arc::new(self.network.log.clone());
-            Replicator::new(self.target.clone(), term, log, self.network.patience)
-        }))
-    }
-
-    /// The peer.
-    pub(super) fn id(&self) -> NodeId {
-        self.target.id
-    }
-
-    /// The replicator in use.
-    pub(super) fn current(&mut self) -> Option<&mut Replicator> {
-        self.replicator.as_mut()
-    }
-
     async fn ask_for_vote(
         &self,
         rpc: &VoteRequest<TypeConfig>,

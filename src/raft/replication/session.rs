@@ -7,9 +7,9 @@ use futures_util::{Stream, StreamExt};
 use openraft::errors::RPCError;
 use openraft::raft::{AppendEntriesRequest, StreamAppendError, StreamAppendResult};
 
-use super::network::{PeerClient, rpc_error, term_only};
-use super::types::{RaftLogId, TypeConfig, position};
+use super::client::{PeerClient, rpc_error, term_only};
 use crate::peers::replicator::{Matched, ReplicationError};
+use crate::raft::types::{RaftLogId, TypeConfig, position};
 use crate::types::{Entry, LogIndex, Term};
 
 type Request = AppendEntriesRequest<TypeConfig>;

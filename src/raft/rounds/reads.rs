@@ -13,16 +13,16 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Notify, oneshot};
 
-use super::log_view::LogView;
-use super::status::StatusBoard;
 use crate::peers::Peers;
 use crate::peers::replicator::Target;
+use crate::raft::log::LogView;
+use crate::raft::types::StatusBoard;
 use crate::types::config::READ_RESERVE_AFTER;
 use crate::types::{NodeId, Server, Term};
 
 /// Reads that wait for a proof.
 #[derive(Debug, Default)]
-pub(super) struct ReadGate {
+struct ReadGate {
     waiting: Mutex<Vec<oneshot::Sender<bool>>>,
     filled: Notify,
 }
@@ -40,7 +40,7 @@ enum State {
 
 impl Proof {
     /// Nobody has to be asked.
-    pub(super) fn known(led: bool) -> Proof {
+    fn known(led: bool) -> Proof {
         Proof(State::Known(led))
     }
 
@@ -55,7 +55,7 @@ impl Proof {
 
 impl ReadGate {
     /// Asks for a proof now, whenever it is waited for.
-    pub(super) fn ask(&self) -> Proof {
+    fn ask(&self) -> Proof {
         let (sender, answer) = oneshot::channel();
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
         self.filled.notify_one();
@@ -67,19 +67,52 @@ impl ReadGate {
     }
 }
 
+/// Where reads ask for their proofs. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Reads {
+    id: NodeId,
+    gate: Arc<ReadGate>,
+    log: LogView,
+    status: StatusBoard,
+}
+
+impl Reads {
+    /// Nobody is answered before `rounds` run.
+    pub(crate) fn new(id: NodeId, log: LogView, status: StatusBoard) -> Reads {
+        Reads { id, gate: Arc::default(), log, status }
+    }
+
+    /// Asks the voters for a proof that this node leads. A node that alone votes asks nobody.
+    pub(crate) fn prove(&self) -> Proof {
+        if self.status.serving().is_none() {
+            Proof::known(false)
+        } else if self.log.configuration().0.is_only_voter(self.id) {
+            Proof::known(true)
+        } else {
+            self.gate.ask()
+        }
+    }
+
+    /// What answers them; a voter has `patience` to answer.
+    pub(crate) fn rounds(&self, peers: Peers, patience: Duration) -> ReadRounds {
+        let Reads { id, gate, log, status } = self.clone();
+        ReadRounds { id, gate, peers, log, status, patience }
+    }
+}
+
 /// Runs one round after the other.
-pub(super) struct ReadRounds {
-    pub(super) id: NodeId,
-    pub(super) gate: Arc<ReadGate>,
-    pub(super) peers: Peers,
-    pub(super) log: LogView,
-    pub(super) status: StatusBoard,
-    pub(super) patience: Duration,
+pub(crate) struct ReadRounds {
+    id: NodeId,
+    gate: Arc<ReadGate>,
+    peers: Peers,
+    log: LogView,
+    status: StatusBoard,
+    patience: Duration,
 }
 
 impl ReadRounds {
     /// Never returns.
-    pub(super) async fn run(self) {
+    pub(crate) async fn run(self) {
         loop {
             let readers = self.gate.take();
             if readers.is_empty() {

@@ -4,8 +4,9 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::machine::SnapshotContent;
-use super::snapshot::{ReceivedSnapshot, SnapshotPosition, SnapshotStore};
+use super::store::{ReceivedSnapshot, SnapshotStore};
+use crate::raft::machine::SnapshotContent;
+use crate::raft::types::SnapshotPosition;
 use crate::storage::directory::Directory;
 use crate::storage::error::StorageError;
 use crate::storage::snapshot::{Compression, SnapshotWriter};

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::machine::SnapshotContent;
+use crate::raft::machine::SnapshotContent;
 use crate::types::config::WRITTEN_OUT_AT_ONCE_BYTES;
 use crate::types::tasks::BlockingPool;
 

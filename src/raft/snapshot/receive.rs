@@ -9,13 +9,11 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::info;
 
-use super::machine::Decoder;
-use super::snapshot::{
-    RaftSnapshot, RaftSnapshotMeta, SnapshotData, SnapshotPosition, Snapshots, stored_membership,
-};
-use super::types::{log_id, membership_of};
+use super::catalogue::{RaftSnapshot, RaftSnapshotMeta, SnapshotData, Snapshots, stored_membership};
 use crate::peers::Sender;
 use crate::peers::message::InstallSnapshot;
+use crate::raft::machine::Decoder;
+use crate::raft::types::{SnapshotPosition, log_id, membership_of};
 use crate::storage::log::LogRequest;
 use crate::types::Term;
 use crate::types::config::{INSTALL_SNAPSHOT_TIMEOUT, SNAPSHOT_CHUNKS_AHEAD};
@@ -23,25 +21,25 @@ use crate::types::tasks::on_pool;
 
 /// Takes one snapshot at a time.
 #[derive(Clone)]
-pub(super) struct SnapshotReceiver {
-    pub(super) snapshots: Snapshots,
-    pub(super) decoder: Arc<dyn Decoder>,
+pub(crate) struct SnapshotReceiver {
+    pub(crate) snapshots: Snapshots,
+    pub(crate) decoder: Arc<dyn Decoder>,
     busy: Arc<AtomicBool>,
 }
 
 impl SnapshotReceiver {
-    pub(super) fn new(snapshots: Snapshots, decoder: Arc<dyn Decoder>) -> SnapshotReceiver {
+    pub(crate) fn new(snapshots: Snapshots, decoder: Arc<dyn Decoder>) -> SnapshotReceiver {
         SnapshotReceiver { snapshots, decoder, busy: Arc::default() }
     }
 
     /// What was received is installed, or given up.
-    pub(super) fn finished(&self) {
+    pub(crate) fn finished(&self) {
         self.busy.store(false, Ordering::Release);
     }
 
     /// Returns a snapshot that is in the directory and decoded; `finished` is to be called when it is installed.
     /// `floor` is the term of what is applied here: openraft's terms never fall.
-    pub(super) async fn receive(
+    pub(crate) async fn receive(
         &self,
         from: &Sender,
         message: InstallSnapshot,

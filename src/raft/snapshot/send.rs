@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::info;
 
-use super::snapshot::{RaftSnapshot, Snapshots};
+use super::catalogue::{RaftSnapshot, Snapshots};
 use crate::peers::link::write_all;
 use crate::peers::message::{AppendEntriesResult, InstallSnapshot, Message};
 use crate::peers::replicator::Target;
@@ -22,7 +22,7 @@ use crate::types::{Configuration, LogIndex, Term};
 const INSTALL_BYTES_PER_SECOND: u64 = 10 * 1024 * 1024;
 
 /// Why a snapshot was not installed.
-pub(super) enum SendError {
+pub(crate) enum SendError {
     /// The peer is in this term.
     HigherTerm(Term),
     /// Anything else.
@@ -52,7 +52,7 @@ enum Sent {
 }
 
 /// Returns when the peer has installed the snapshot. One that stays silent is sent it again.
-pub(super) async fn send_snapshot(
+pub(crate) async fn send_snapshot(
     target: &Target,
     snapshots: &Snapshots,
     snapshot: &RaftSnapshot,

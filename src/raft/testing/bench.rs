@@ -20,6 +20,8 @@ use crate::peers::reader::{MessageReader, Received};
 use crate::raft::testing::{InlinePool, TestDisk, TestHooks, TestMachine};
 use crate::transport::client_stream::ClientStream;
 use crate::transport::dial::{Dial, Stream};
+use crate::types::random::RandomSource;
+use crate::types::tasks::Tasks;
 use crate::types::{Entry, EntryData, EntryKind, Role, Server};
 
 /// What the node sends, by the address it dialled.

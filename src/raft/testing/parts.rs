@@ -1,15 +1,13 @@
-//! A directory, a log thread, a pool and a replicated state in memory, for the tests of this folder.
+//! A directory, a log thread, a pool and a replicated state in memory.
 
 use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::machine::{DecodedState, Decoder, NotApplied};
-use super::snapshot::ReceivedSnapshot;
-use super::{
-    EpochHooks, LogPhase, LogSender, Machine, Proposed, SnapshotContent, SnapshotPosition, SnapshotStore,
-};
 use tokio::sync::watch;
 
+use crate::raft::machine::{DecodedState, Decoder, Machine, NotApplied, SnapshotContent};
+use crate::raft::{EpochHooks, LogPhase, LogSender, Proposed, SnapshotPosition};
+use crate::raft::{ReceivedSnapshot, SnapshotStore};
 use crate::storage::load::Loaded;
 use crate::storage::log::{Done, LogRequest};
 use crate::storage::metadata::Metadata;

@@ -1,82 +1,22 @@
-//! The types that openraft works with. Its log index is ours - 1 (its first entry is 0): `raft_index` and `log_index` are
-//! the only places that convert.
+//! Entries of the log, and what goes into one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::{fmt, io};
 
 use openraft::entry::{RaftEntry, RaftPayload};
-use openraft::impls::{BoxedErrorSource, InlineBatch};
-use openraft::{LogId, Membership, OptionalSend, RaftTypeConfig, StoredMembership, Vote};
-use openraft_rt::deterministic_rng::DeterministicRng;
-use openraft_rt_tokio::TokioRuntime;
-use tokio::sync::oneshot;
+use openraft::{Membership, StoredMembership};
 
-use super::leader_id::LeaderId;
+use super::position::{RaftLogId, position, raft_index};
 use crate::types::{
     self, Configuration, ConfigurationError, EntryData, EntryKind, LogIndex, ProposalRange, Role, Server,
     Term,
 };
 
-/// openraft's runtime: its random numbers follow from the seed of the scope around each task (`scope` below).
-pub type Runtime = DeterministicRng<TokioRuntime>;
-
-/// openraft's types.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct TypeConfig;
-
-impl RaftTypeConfig for TypeConfig {
-    type D = Proposal;
-    type R = ();
-    type NodeId = u64;
-    type Node = Node;
-    type Term = u64;
-    type LeaderId = LeaderId;
-    type Vote = Vote<LeaderId>;
-    type Payload = Payload;
-    type Entry = Entry;
-    type AsyncRuntime = Runtime;
-    type Responder<T>
-        = OutcomeSender<T>
-    where
-        T: OptionalSend + 'static;
-    type Batch<T>
-        = InlineBatch<T>
-    where
-        T: OptionalSend + 'static;
-    type ErrorSource = BoxedErrorSource;
-}
-
-/// openraft's log id with our committed leader, the term.
-pub type RaftLogId = LogId<u64>;
 /// openraft's membership.
 pub type RaftMembership = Membership<u64, Node>;
 /// openraft's membership with its log id.
 pub type RaftStoredMembership = StoredMembership<u64, u64, Node>;
-
-/// Our index as openraft counts; none for 0.
-#[must_use]
-pub const fn raft_index(index: LogIndex) -> Option<u64> {
-    index.0.checked_sub(1)
-}
-
-/// openraft's index as we count.
-#[must_use]
-pub const fn log_index(raft_index: u64) -> LogIndex {
-    LogIndex(raft_index.saturating_add(1))
-}
-
-/// openraft's log id of an entry of ours; none for index 0.
-#[must_use]
-pub fn log_id(term: Term, index: LogIndex) -> Option<RaftLogId> {
-    raft_index(index).map(|index| LogId::new(term.0, index))
-}
-
-/// Our index and term of an openraft log id; 0 and 0 for none.
-#[must_use]
-pub fn position(log_id: Option<&RaftLogId>) -> (Term, LogIndex) {
-    log_id.map_or((Term(0), LogIndex::NONE), |id| (Term(*id.committed_leader_id()), log_index(id.index)))
-}
 
 /// A member as openraft knows it. Its role is not part of it: openraft refuses a change of a known id's `Node`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -100,19 +40,9 @@ impl fmt::Display for Proposal {
     }
 }
 
-/// Where openraft reports the outcome of a write; nobody has to listen.
-pub struct OutcomeSender<T>(pub oneshot::Sender<T>);
-
-impl<T: Send + 'static> openraft::raft::responder::Responder<TypeConfig, T> for OutcomeSender<T> {
-    fn on_complete(self, result: T) {
-        // Whoever gave up waiting does not want it.
-        let _ = self.0.send(result);
-    }
-}
-
 /// Members of a CHANGE entry in both shapes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
+pub struct Members {
     /// All servers, spares included.
     pub configuration: Arc<Configuration>,
     /// What openraft knows of them: voters, and stand-bys as learners.
@@ -185,7 +115,7 @@ pub struct Payload {
     kind: EntryKind,
     data: EntryData,
     proposals: Option<ProposalRange>,
-    change: Option<Change>,
+    change: Option<Members>,
 }
 
 impl Payload {
@@ -197,7 +127,7 @@ impl Payload {
             kind: EntryKind::Change,
             data: EntryData::from_bytes(configuration.encode()),
             proposals: None,
-            change: Some(Change { configuration, membership }),
+            change: Some(Members { configuration, membership }),
         })
     }
 }
@@ -239,7 +169,7 @@ impl RaftPayload for Payload {
             kind: EntryKind::Change,
             data: EntryData::from_bytes(configuration.encode()),
             proposals: None,
-            change: Some(Change { configuration, membership }),
+            change: Some(Members { configuration, membership }),
         }
     }
 
@@ -257,7 +187,7 @@ pub struct Entry {
     index: LogIndex,
     rank: Term,
     stored: Arc<types::Entry>,
-    change: Option<Change>,
+    change: Option<Members>,
 }
 
 impl Entry {
@@ -275,7 +205,7 @@ impl Entry {
                 .map_err(|error| EntryError::Configuration { index, error })?;
             let membership = membership_of(&configuration)
                 .ok_or(EntryError::NoVoter { index, servers: configuration.servers().len() })?;
-            Some(Change { configuration: Arc::new(configuration), membership })
+            Some(Members { configuration: Arc::new(configuration), membership })
         } else {
             None
         };
@@ -302,7 +232,7 @@ impl Entry {
 
     /// The members, if it is a CHANGE.
     #[must_use]
-    pub fn change(&self) -> Option<&Change> {
+    pub fn change(&self) -> Option<&Members> {
         self.change.as_ref()
     }
 }

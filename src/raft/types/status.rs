@@ -28,7 +28,7 @@ pub struct Status {
 
 /// Leadership as the proposer needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Leadership {
+pub(crate) enum Leadership {
     /// Another node leads or none.
     Other,
     /// This node leads in this term.
@@ -39,39 +39,39 @@ pub(super) enum Leadership {
 
 /// Where the status is written.
 #[derive(Clone, Debug)]
-pub(super) struct StatusBoard {
+pub(crate) struct StatusBoard {
     sender: watch::Sender<Status>,
 }
 
 impl StatusBoard {
-    pub(super) fn new() -> StatusBoard {
+    pub(crate) fn new() -> StatusBoard {
         StatusBoard { sender: watch::channel(Status::default()).0 }
     }
 
-    pub(super) fn watch(&self) -> watch::Receiver<Status> {
+    pub(crate) fn watch(&self) -> watch::Receiver<Status> {
         self.sender.subscribe()
     }
 
-    pub(super) fn term(&self) -> Term {
+    pub(crate) fn term(&self) -> Term {
         self.sender.borrow().term
     }
 
-    pub(super) fn serving(&self) -> Option<Serving> {
+    pub(crate) fn serving(&self) -> Option<Serving> {
         self.sender.borrow().serving
     }
 
-    pub(super) fn serving_term(&self) -> Option<Term> {
+    pub(crate) fn serving_term(&self) -> Option<Term> {
         self.serving().map(|serving| serving.term)
     }
 
-    pub(super) fn set_serving(&self, serving: Option<Serving>) {
+    pub(crate) fn set_serving(&self, serving: Option<Serving>) {
         self.sender.send_if_modified(|status| {
             let next = if status.failed.is_some() { None } else { serving };
             std::mem::replace(&mut status.serving, next) != next
         });
     }
 
-    pub(super) fn set_leader(&self, term: Term, leader: Option<(NodeId, Vec<u8>)>) {
+    pub(crate) fn set_leader(&self, term: Term, leader: Option<(NodeId, Vec<u8>)>) {
         self.sender.send_if_modified(|status| {
             let changed = status.term != term || status.leader != leader;
             status.term = term;
@@ -81,7 +81,7 @@ impl StatusBoard {
     }
 
     /// The first reason stays.
-    pub(super) fn fail(&self, reason: String) {
+    pub(crate) fn fail(&self, reason: String) {
         self.sender.send_if_modified(|status| {
             status.serving = None;
             status.leader = None;
