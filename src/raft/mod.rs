@@ -1,38 +1,26 @@
-//! openraft: types, engine, its storage and state machine traits.
+//! openraft: types, engine, its storage and state machine traits. A folder imports only from those below it
+//! (docs/architecture.md, "Inside raft").
 
 mod apply;
-#[path = "membership/deletion.rs"]
-pub mod deletion;
-#[path = "election/candidate.rs"]
-mod elections;
-pub mod engine;
-#[path = "engine/options.rs"]
-mod engine_options;
-#[path = "election/view.rs"]
-mod failover;
-#[path = "inbound/appends.rs"]
+mod election;
+mod engine;
 mod inbound;
 mod log;
 pub mod machine;
-#[path = "membership/changes.rs"]
-pub mod membership;
+mod membership;
 mod propose;
 mod replication;
 mod rounds;
 mod snapshot;
 #[cfg(test)]
-#[path = "testing/parts.rs"]
 pub(crate) mod testing;
-#[path = "election/leading.rs"]
-mod timers;
 mod types;
 
 pub use apply::Applied;
-pub use deletion::{DeletionPermit, DeletionRefused};
-pub use engine::{CurrentConfiguration, Engine};
-pub use engine_options::{EngineError, EngineOptions};
+pub use engine::{CurrentConfiguration, Engine, EngineError, EngineOptions};
 pub use log::{LogPhase, LogSender};
 pub use machine::{Machine, SnapshotContent};
+pub use membership::{DeletionPermit, DeletionRefused};
 pub use propose::{EpochHooks, Proposed, Refused, RefusedReason};
 pub use rounds::Proof;
 pub use snapshot::{ReceivedSnapshot, SnapshotFiles, SnapshotPace, SnapshotPolicy, SnapshotStore};

@@ -9,19 +9,35 @@ use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
-use super::engine::Engine;
-use super::failover::Suspicion;
+use super::times::Times;
+use super::view::{LeaderBoard, Suspicion};
+use crate::peers::Peers;
 use crate::peers::message::{Message, RequestVote};
 use crate::peers::replicator::Target;
+use crate::raft::apply::{Consensus, leading_term};
+use crate::raft::log::LogView;
+use crate::raft::types::{Scope, StatusBoard};
 use crate::types::config::{
     FAILOVER_DIAL_PAUSE, FAILOVER_DIAL_TIMEOUT, FAILOVER_KEEPS_CONNECTION, FAILOVER_RETRY_MAX,
     FAILOVER_RETRY_MIN, FAILOVER_SPREAD, FAILOVER_VOTE_TIMEOUT,
 };
-use crate::types::{Role, Term};
+use crate::types::{NodeId, Role, Term};
 
-impl Engine {
-    /// Replaces a leader that is gone. Never returns.
-    pub(super) async fn watch_leader(self) {
+/// Replaces a leader that is gone.
+pub(crate) struct Candidate {
+    pub(crate) id: NodeId,
+    pub(crate) raft: Consensus,
+    pub(crate) log: LogView,
+    pub(crate) status: StatusBoard,
+    pub(crate) peers: Peers,
+    pub(crate) board: LeaderBoard,
+    pub(crate) scope: Scope,
+    pub(crate) times: Times,
+}
+
+impl Candidate {
+    /// Never returns.
+    pub(crate) async fn run(self) {
         let mut suspicions = self.board.suspicion();
         loop {
             let suspicion = suspicions.borrow_and_update().clone();
@@ -52,8 +68,7 @@ impl Engine {
         }
         // Who keeps a connection may only have lost one; it is heard again soon, or has started anew.
         if !timeout(FAILOVER_DIAL_TIMEOUT, self.is_refused(suspicion)).await.unwrap_or(false) {
-            let patience = self.heartbeat_interval * 2;
-            sleep(patience.saturating_sub(self.board.silence())).await;
+            sleep(self.times.silence().saturating_sub(self.board.silence())).await;
         }
         if !self.board.mark_gone(suspicion) {
             return;
@@ -61,8 +76,7 @@ impl Engine {
         info!(leader = suspicion.leader.0, term = suspicion.term.0, "the leader is gone");
         // Two that see it at once must not split the votes.
         sleep(self.random_between(Duration::ZERO, FAILOVER_SPREAD)).await;
-        // Upstream's nodes refuse until their own timers end, up to twice the timeout after the last heartbeat.
-        let end = Instant::now() + self.election_timeout * 2 + FAILOVER_RETRY_MAX;
+        let end = Instant::now() + self.times.campaign();
         while Instant::now() < end && self.board.is_gone() && self.leading_term().is_none() {
             if self.would_win().await
                 && self.board.is_gone()
@@ -93,7 +107,7 @@ impl Engine {
         let configuration = self.log.configuration().0;
         let (last_index, last_term, _) = self.log.last();
         let request = RequestVote {
-            term: Term(self.current_term().0 + 1),
+            term: Term(self.status.term().0 + 1),
             candidate: self.id,
             last_index,
             last_term,
@@ -124,6 +138,10 @@ impl Engine {
             }
         }
         true
+    }
+
+    fn leading_term(&self) -> Option<Term> {
+        leading_term(&self.raft, self.id)
     }
 
     fn random_between(&self, least: Duration, most: Duration) -> Duration {

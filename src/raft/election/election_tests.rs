@@ -1,10 +1,11 @@
 //! Votes, elections and the end of leadership, through a node's raft connections. spec: raft-wire 6
 
-use super::peer_bench::*;
-use super::*;
+use std::time::Duration;
+
 use crate::peers::message::{Message, RequestVote, RequestVoteResult, TimeoutNow};
 use crate::peers::reader::Received;
-use crate::types::Role;
+use crate::raft::testing::bench::*;
+use crate::types::{LogIndex, Role, Term};
 
 // conformance: raft-wire 19, 23
 #[tokio::test(start_paused = true)]

@@ -3,20 +3,37 @@
 //! A leader without a quorum steps down, which openraft leaves to its user. openraft-mapping 4.5.
 
 use std::cmp::Reverse;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::warn;
 
-use super::engine::Engine;
-use super::types::{Leadership, Status};
-use crate::types::Term;
-use crate::types::config::TIMER_CHECKS;
+use super::times::Times;
+use super::transfer::Transfer;
+use super::view::LeaderBoard;
+use crate::peers::Peers;
+use crate::raft::apply::Consensus;
+use crate::raft::log::LogView;
+use crate::raft::types::{Leadership, Status, StatusBoard};
+use crate::types::{NodeId, Term};
 
-impl Engine {
+/// Tends openraft's timers, and those of a leader.
+pub(crate) struct Timers {
+    pub(crate) id: NodeId,
+    pub(crate) raft: Consensus,
+    pub(crate) log: LogView,
+    pub(crate) status: StatusBoard,
+    pub(crate) peers: Peers,
+    pub(crate) board: LeaderBoard,
+    pub(crate) transfer: Arc<Transfer>,
+    pub(crate) times: Times,
+}
+
+impl Timers {
     /// Until openraft ends.
-    pub(super) async fn watch_timers(self, mut leadership: watch::Receiver<Leadership>) {
+    pub(crate) async fn run(self, mut leadership: watch::Receiver<Leadership>) {
         while leadership.has_changed().is_ok() {
             let now = leadership.borrow_and_update().clone();
             match now {
@@ -32,10 +49,11 @@ impl Engine {
     /// Sends heartbeats, and ends leadership when a majority of the voters has not answered for an election timeout.
     async fn lead_in(&self, term: Term, leadership: &mut watch::Receiver<Leadership>) {
         self.raft.runtime_config().tick(false);
+        let beat = self.times.beat();
         let since = Instant::now();
-        let mut heartbeat_at = since + self.raft_heartbeat;
+        let mut heartbeat_at = since + beat;
         loop {
-            let quorum_until = self.quorum_heard(term).unwrap_or(since).max(since) + self.election_timeout;
+            let quorum_until = self.quorum_heard(term).unwrap_or(since).max(since) + self.times.election;
             tokio::select! {
                 biased;
                 // Its end is seen by the caller.
@@ -44,16 +62,16 @@ impl Engine {
             }
             let now = Instant::now();
             if now >= heartbeat_at {
-                heartbeat_at = now + self.raft_heartbeat;
+                heartbeat_at = now + beat;
                 // Alone, nobody wants them.
                 let alone = self.log.configuration().0.is_only_member(self.id);
                 if !alone && self.raft.trigger().heartbeat().await.is_err() {
                     break;
                 }
-                self.retire_if_not_voter();
+                self.transfer.retire_if_not_voter();
             }
-            if now >= since + self.election_timeout && !self.hears_quorum(term) {
-                self.step_down().await;
+            if now >= since + self.times.election && !self.hears_quorum(term) {
+                self.transfer.step_down().await;
                 break;
             }
         }
@@ -62,8 +80,7 @@ impl Engine {
     /// Whether a majority of the voters has answered this leader within an election timeout.
     fn hears_quorum(&self, term: Term) -> bool {
         let voters = self.last_heard(term);
-        let is_recent =
-            |heard: &&Option<Instant>| heard.is_some_and(|at| at.elapsed() < self.election_timeout);
+        let is_recent = |heard: &&Option<Instant>| heard.is_some_and(|at| at.elapsed() < self.times.election);
         let (heard, voters) = (voters.iter().filter(is_recent).count(), voters.len());
         let is_quorum = heard > voters / 2;
         if !is_quorum {
@@ -89,7 +106,7 @@ impl Engine {
 
     /// Lets openraft tick while nobody is known to lead, or the leader has been silent for a while.
     async fn follow(&self, leadership: &mut watch::Receiver<Leadership>) {
-        let mut status = self.status();
+        let mut status = self.status.watch();
         loop {
             let rest = self.may_rest(&status.borrow_and_update());
             self.raft.runtime_config().tick(rest.is_none());
@@ -97,7 +114,7 @@ impl Engine {
                 biased;
                 _ = leadership.changed() => break,
                 changed = status.changed() => if changed.is_err() { break },
-                () = sleep(rest.unwrap_or(self.election_timeout / TIMER_CHECKS)) => {}
+                () = sleep(rest.unwrap_or(self.times.check())) => {}
             }
         }
     }
@@ -107,7 +124,6 @@ impl Engine {
     fn may_rest(&self, status: &Status) -> Option<Duration> {
         let (leader, _) = status.leader.as_ref()?;
         let told = self.board.told(*leader, status.term)?;
-        let rest = self.election_timeout - self.election_timeout / TIMER_CHECKS;
-        rest.checked_sub(told.elapsed()).filter(|rest| !rest.is_zero())
+        self.times.rest().checked_sub(told.elapsed()).filter(|rest| !rest.is_zero())
     }
 }

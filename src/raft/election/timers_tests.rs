@@ -1,14 +1,15 @@
 //! When openraft's timers run, on a clock that moves by itself.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 use tracing::field::{Field, Visit};
 use tracing::span;
 
-use super::peer_bench::{Bench, append, change, elected, follower, node, servers};
-use super::*;
 use crate::peers::message::Message;
+use crate::raft::testing::bench::{Bench, append, change, elected, follower, node, servers};
 use crate::types::Role;
 
 /// Counts what openraft says when it looks at its timers.

@@ -45,13 +45,13 @@ pub(super) struct Suspicion {
 
 /// Shared by the connections and the failover task.
 #[derive(Clone, Debug)]
-pub(super) struct LeaderBoard {
+pub(crate) struct LeaderBoard {
     state: Arc<Mutex<State>>,
     suspicion: watch::Sender<Option<Suspicion>>,
 }
 
 impl LeaderBoard {
-    pub(super) fn new() -> LeaderBoard {
+    pub(crate) fn new() -> LeaderBoard {
         LeaderBoard { state: Arc::default(), suspicion: watch::channel(None).0 }
     }
 
@@ -60,7 +60,7 @@ impl LeaderBoard {
     }
 
     /// A leader's message came.
-    pub(super) fn heard(&self, from: &Sender, term: Term) {
+    pub(crate) fn heard(&self, from: &Sender, term: Term) {
         let mut state = self.lock();
         if state.leader.as_ref().is_none_or(|leader| leader.term < term || leader.from != *from) {
             state.leader = Some(Leader { from: from.clone(), term });
@@ -72,17 +72,17 @@ impl LeaderBoard {
     }
 
     /// openraft gets a message of this leader.
-    pub(super) fn tell(&self, leader: NodeId, term: Term) {
+    pub(crate) fn tell(&self, leader: NodeId, term: Term) {
         self.lock().told = Some((leader, term, Instant::now()));
     }
 
     /// When openraft was last told of this leader, if of no other since.
-    pub(super) fn told(&self, leader: NodeId, term: Term) -> Option<Instant> {
+    pub(crate) fn told(&self, leader: NodeId, term: Term) -> Option<Instant> {
         self.lock().told.filter(|told| (told.0, told.1) == (leader, term)).map(|told| told.2)
     }
 
     /// This node voted for another leader, in this term.
-    pub(super) fn voted(&self, term: Term) {
+    pub(crate) fn voted(&self, term: Term) {
         let mut state = self.lock();
         if state.leader.as_ref().is_some_and(|leader| leader.term < term) {
             state.leader = None;
@@ -90,17 +90,17 @@ impl LeaderBoard {
     }
 
     /// Who leads, and where it is.
-    pub(super) fn leader(&self) -> Option<(NodeId, Bytes)> {
+    pub(crate) fn leader(&self) -> Option<(NodeId, Bytes)> {
         self.lock().leader.as_ref().map(|leader| (leader.from.id, leader.from.address.clone()))
     }
 
     /// Address that a peer gave when it led.
-    pub(super) fn address_of(&self, id: NodeId) -> Option<Bytes> {
+    pub(crate) fn address_of(&self, id: NodeId) -> Option<Bytes> {
         self.leader().filter(|(leader, _)| *leader == id).map(|(_, address)| address)
     }
 
     /// Whether the leader counts as gone.
-    pub(super) fn is_gone(&self) -> bool {
+    pub(crate) fn is_gone(&self) -> bool {
         self.lock().gone
     }
 
@@ -122,12 +122,12 @@ impl LeaderBoard {
     }
 
     /// A connection was made.
-    pub(super) fn connected(&self, from: &Sender, number: u64) {
+    pub(crate) fn connected(&self, from: &Sender, number: u64) {
         self.lock().open.insert((from.id, number));
     }
 
     /// A connection ended: the last one of the leader is a reason to look whether it is still there.
-    pub(super) fn disconnected(&self, from: &Sender, number: u64) {
+    pub(crate) fn disconnected(&self, from: &Sender, number: u64) {
         let mut state = self.lock();
         state.open.remove(&(from.id, number));
         let last = !state.open.iter().any(|(id, _)| *id == from.id);

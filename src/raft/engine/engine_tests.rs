@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::super::snapshot::SnapshotPace;
 use super::*;
+use crate::raft::log::LogPhase;
+use crate::raft::propose::EpochHooks;
+use crate::raft::snapshot::SnapshotPace;
 use crate::raft::testing::{InlinePool, NoDial, TestDisk, TestHooks, TestMachine, command};
-use crate::raft::{ChangeError, EpochHooks, LogPhase, Serving};
+use crate::raft::types::ChangeError;
 use crate::types::config::CHANGE_COMMIT_MAX;
 use crate::types::random::RandomSource;
 use crate::types::tasks::Tasks;

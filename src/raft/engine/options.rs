@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use openraft::Config;
 
-use super::log::LogSender;
-use super::machine::Machine;
-use super::propose::EpochHooks;
-use super::snapshot::{SnapshotPolicy, SnapshotStore};
-use super::types::EntryError;
+use crate::raft::election::Times;
+use crate::raft::log::LogSender;
+use crate::raft::machine::Machine;
+use crate::raft::propose::EpochHooks;
+use crate::raft::snapshot::{SnapshotPolicy, SnapshotStore};
+use crate::raft::types::EntryError;
 use crate::storage::load::Loaded;
 use crate::transport::dial::Dial;
 use crate::types::NodeId;
@@ -80,22 +81,11 @@ fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// openraft gives a heartbeat one interval to be answered, and a leader whose heartbeats go unanswered takes no writes.
-/// What upstream derives from a network latency is shorter than a round trip: four latencies instead. openraft-mapping L12.
-pub(super) fn raft_heartbeat(heartbeat: Duration, election: Duration) -> Duration {
-    let is_derived = heartbeat * 10 <= election;
-    let interval = if is_derived { election * 4 / 15 } else { heartbeat };
-    interval.max(Duration::from_millis(1))
-}
-
-pub(super) fn raft_config(options: &EngineOptions, restores: bool) -> Result<Arc<Config>, EngineError> {
-    let election = milliseconds(options.election_timeout);
+pub(super) fn raft_config(times: Times, restores: bool) -> Result<Arc<Config>, EngineError> {
+    let election = milliseconds(times.election);
     let config = Config {
         cluster_name: "dqlite".to_owned(),
-        heartbeat_interval: milliseconds(raft_heartbeat(
-            options.heartbeat_interval,
-            options.election_timeout,
-        )),
+        heartbeat_interval: milliseconds(times.beat()),
         election_timeout_min: election / 2,
         election_timeout_max: election,
         heartbeat_min_interval: Some(0),
@@ -114,8 +104,8 @@ pub(super) fn raft_config(options: &EngineOptions, restores: bool) -> Result<Arc
         ..Config::default()
     };
     let config = config.validate().map_err(|error| EngineError::Timers {
-        heartbeat: options.heartbeat_interval,
-        election: options.election_timeout,
+        heartbeat: times.heartbeat,
+        election: times.election,
         reason: error.to_string(),
     })?;
     Ok(Arc::new(config))

@@ -1,14 +1,16 @@
 //! Entries, snapshots and what no peer sends, through a node's raft connections. spec: raft-wire 5, 8
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::super::types::SnapshotPosition;
-use super::peer_bench::*;
 use super::*;
 use crate::peers::message::{Message, RequestVoteResult};
 use crate::raft::testing::TestDisk;
+use crate::raft::testing::bench::*;
+use crate::raft::types::SnapshotPosition;
 use crate::types::{Entry, EntryData, EntryKind, Role};
 
 // conformance: raft-wire 13

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 
-use super::peer_bench::{Bench, append, change, follower, node, number, send, servers, snapshot};
 use crate::peers::message::{Message, TimeoutNow};
+use crate::raft::testing::bench::{Bench, append, change, follower, node, number, send, servers, snapshot};
 use crate::types::{LogIndex, Role, Term};
 
 // conformance: raft-wire 5, 7

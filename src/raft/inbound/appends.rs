@@ -4,46 +4,38 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
 use openraft::{LogId, Vote};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::unconstrained;
-use tracing::{debug, info, warn};
+use tracing::warn;
 
-use super::apply::{Applied, Consensus};
-use super::failover::LeaderBoard;
-use super::log::LogView;
-use super::replication::term_only;
-use super::snapshot::SnapshotReceiver;
-use super::types::{Entry, LeaderId, RaftLogId, StatusBoard, TypeConfig, log_id};
-use crate::peers::message::{
-    AppendEntries, AppendEntriesResult, InstallSnapshot, RequestVote, RequestVoteResult, TimeoutNow,
-};
-use crate::peers::{FENCE_BASE, Inbound, Refusal, Sender, Spawn};
-use crate::types::{self, EntryData, LogIndex, NodeId, Role, Term};
+use crate::peers::message::{AppendEntries, AppendEntriesResult};
+use crate::peers::{FENCE_BASE, Refusal, Sender};
+use crate::raft::apply::{Applied, Consensus};
+use crate::raft::election::LeaderBoard;
+use crate::raft::log::LogView;
+use crate::raft::types::{Entry, RaftLogId, StatusBoard, TypeConfig, log_id, position};
+use crate::types::{self, EntryData, LogIndex, NodeId, Term};
 
-/// openraft behind the messages of peers.
+/// The messages of leaders, as openraft may see them. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct RaftInbound {
-    pub(super) id: NodeId,
-    pub(super) raft: Consensus,
-    pub(super) log: LogView,
-    pub(super) applied: watch::Receiver<Applied>,
-    pub(super) status: StatusBoard,
-    pub(super) board: LeaderBoard,
-    pub(super) receiver: SnapshotReceiver,
-    pub(super) spawn: Spawn,
-    pub(super) tail: Arc<Mutex<Option<Tail>>>,
+pub(crate) struct Appends {
+    raft: Consensus,
+    log: LogView,
+    applied: watch::Receiver<Applied>,
+    status: StatusBoard,
+    board: LeaderBoard,
+    tail: Arc<Mutex<Option<Tail>>>,
     /// openraft hears of a leader that sends heartbeats at least so often.
-    pub(super) tell_every: Duration,
+    tell_every: Duration,
 }
 
 /// The last entry that was handed on: the log may not hold it yet.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Tail {
+struct Tail {
     leader: NodeId,
     leader_term: Term,
     index: LogIndex,
@@ -69,11 +61,26 @@ fn impossible(term: Term, index: LogIndex) -> RaftLogId {
     LogId::new(term.0, FENCE_BASE | index.0)
 }
 
+fn contradiction(index: LogIndex, term: Term) -> String {
+    format!("entry {index} is committed here with another term than {term}: the logs contradict each other")
+}
+
 fn refuse<T>(text: String) -> Result<T, Refusal> {
     Err(Refusal(text))
 }
 
-impl RaftInbound {
+impl Appends {
+    pub(crate) fn new(
+        raft: Consensus,
+        log: LogView,
+        applied: watch::Receiver<Applied>,
+        status: StatusBoard,
+        board: LeaderBoard,
+        tell_every: Duration,
+    ) -> Appends {
+        Appends { raft, log, applied, status, board, tail: Arc::default(), tell_every }
+    }
+
     fn prepare(
         &self,
         from: &Sender,
@@ -90,8 +97,7 @@ impl RaftInbound {
             return refuse(format!("AppendEntries of term {term} behind an entry of term {previous_term}"));
         }
         let vote = Vote::new_committed(term.0, from.id.0);
-        let is_fence = previous.0 >= FENCE_BASE;
-        if is_fence {
+        if previous.0 >= FENCE_BASE {
             let prev_log_id = Some(impossible(term, previous));
             let request = Request { vote, prev_log_id, entries: Vec::new(), leader_commit: None };
             return if headers.is_empty() {
@@ -101,12 +107,9 @@ impl RaftInbound {
             };
         }
         let known = self.terms_at(from, term, previous);
-        let committed = self.applied.borrow().index;
         let matches = known.is_some_and(|(stored, _)| stored == previous_term);
-        if known.is_some() && !matches && previous <= committed {
-            return refuse(format!(
-                "entry {previous} is committed here with another term than {previous_term}: the logs contradict each other"
-            ));
+        if known.is_some() && !matches && previous <= self.applied.borrow().index {
+            return refuse(contradiction(previous, previous_term));
         }
         let prev_log_id = match known {
             _ if previous == LogIndex::NONE => None,
@@ -115,37 +118,16 @@ impl RaftInbound {
             Some(_) => Some(impossible(term, previous)),
             None => log_id(previous_term, previous),
         };
-        let mut floor = known.filter(|_| matches).map_or(previous_term, |(_, rank)| rank);
-        let mut entries = Vec::with_capacity(headers.len());
-        let mut correction = None;
-        let mut index = previous;
-        for (header, payload) in headers.iter().zip(payloads) {
-            index = index.next();
-            if header.term > term {
-                return refuse(format!("entry {index} has term {}, its leader {term}", header.term));
-            }
-            let stored =
-                types::Entry { term: header.term, kind: header.kind, data: payload, proposals: None };
-            let mine = self.log.terms_at(index);
-            let same = mine.filter(|(stored, _)| *stored == header.term);
-            if mine.is_some() && same.is_none() && index <= committed {
-                return refuse(format!(
-                    "entry {index} is committed here with another term than {}: the logs contradict each other",
-                    header.term
-                ));
-            }
-            let entry = Entry::from_stored(index, stored, same.map_or(floor, |(_, rank)| rank))
-                .map_err(|error| Refusal(error.to_string()))?;
-            if same.is_none() && correction.is_none() && mine.is_some_and(|(_, rank)| rank == entry.rank()) {
-                // A term that no entry at this index has.
-                let other = log_id(Term(u64::MAX), index);
-                correction =
-                    Some(Request { vote, prev_log_id: other, entries: Vec::new(), leader_commit: None });
-            }
-            floor = entry.rank();
-            entries.push(entry);
-        }
-        let last = index;
+        let floor = known.filter(|_| matches).map_or(previous_term, |(_, rank)| rank);
+        let (entries, differs) = self.take_entries(message, payloads, floor)?;
+        // A term that no entry at this index has.
+        let correction = differs.map(|index| Request {
+            vote,
+            prev_log_id: log_id(Term(u64::MAX), index),
+            entries: Vec::new(),
+            leader_commit: None,
+        });
+        let last = previous.plus(entries.len() as u64);
         let tail = entries.last().map(|entry| Tail {
             leader: from.id,
             leader_term: term,
@@ -167,6 +149,44 @@ impl RaftInbound {
         };
         let request = Request { vote, prev_log_id, entries, leader_commit };
         Ok(Prepared { correction, request, tail, last, previous })
+    }
+
+    /// The entries of a message as openraft takes them; those before them rank up to `floor`. Also the first of them that is
+    /// another entry here, which openraft would take for the same.
+    fn take_entries(
+        &self,
+        message: &AppendEntries,
+        payloads: Vec<EntryData>,
+        mut floor: Term,
+    ) -> Result<(Vec<Entry>, Option<LogIndex>), Refusal> {
+        let committed = self.applied.borrow().index;
+        let mut entries = Vec::with_capacity(message.entries.len());
+        let mut differs = None;
+        let mut index = message.previous_index;
+        for (header, payload) in message.entries.iter().zip(payloads) {
+            index = index.next();
+            if header.term > message.term {
+                return refuse(format!(
+                    "entry {index} has term {}, its leader {}",
+                    header.term, message.term
+                ));
+            }
+            let stored =
+                types::Entry { term: header.term, kind: header.kind, data: payload, proposals: None };
+            let mine = self.log.terms_at(index);
+            let same = mine.filter(|(stored, _)| *stored == header.term);
+            if mine.is_some() && same.is_none() && index <= committed {
+                return refuse(contradiction(index, header.term));
+            }
+            let entry = Entry::from_stored(index, stored, same.map_or(floor, |(_, rank)| rank))
+                .map_err(|error| Refusal(error.to_string()))?;
+            if same.is_none() && differs.is_none() && mine.is_some_and(|(_, rank)| rank == entry.rank()) {
+                differs = Some(index);
+            }
+            floor = entry.rank();
+            entries.push(entry);
+        }
+        Ok((entries, differs))
     }
 
     /// Stored term and rank of an entry that is in the log or on its way there.
@@ -208,61 +228,8 @@ impl RaftInbound {
         })
     }
 
-    fn is_voter(&self) -> bool {
-        self.log.configuration().0.get(self.id).is_some_and(|server| server.role == Role::Voter)
-    }
-
-    /// What openraft is to compare with its own last log id: terms are compared as they are stored.
-    fn candidate_log(&self, request: &RequestVote) -> Option<RaftLogId> {
-        let (index, stored, rank) = self.log.last();
-        if (request.last_term, request.last_index) < (stored, index) {
-            return None;
-        }
-        let comparable = request.last_index.max(if request.last_term.max(rank) > request.last_term {
-            index
-        } else {
-            request.last_index
-        });
-        log_id(request.last_term.max(rank), comparable)
-    }
-
-    async fn vote(self, request: RequestVote) -> Option<RequestVoteResult> {
-        let own = self.status.term();
-        let answer =
-            |term, granted| Some(RequestVoteResult { term, granted, is_pre_vote: Some(request.is_pre_vote) });
-        let refused = if request.is_pre_vote { request.term.max(own) } else { own };
-        // A node that does not vote by its own log may do so by that of the candidate, whose entry it has not got yet:
-        // refusing, as upstream does, could leave nobody to elect a leader. One vote in a term is safe whoever gives it.
-        let leader_gone = self.board.is_gone();
-        if request.is_pre_vote && leader_gone {
-            let (index, stored, _) = self.log.last();
-            let granted = request.term >= own && (request.last_term, request.last_index) >= (stored, index);
-            debug!(candidate = request.candidate.0, granted, "pre-vote while the leader is gone");
-            return answer(if granted { request.term } else { refused }, granted);
-        }
-        let call = VoteRequest {
-            vote: Vote::new(request.term.0, request.candidate.0),
-            last_log_id: self.candidate_log(&request),
-            leadership_transfer: !request.is_pre_vote && (request.disrupts_leader || leader_gone),
-        };
-        if request.is_pre_vote {
-            let response = self.raft.pre_vote(call).await.ok()?;
-            let granted = response.vote_granted;
-            return answer(if granted { request.term } else { refused }, granted);
-        }
-        let response = self.raft.vote(call).await.ok()?;
-        let LeaderId { term, voted_for } = response.vote.leader_id;
-        let granted = response.vote_granted && (term, voted_for) == (request.term.0, request.candidate.0);
-        if granted {
-            // A leader that is voted away from is not waited for.
-            self.board.voted(Term(term));
-        }
-        answer(Term(term), granted)
-    }
-}
-
-impl Inbound for RaftInbound {
-    fn append(
+    /// Entries or a heartbeat of a leader; the payload of each entry.
+    pub(super) fn append(
         &self,
         from: &Sender,
         message: AppendEntries,
@@ -305,7 +272,7 @@ impl Inbound for RaftInbound {
                     AppendEntriesResult { term, rejected: LogIndex::NONE, last_index: last }
                 }
                 AppendEntriesResponse::PartialSuccess(upto) => {
-                    let (_, upto) = super::types::position(upto.as_ref());
+                    let (_, upto) = position(upto.as_ref());
                     AppendEntriesResult { term, rejected: LogIndex::NONE, last_index: upto.min(last) }
                 }
                 AppendEntriesResponse::Conflict => {
@@ -320,91 +287,8 @@ impl Inbound for RaftInbound {
         })
     }
 
-    fn request_vote(
-        &self,
-        from: &Sender,
-        message: RequestVote,
-    ) -> BoxFuture<'static, Option<RequestVoteResult>> {
-        let impossible = message.candidate.0 == 0 || message.candidate == self.id || message.term == Term(0);
-        if impossible || message.last_term > message.term || message.last_index.0 >= FENCE_BASE {
-            warn!(peer = from.id.0, ?message, "a vote that nobody can ask for");
-            return Box::pin(std::future::ready(None));
-        }
-        Box::pin(self.clone().vote(message))
-    }
-
-    fn timeout_now(&self, from: &Sender, message: TimeoutNow) {
-        let (index, stored, rank) = self.log.last();
-        let ready = self.is_voter()
-            && self.board.leader().is_some_and(|(leader, _)| leader == from.id)
-            && message.term >= self.status.term()
-            && (message.last_index, message.last_term) == (index, stored);
-        if !ready {
-            info!(peer = from.id.0, ?message, last = index.0, "not ready to take over leadership");
-            return;
-        }
-        let vote = Vote::new_committed(message.term.0, from.id.0);
-        let request = TransferLeaderRequest::new(vote, self.id.0, log_id(rank, index));
-        let raft = self.raft.clone();
-        (self.spawn)(Box::pin(async move {
-            info!("taking over leadership");
-            if let Err(error) = raft.handle_transfer_leader(request).await {
-                warn!(%error, "leadership was not taken over");
-            }
-        }));
-    }
-
-    fn install_snapshot(
-        &self,
-        from: &Sender,
-        message: InstallSnapshot,
-        content: mpsc::Receiver<Bytes>,
-    ) -> BoxFuture<'static, Option<AppendEntriesResult>> {
-        let inbound = self.clone();
-        let from = from.clone();
-        Box::pin(async move {
-            let (index, term) = (message.index, message.term);
-            let own = inbound.status.term();
-            let rejected =
-                |term| Some(AppendEntriesResult { term, rejected: index, last_index: inbound.log.last().0 });
-            if term < own || term == Term(0) {
-                return rejected(own);
-            }
-            inbound.receiving(&from, term);
-            if message.last_term > term || index == LogIndex::NONE || index.0 >= FENCE_BASE {
-                warn!(peer = from.id.0, ?message, "a snapshot that no leader has");
-                return rejected(own);
-            }
-            let has_it = inbound.log.terms_at(index).is_some_and(|(stored, _)| stored == message.last_term)
-                || inbound.applied.borrow().index >= index;
-            if has_it {
-                return Some(AppendEntriesResult { term, rejected: LogIndex::NONE, last_index: index });
-            }
-            let floor = inbound.applied.borrow().term;
-            match inbound.receiver.receive(&from, message, content, floor).await {
-                Ok(snapshot) => {
-                    let vote = Vote::new_committed(term.0, from.id.0);
-                    *inbound.tail.lock().unwrap_or_else(PoisonError::into_inner) = None;
-                    inbound.log.expect_snapshot(snapshot.snapshot.position.clone());
-                    let response = inbound.raft.install_full_snapshot(vote, snapshot).await.ok()?;
-                    inbound.receiver.finished();
-                    let now = Term(response.vote.leader_id.term);
-                    if inbound.applied.borrow().index < index {
-                        inbound.log.expect_no_snapshot();
-                        return rejected(now);
-                    }
-                    info!(peer = from.id.0, index = index.0, "snapshot installed");
-                    Some(AppendEntriesResult { term: now, rejected: LogIndex::NONE, last_index: index })
-                }
-                Err(error) => {
-                    warn!(peer = from.id.0, index = index.0, error, "snapshot refused");
-                    rejected(inbound.status.term())
-                }
-            }
-        })
-    }
-
-    fn receiving(&self, from: &Sender, term: Term) {
+    /// A leader of `term` is still sending a snapshot.
+    pub(super) fn receiving(&self, from: &Sender, term: Term) {
         self.board.heard(from, term);
         let request = Request {
             vote: Vote::new_committed(term.0, from.id.0),
@@ -415,30 +299,8 @@ impl Inbound for RaftInbound {
         drop(self.hand_over(request));
     }
 
-    fn higher_term(&self, term: Term) {
-        let raft = self.raft.clone();
-        let log = self.log.clone();
-        (self.spawn)(Box::pin(async move {
-            let (index, _, rank) = log.last();
-            let request = VoteRequest {
-                vote: term_only(term),
-                last_log_id: log_id(rank.max(term), LogIndex(index.0.max(1) | FENCE_BASE)),
-                leadership_transfer: true,
-            };
-            // A stopped openraft is in no term.
-            let _ = raft.vote(request).await;
-        }));
-    }
-
-    fn term(&self) -> Term {
-        self.status.term()
-    }
-
-    fn connected(&self, from: &Sender, number: u64) {
-        self.board.connected(from, number);
-    }
-
-    fn disconnected(&self, from: &Sender, number: u64) {
-        self.board.disconnected(from, number);
+    /// What was handed on last counts no more: the log is about to be replaced.
+    pub(super) fn forget_tail(&self) {
+        *self.tail.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }

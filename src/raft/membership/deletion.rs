@@ -10,16 +10,20 @@
 //! spec: state-machine 4.9.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use super::engine::Engine;
-use super::types::{ChangeError, LOOK_AGAIN, raft_index};
-use crate::types::LogIndex;
+use super::turn::{ChangeTurn, Turn};
+use crate::raft::apply::{Applied, Consensus};
+use crate::raft::log::LogView;
+use crate::raft::propose::ProposalQueue;
+use crate::raft::snapshot::Snapshots;
+use crate::raft::types::{ChangeError, LOOK_AGAIN, StatusBoard, raft_index};
 use crate::types::config::DELETIONS_BEHIND_MAX;
+use crate::types::{LogIndex, NodeId};
 
 /// Why no database may be deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,18 +39,32 @@ pub enum DeletionRefused {
 /// While it is held, this node stays the only member; nothing is held if the host vouches for all members.
 #[derive(Debug)]
 pub struct DeletionPermit {
-    _turn: Option<OwnedMutexGuard<()>>,
+    _turn: Option<Turn>,
 }
 
-impl Engine {
+/// Permits deletions. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Deletions {
+    pub(crate) id: NodeId,
+    pub(crate) raft: Consensus,
+    pub(crate) log: LogView,
+    pub(crate) status: StatusBoard,
+    pub(crate) applied: watch::Receiver<Applied>,
+    pub(crate) queue: Arc<ProposalQueue>,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) turn: ChangeTurn,
+    /// Whether the host vouches for all members.
+    pub(crate) always: Arc<AtomicBool>,
+}
+
+impl Deletions {
     /// Whether the host vouches that every node that is or becomes a member understands deletions.
-    pub fn set_deletions_always(&self, always: bool) {
-        self.deletions_always.store(always, Ordering::Relaxed);
+    pub(crate) fn set_always(&self, always: bool) {
+        self.always.store(always, Ordering::Relaxed);
     }
 
     /// Whether the cluster has no member but this node.
-    #[must_use]
-    pub fn is_only_member(&self) -> bool {
+    pub(crate) fn is_only_member(&self) -> bool {
         self.log.configuration().0.servers().iter().all(|server| server.id == self.id)
     }
 
@@ -54,8 +72,8 @@ impl Engine {
     ///
     /// # Errors
     /// There are other members.
-    pub fn check_deletion(&self) -> Result<(), DeletionRefused> {
-        let allowed = self.deletions_always.load(Ordering::Relaxed) || self.is_only_member();
+    pub(crate) fn check(&self) -> Result<(), DeletionRefused> {
+        let allowed = self.always.load(Ordering::Relaxed) || self.is_only_member();
         if allowed { Ok(()) } else { Err(DeletionRefused::OtherMembers) }
     }
 
@@ -63,12 +81,12 @@ impl Engine {
     ///
     /// # Errors
     /// `DeletionRefused`.
-    pub fn permit_deletion(&self) -> Result<DeletionPermit, DeletionRefused> {
-        self.check_deletion()?;
-        if self.deletions_always.load(Ordering::Relaxed) {
+    pub(crate) fn permit(&self) -> Result<DeletionPermit, DeletionRefused> {
+        self.check()?;
+        if self.always.load(Ordering::Relaxed) {
             return Ok(DeletionPermit { _turn: None });
         }
-        let turn = Arc::clone(&self.changing).try_lock_owned().map_err(|_| DeletionRefused::InProgress)?;
+        let turn = self.turn.take().ok_or(DeletionRefused::InProgress)?;
         // Somebody may have been added before the turn was taken.
         if !self.is_only_member() {
             return Err(DeletionRefused::OtherMembers);
@@ -81,11 +99,11 @@ impl Engine {
     ///
     /// # Errors
     /// Leadership is lost, or no snapshot takes the place of those entries in time.
-    pub(super) async fn leave_deletions_behind(&self) -> Result<(), ChangeError> {
-        if self.deletions_always.load(Ordering::Relaxed) {
+    pub(super) async fn leave_behind(&self) -> Result<(), ChangeError> {
+        if self.always.load(Ordering::Relaxed) {
             return Ok(());
         }
-        match timeout(DELETIONS_BEHIND_MAX, self.until_deletions_are_behind()).await {
+        match timeout(DELETIONS_BEHIND_MAX, self.until_behind()).await {
             Ok(behind) => behind,
             Err(_) => {
                 warn!("entries that delete a database cannot be left behind: the node gets no role yet");
@@ -94,18 +112,12 @@ impl Engine {
         }
     }
 
-    /// The last entry of the log in memory that deletes a database.
-    #[cfg(test)]
-    pub(crate) fn last_deletion_in_log(&self) -> Option<LogIndex> {
-        self.log.last_deletion()
-    }
-
-    async fn until_deletions_are_behind(&self) -> Result<(), ChangeError> {
-        let Some(serving) = self.serving() else { return Err(ChangeError::LeadershipLost) };
+    async fn until_behind(&self) -> Result<(), ChangeError> {
+        let Some(serving) = self.status.serving() else { return Err(ChangeError::LeadershipLost) };
         let given_out = self.queue.last_given_out();
         let mut asked_at = LogIndex::NONE;
         loop {
-            if self.serving() != Some(serving) {
+            if self.status.serving() != Some(serving) {
                 return Err(ChangeError::LeadershipLost);
             }
             if *self.log.appended().borrow() >= given_out {
@@ -116,7 +128,7 @@ impl Engine {
                     if let Some(upto) = raft_index(at) {
                         self.raft.trigger().purge_log(upto).await.map_err(stopped)?;
                     }
-                } else if self.last_applied() >= at && asked_at < at {
+                } else if self.applied.borrow().index >= at && asked_at < at {
                     // One that fails is asked for again by the next who wants the role.
                     asked_at = at;
                     info!(index = at.0, "a snapshot takes the place of a deletion");

@@ -1,8 +1,9 @@
-//! For tests: one node driven by hand through its raft connections. The node is number 1; the hand plays nodes 2 and 3, which
+//! One node driven by hand through its raft connections. The node is number 1; the hand plays nodes 2 and 3, which
 //! are dialled at "2" and "3".
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -10,25 +11,24 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, 
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::super::snapshot::SnapshotPace;
-use super::*;
+use super::{InlinePool, TestDisk, TestHooks, TestMachine};
 use crate::peers::link::connect_bytes;
 use crate::peers::message::{
     AppendEntries, AppendEntriesResult, EntryHeader, InstallSnapshot, Message, RequestVote, RequestVoteResult,
 };
 use crate::peers::reader::{MessageReader, Received};
-use crate::raft::testing::{InlinePool, TestDisk, TestHooks, TestMachine};
+use crate::raft::{Engine, EngineOptions, SnapshotPace, SnapshotPolicy};
 use crate::transport::client_stream::ClientStream;
 use crate::transport::dial::{Dial, Stream};
 use crate::types::random::RandomSource;
 use crate::types::tasks::Tasks;
-use crate::types::{Entry, EntryData, EntryKind, Role, Server};
+use crate::types::{Configuration, Entry, EntryData, EntryKind, LogIndex, NodeId, Role, Server, Term};
 
 /// What the node sends, by the address it dialled.
 #[derive(Clone)]
-pub(super) struct Hand {
-    pub(super) sent: mpsc::UnboundedSender<(Vec<u8>, Received)>,
-    pub(super) dialled: Arc<Mutex<BTreeMap<Vec<u8>, usize>>>,
+pub(crate) struct Hand {
+    pub(crate) sent: mpsc::UnboundedSender<(Vec<u8>, Received)>,
+    pub(crate) dialled: Arc<Mutex<BTreeMap<Vec<u8>, usize>>>,
     /// Where nobody listens; empty: the hand does everywhere.
     gone: &'static [u8],
 }
@@ -57,15 +57,15 @@ impl Dial for Hand {
     }
 }
 
-pub(super) struct Bench {
-    pub(super) engine: Engine,
-    pub(super) disk: TestDisk,
-    pub(super) machine: TestMachine,
-    pub(super) sent: mpsc::UnboundedReceiver<(Vec<u8>, Received)>,
-    pub(super) hand: Hand,
+pub(crate) struct Bench {
+    pub(crate) engine: Engine,
+    pub(crate) disk: TestDisk,
+    pub(crate) machine: TestMachine,
+    pub(crate) sent: mpsc::UnboundedReceiver<(Vec<u8>, Received)>,
+    pub(crate) hand: Hand,
 }
 
-pub(super) fn servers(roles: &[Role]) -> Configuration {
+pub(crate) fn servers(roles: &[Role]) -> Configuration {
     let servers = roles.iter().enumerate().map(|(place, role)| {
         let id = place as u64 + 1;
         Server { id: NodeId(id), address: id.to_string().into_bytes(), role: *role }
@@ -73,23 +73,23 @@ pub(super) fn servers(roles: &[Role]) -> Configuration {
     Configuration::new(servers.collect()).unwrap()
 }
 
-pub(super) fn change(term: u64, configuration: &Configuration) -> Entry {
+pub(crate) fn change(term: u64, configuration: &Configuration) -> Entry {
     let data = EntryData::from_bytes(configuration.encode());
     Entry { term: Term(term), kind: EntryKind::Change, data, proposals: None }
 }
 
-pub(super) fn number(term: u64, number: u64) -> Entry {
+pub(crate) fn number(term: u64, number: u64) -> Entry {
     let data = EntryData::from_bytes(number.to_le_bytes().to_vec().into());
     Entry { term: Term(term), kind: EntryKind::Command, data, proposals: None }
 }
 
 /// A follower with these entries, in this term.
-pub(super) async fn node(entries: Vec<Entry>, term: u64) -> Bench {
+pub(crate) async fn node(entries: Vec<Entry>, term: u64) -> Bench {
     node_without(b"", entries, term).await
 }
 
 /// The same; nobody listens at the address `gone`.
-pub(super) async fn node_without(gone: &'static [u8], entries: Vec<Entry>, term: u64) -> Bench {
+pub(crate) async fn node_without(gone: &'static [u8], entries: Vec<Entry>, term: u64) -> Bench {
     let disk = TestDisk::default();
     disk.lock().term = Term(term);
     disk.lock().first = LogIndex(1);
@@ -97,7 +97,7 @@ pub(super) async fn node_without(gone: &'static [u8], entries: Vec<Entry>, term:
     start(disk, gone).await
 }
 
-pub(super) async fn node_on(disk: TestDisk) -> Bench {
+pub(crate) async fn node_on(disk: TestDisk) -> Bench {
     start(disk, b"").await
 }
 
@@ -130,17 +130,17 @@ async fn start(disk: TestDisk, gone: &'static [u8]) -> Bench {
     Bench { engine, disk, machine, sent: receiver, hand }
 }
 
-pub(super) async fn follower() -> Bench {
+pub(crate) async fn follower() -> Bench {
     node(vec![change(1, &servers(&[Role::Voter; 3]))], 1).await
 }
 
 impl Bench {
     /// A raft connection of node `id`.
-    pub(super) fn connect(&self, id: u64) -> DuplexStream {
+    pub(crate) fn connect(&self, id: u64) -> DuplexStream {
         self.connect_from(id, &id.to_string())
     }
 
-    pub(super) fn connect_from(&self, id: u64, address: &str) -> DuplexStream {
+    pub(crate) fn connect_from(&self, id: u64, address: &str) -> DuplexStream {
         let (ours, theirs) = duplex(1 << 20);
         let (read, write) = tokio::io::split(theirs).split();
         let detached = <(ReadHalf<_>, WriteHalf<_>)>::detach(read, write);
@@ -149,13 +149,13 @@ impl Bench {
         ours
     }
 
-    pub(super) async fn answer(&mut self) -> (String, Message) {
+    pub(crate) async fn answer(&mut self) -> (String, Message) {
         let next = timeout(Duration::from_secs(60), self.sent.recv()).await.expect("an answer").unwrap();
         (String::from_utf8(next.0).unwrap(), next.1.message)
     }
 
     /// The next answer to an append or a snapshot; votes of the node's own are passed over.
-    pub(super) async fn append_answer(&mut self) -> (u64, u64, u64) {
+    pub(crate) async fn append_answer(&mut self) -> (u64, u64, u64) {
         loop {
             if let (_, Message::AppendEntriesResult(AppendEntriesResult { term, rejected, last_index })) =
                 self.answer().await
@@ -165,7 +165,7 @@ impl Bench {
         }
     }
 
-    pub(super) async fn vote_answer(&mut self) -> (u64, bool, bool) {
+    pub(crate) async fn vote_answer(&mut self) -> (u64, bool, bool) {
         loop {
             if let (_, Message::RequestVoteResult(RequestVoteResult { term, granted, is_pre_vote })) =
                 self.answer().await
@@ -175,25 +175,25 @@ impl Bench {
         }
     }
 
-    pub(super) async fn silent(&mut self) -> bool {
+    pub(crate) async fn silent(&mut self) -> bool {
         timeout(Duration::from_millis(100), self.sent.recv()).await.is_err()
     }
 
-    pub(super) fn numbers(&self) -> Vec<u64> {
+    pub(crate) fn numbers(&self) -> Vec<u64> {
         self.machine.0.lock().unwrap().commands.clone()
     }
 
-    pub(super) fn terms(&self) -> Vec<u64> {
+    pub(crate) fn terms(&self) -> Vec<u64> {
         self.disk.lock().entries.iter().map(|entry| entry.term.0).collect()
     }
 }
 
-pub(super) async fn send(stream: &mut DuplexStream, message: &Message, payload: &[u8]) {
+pub(crate) async fn send(stream: &mut DuplexStream, message: &Message, payload: &[u8]) {
     stream.write_all(&message.encode()).await.unwrap();
     stream.write_all(payload).await.unwrap();
 }
 
-pub(super) async fn append(
+pub(crate) async fn append(
     stream: &mut DuplexStream,
     term: u64,
     previous: (u64, u64),
@@ -217,7 +217,7 @@ pub(super) async fn append(
     send(stream, &message, &payload).await;
 }
 
-pub(super) fn vote(
+pub(crate) fn vote(
     term: u64,
     candidate: u64,
     last: (u64, u64),
@@ -235,7 +235,7 @@ pub(super) fn vote(
 }
 
 /// Answers fences with this last index, until something else comes.
-pub(super) async fn play(node: &mut Bench, follower: &mut DuplexStream, last: u64) -> AppendEntries {
+pub(crate) async fn play(node: &mut Bench, follower: &mut DuplexStream, last: u64) -> AppendEntries {
     loop {
         let (to, message) = node.answer().await;
         if to != "2" {
@@ -249,21 +249,21 @@ pub(super) async fn play(node: &mut Bench, follower: &mut DuplexStream, last: u6
     }
 }
 
-pub(super) async fn answer(follower: &mut DuplexStream, term: u64, rejected: u64, last: u64) {
+pub(crate) async fn answer(follower: &mut DuplexStream, term: u64, rejected: u64, last: u64) {
     let (term, rejected, last_index) = (Term(term), LogIndex(rejected), LogIndex(last));
     let result = AppendEntriesResult { term, rejected, last_index };
     send(follower, &Message::AppendEntriesResult(result), &[]).await;
 }
 
 /// A leader of term 2 with five entries of term 1 and its barrier, index 6.
-pub(super) async fn leader() -> (Bench, DuplexStream) {
+pub(crate) async fn leader() -> (Bench, DuplexStream) {
     let mut entries = vec![change(1, &servers(&[Role::Voter; 2]))];
     entries.extend((0..4).map(|value| number(1, value)));
     elected(node(entries, 1).await).await
 }
 
 /// Node 2 votes for it.
-pub(super) async fn elected(mut node: Bench) -> (Bench, DuplexStream) {
+pub(crate) async fn elected(mut node: Bench) -> (Bench, DuplexStream) {
     let mut follower = node.connect(2);
     loop {
         if let (_, Message::RequestVote(request)) = node.answer().await {
@@ -278,7 +278,7 @@ pub(super) async fn elected(mut node: Bench) -> (Bench, DuplexStream) {
 }
 
 /// Waits until the node closes the connection.
-pub(super) async fn closed(stream: &mut DuplexStream) -> bool {
+pub(crate) async fn closed(stream: &mut DuplexStream) -> bool {
     // A duplex refuses what is written to a side that is gone.
     for _ in 0..100 {
         if stream.write_all(&[0; 8]).await.is_err() {
@@ -289,7 +289,7 @@ pub(super) async fn closed(stream: &mut DuplexStream) -> bool {
     false
 }
 
-pub(super) fn snapshot(term: u64, index: u64, last_term: u64, content: &[u8]) -> Message {
+pub(crate) fn snapshot(term: u64, index: u64, last_term: u64, content: &[u8]) -> Message {
     Message::InstallSnapshot(InstallSnapshot {
         term: Term(term),
         index: LogIndex(index),
