@@ -1,8 +1,9 @@
-//! The order of the layers, read from the table of docs/architecture.md, and who may name openraft, libsqlite3-sys and `unsafe`.
+//! The order of the layers, and of the folders inside a layer, read from the tables of docs/architecture.md; files that import each
+//! other in a circle; and who may name openraft, libsqlite3-sys and `unsafe`.
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 
@@ -18,6 +19,10 @@ const OPENRAFT: &[&str] = &["src/raft/"];
 const SQLITE: &[&str] = &["src/executor/sqlite/", "src/vfs/"];
 /// Where `unsafe` may be written.
 const UNSAFE: &[&str] = &["src/executor/sqlite/", "src/ffi/", "src/vfs/"];
+/// Where the files of a folder import each other in one direction only.
+const NO_CIRCLES: &[&str] = &["src/raft/", "src/peers/", "src/pages/"];
+/// Folder of a layer that stands beside its order: it is made for tests alone, and knows all of it.
+const TESTING: &str = "testing";
 
 struct Source {
     /// Path from the root of the repository.
@@ -30,11 +35,27 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The layers, top first.
-fn layers() -> Vec<String> {
+/// The names in front of the rows of the map's tables, in their order: a layer, or a layer and a folder of it.
+fn rows() -> Vec<String> {
     let text = fs::read_to_string(root().join("docs/architecture.md")).unwrap();
     let rows = text.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("/` |"));
     rows.map(|(name, _)| name.to_owned()).collect()
+}
+
+/// The layers, top first.
+fn layers() -> Vec<String> {
+    rows().into_iter().filter(|name| !name.contains('/')).collect()
+}
+
+/// The folders of each layer that has an order of its own, top first.
+fn folders() -> BTreeMap<String, Vec<String>> {
+    let mut folders: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for row in rows() {
+        if let Some((layer, folder)) = row.split_once('/') {
+            folders.entry(layer.to_owned()).or_default().push(folder.to_owned());
+        }
+    }
+    folders
 }
 
 fn sources() -> Vec<Source> {
@@ -47,11 +68,11 @@ fn words(line: &str) -> impl Iterator<Item = &str> {
     line.split(|character: char| !character.is_alphanumeric() && character != '_')
 }
 
-/// Modules that follow `crate::` in the file, groups included.
-fn imported(source: &Source) -> BTreeSet<String> {
+/// Modules that follow this path in the file, groups included.
+fn imported(source: &Source, path: &str) -> BTreeSet<String> {
     let code = source.lines.join("\n");
     let mut found = BTreeSet::new();
-    for part in code.split("crate::").skip(1) {
+    for part in code.split(path).skip(1) {
         let names = match part.strip_prefix('{').and_then(|group| group.split_once("};")) {
             Some((group, _)) => first_of_each(group),
             None => words(part).take(1).map(str::to_owned).collect(),
@@ -122,10 +143,82 @@ fn a_layer_imports_only_layers_below_it() {
         else {
             continue;
         };
-        for name in imported(&source) {
+        for name in imported(&source, "crate::") {
             if depth(&name).is_some_and(|other| other < own) {
                 complaints.push(format!("{}: crate::{name} is above it", source.path));
             }
+        }
+    }
+
+    complain(&complaints);
+}
+
+#[test]
+fn the_folders_of_a_layer_are_those_of_the_map() {
+    for (layer, folders) in folders() {
+        let entries = fs::read_dir(root().join("src").join(&layer)).unwrap().map(Result::unwrap);
+        let found = entries.filter(|entry| entry.path().is_dir());
+        let found: BTreeSet<String> = found.map(|entry| entry.file_name().into_string().unwrap()).collect();
+
+        let mut known: BTreeSet<String> = folders.into_iter().collect();
+        known.insert(TESTING.to_owned());
+        assert_eq!(found, known, "{layer}");
+    }
+}
+
+#[test]
+fn a_folder_imports_only_folders_of_its_layer_below_it() {
+    let layers = folders();
+    assert!(layers.contains_key("raft"));
+    let mut complaints = Vec::new();
+
+    for source in sources() {
+        let mut path = source.path.strip_prefix("src/").unwrap().split('/');
+        let (layer, folder) = (path.next().unwrap(), path.next().unwrap_or_default());
+        let Some(folders) = layers.get(layer) else { continue };
+        let depth = |name: &str| folders.iter().position(|other| other == name);
+        let Some(own) = depth(folder) else { continue };
+        let from_the_root = imported(&source, &format!("crate::{layer}::"));
+        let by_way_of_the_layer =
+            imported(&source, "super::").into_iter().filter(|name| depth(name).is_some());
+        for name in from_the_root.into_iter().chain(by_way_of_the_layer) {
+            match depth(&name) {
+                Some(other) if other < own => complaints.push(format!("{}: {name} is above it", source.path)),
+                None if name != TESTING => {
+                    complaints.push(format!("{}: {layer}::{name} is no folder", source.path));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    complain(&complaints);
+}
+
+#[test]
+fn files_of_a_folder_import_each_other_in_one_direction() {
+    let mut complaints = Vec::new();
+    let mut folders: BTreeMap<String, BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();
+    for source in sources() {
+        let (folder, file) = source.path.rsplit_once('/').unwrap();
+        let is_watched = NO_CIRCLES.iter().any(|watched| format!("{folder}/").starts_with(watched));
+        if is_watched && file != "mod.rs" {
+            let name = file.trim_end_matches(".rs").to_owned();
+            folders.entry(folder.to_owned()).or_default().insert(name, imported(&source, "super::"));
+        }
+    }
+    for (folder, mut files) in folders {
+        // What imports no other file that is left can be taken away, unless there is a circle.
+        while let Some(lowest) = files
+            .iter()
+            .find(|(_, imports)| !imports.iter().any(|name| files.contains_key(name)))
+            .map(|(name, _)| name.clone())
+        {
+            files.remove(&lowest);
+        }
+        if !files.is_empty() {
+            let files: Vec<String> = files.into_keys().collect();
+            complaints.push(format!("{folder}: a circle among {}", files.join(", ")));
         }
     }
 
@@ -152,7 +245,7 @@ fn the_reader_of_sources_sees_code_and_not_comments_or_texts() {
     let text = "use crate::{a::{B, C}, d};\n// crate::e\nlet f = \"crate::g \\\" unsafe\"; crate::h::I;";
     let source = Source { path: String::new(), lines: code_of(text).lines().map(str::to_owned).collect() };
 
-    let names = imported(&source);
+    let names = imported(&source, "crate::");
 
     assert_eq!(names.into_iter().collect::<Vec<_>>(), ["a", "d", "h"]);
     assert!(!source.lines.iter().any(|line| words(line).any(|word| word == "unsafe")));

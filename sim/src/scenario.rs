@@ -85,6 +85,8 @@ impl Plant {
 /// What a history showed.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
+    /// What it was made of.
+    pub seed: u64,
     /// Clients that worked.
     pub clients: u64,
     /// Operations with a sure outcome.
@@ -305,7 +307,7 @@ async fn run(seed: u64, plant: Option<Plant>, is_mixed: bool) -> Result<Report, 
         let client = ClusterClient::new(&cluster.network, number, &addresses);
         workers.push(tokio::spawn(work(client, number, seed, (begin, time), histories.clone(), plant)));
     }
-    let mut report = Report { clients, ..Report::default() };
+    let mut report = Report { seed, clients, ..Report::default() };
     disturb(&mut cluster, &mut random, begin + time, &mut report).await?;
 
     cluster.network.heal();

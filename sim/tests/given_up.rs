@@ -7,9 +7,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use dqlite::raft::engine::Engine;
-use dqlite::raft::membership::Change;
-use dqlite::raft::{ChangeError, SnapshotPace, SnapshotPolicy};
+use dqlite::raft::{Change, ChangeError, Engine, SnapshotPace, SnapshotPolicy};
 use dqlite::types::{NodeId, Role};
 use dqlite_sim::cluster::{Cluster, address};
 use dqlite_sim::network::{CALM, Weather};

@@ -2,7 +2,7 @@
 //! refused. spec: client-protocol 11.3.
 
 use crate::raft;
-use crate::raft::engine::Engine;
+use crate::raft::Engine;
 use crate::vfs::{DeletionPermit, DeletionRefused, Members};
 
 use super::failure;

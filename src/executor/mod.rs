@@ -26,8 +26,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use crate::pages::PageStore;
-use crate::raft::engine::Engine;
-use crate::raft::status::{Serving, Status};
+use crate::raft::{Engine, Serving, Status};
 use crate::types::config;
 use crate::types::tasks::{Expected, SqlSection, Tasks};
 use crate::vfs::{Members, Vfs};

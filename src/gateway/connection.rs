@@ -17,7 +17,7 @@ use tracing::debug;
 use crate::executor::sqlite::{End, Heeds};
 use crate::executor::{Executor, Session};
 use crate::pages::{Database, Root};
-use crate::raft::engine::Engine;
+use crate::raft::Engine;
 use crate::transport::client_stream::{ClientRead, ClientStream, ClientWrite, Detached};
 use crate::types::NodeId;
 use crate::types::config::{CLIENT_LOOK_EVERY, CLIENT_STALL_MAX, PAGE_SIZE, PINNED_OLD_BYTES_MAX};

@@ -4,8 +4,7 @@
 use crate::executor::Failure;
 use crate::protocol::request::Request;
 use crate::protocol::response;
-use crate::raft::ChangeError;
-use crate::raft::engine::Engine;
+use crate::raft::{ChangeError, Engine};
 use crate::types::{Configuration, NodeId, Role};
 
 const ID_INVALID: Failure = Failure::new(1, "server ID is not valid");

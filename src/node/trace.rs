@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_source_is_named_without_the_folders_of_the_machine_that_built_it() {
-        assert_eq!(source("src/raft/engine.rs"), "src/raft/engine.rs");
+        assert_eq!(source("src/raft/engine/mod.rs"), "src/raft/engine/mod.rs");
         assert_eq!(source("/root/registry/openraft/src/core/tick.rs"), "core/tick.rs");
         assert_eq!(source("/tick.rs"), "/tick.rs");
     }

@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::oneshot;
 
+use super::epoch::EpochEnd;
 use super::header::{self, BadPage};
 use super::overlay::Overlay;
 use super::page::PageRef;
 use super::room::{Charge, Room};
-use super::store::PageStore;
 use super::tree::{Root, WeakRoot};
 use crate::types::config::PAGE_SIZE;
 use crate::types::fault::{self, Fault};
@@ -76,8 +76,8 @@ impl Drop for Commit {
         if self.proposed || self.pages.is_empty() {
             return;
         }
-        if let Some(store) = self.database.store.upgrade() {
-            store.end_this_epoch(self.epoch);
+        if let Some(epochs) = self.database.epochs.upgrade() {
+            epochs.end_this(self.epoch);
         }
     }
 }
@@ -214,7 +214,7 @@ impl State {
 /// One database of a node.
 pub struct Database {
     name: Vec<u8>,
-    store: Weak<PageStore>,
+    epochs: Weak<dyn EpochEnd>,
     empty_page: PageRef,
     room: Arc<Room>,
     state: Mutex<State>,
@@ -229,7 +229,7 @@ impl std::fmt::Debug for Database {
 impl Database {
     pub(super) fn new(
         name: Vec<u8>,
-        store: Weak<PageStore>,
+        epochs: Weak<dyn EpochEnd>,
         empty_page: PageRef,
         room: Arc<Room>,
         root: Root,
@@ -237,7 +237,7 @@ impl Database {
     ) -> Arc<Database> {
         Arc::new(Database {
             name,
-            store,
+            epochs,
             empty_page,
             room,
             state: Mutex::new(State {
@@ -408,10 +408,8 @@ impl Database {
         let mut state = self.lock();
         while !state.pending.is_empty() {
             drop(state);
-            match self.store.upgrade() {
-                Some(store) => {
-                    store.end_epoch(None);
-                }
+            match self.epochs.upgrade() {
+                Some(epochs) => epochs.end(),
                 None => self.discard(0, None),
             }
             state = self.lock();

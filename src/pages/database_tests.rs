@@ -1,7 +1,7 @@
 //! Versions, heads, epochs and pins of one database.
 
 use super::*;
-use crate::pages::DatabaseImages;
+use crate::pages::{DatabaseImages, PageStore};
 
 fn page(count: u32, mark: u8) -> PageRef {
     let mut bytes = [mark; PAGE_SIZE];

@@ -4,6 +4,7 @@
 
 mod cache;
 mod database;
+mod epoch;
 mod file;
 mod header;
 mod overlay;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::watch;
 
 use super::database::Database;
+use super::epoch::EpochEnd;
 use super::header::{self, PageOneError};
 use super::page::{PageRef, PageSpace};
 use super::room::Room;
@@ -322,6 +323,16 @@ impl PageStore {
         if found.is_left() {
             named.remove(database.name());
         }
+    }
+}
+
+impl EpochEnd for PageStore {
+    fn end(&self) {
+        self.end_epoch(None);
+    }
+
+    fn end_this(&self, epoch: u64) {
+        self.end_this_epoch(epoch);
     }
 }
 

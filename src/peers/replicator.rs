@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
 use super::link::{Link, LinkFull, LinkState};
+use super::links::Links;
 use super::message::{AppendEntries, EntryHeader, Message};
 use super::peer::{Answer, SharedPeer};
 use super::set::Peers;
@@ -74,8 +75,8 @@ pub struct Target {
     pub id: NodeId,
     /// Where it is dialled.
     pub address: Bytes,
-    /// All peers.
-    pub peers: Peers,
+    /// The way to it.
+    pub links: Links,
     /// What is awaited from it.
     pub peer: SharedPeer,
 }
@@ -90,7 +91,7 @@ impl Target {
     /// A follower as it stands in the configuration.
     #[must_use]
     pub fn new(peers: &Peers, id: NodeId, address: Bytes) -> Target {
-        Target { id, address, peers: peers.clone(), peer: peers.peer(id) }
+        Target { id, address, links: peers.links().clone(), peer: peers.peer(id) }
     }
 
     fn unreachable(&self, error: impl std::fmt::Display) -> ReplicationError {
@@ -98,7 +99,7 @@ impl Target {
     }
 
     fn send(&self, chunks: Vec<Chunk>) -> Result<(), ReplicationError> {
-        self.peers.send(self.id, &self.address, chunks).map_err(|error: LinkFull| self.unreachable(error))
+        self.links.send(self.id, &self.address, chunks).map_err(|error: LinkFull| self.unreachable(error))
     }
 
     /// Sends a message without payload.
@@ -110,7 +111,7 @@ impl Target {
     }
 
     fn link(&self) -> Result<Arc<Link>, ReplicationError> {
-        self.peers.link(self.id, &self.address).ok_or_else(|| self.unreachable("too many peers"))
+        self.links.link(self.id, &self.address).ok_or_else(|| self.unreachable("too many peers"))
     }
 
     /// Proves that the follower is there and still in `term`: nothing of it was sent before this call.

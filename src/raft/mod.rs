@@ -1,45 +1,27 @@
-//! openraft: types, engine, its storage and state machine traits.
+//! openraft: types, engine, its storage and state machine traits. A folder imports only from those below it
+//! (docs/architecture.md, "Inside raft").
 
-mod append_session;
-pub mod deletion;
-mod elections;
-pub mod engine;
-mod engine_options;
-mod failover;
+mod apply;
+mod election;
+mod engine;
 mod inbound;
-pub mod leader_id;
-mod log_sender;
-mod log_state;
-mod log_store;
-mod log_view;
+mod log;
 pub mod machine;
-pub mod membership;
-mod network;
-mod paced;
-pub mod proposal_queue;
-pub mod proposer;
-mod reads;
-pub mod snapshot;
-pub mod snapshot_files;
-mod snapshot_receive;
-mod snapshot_send;
-mod state_machine;
-pub mod status;
+mod membership;
+mod propose;
+mod replication;
+mod rounds;
+mod snapshot;
 #[cfg(test)]
 pub(crate) mod testing;
-mod timers;
-pub mod types;
+mod types;
 
-pub use deletion::{DeletionPermit, DeletionRefused};
-pub use engine::{CurrentConfiguration, Engine};
-pub use engine_options::{EngineError, EngineOptions};
-pub use log_sender::{LogPhase, LogSender};
+pub use apply::Applied;
+pub use engine::{CurrentConfiguration, Engine, EngineError, EngineOptions};
+pub use log::{LogPhase, LogSender};
 pub use machine::{Machine, SnapshotContent};
-pub use membership::ChangeError;
-pub use proposal_queue::{Proposed, Refused, RefusedReason};
-pub use proposer::EpochHooks;
-pub use reads::Proof;
-pub use snapshot::{SnapshotPace, SnapshotPolicy, SnapshotPosition, SnapshotStore};
-pub use snapshot_files::SnapshotFiles;
-pub use state_machine::Applied;
-pub use status::{Serving, Status};
+pub use membership::{DeletionPermit, DeletionRefused};
+pub use propose::{EpochHooks, Proposed, Refused, RefusedReason};
+pub use rounds::Proof;
+pub use snapshot::{ReceivedSnapshot, SnapshotFiles, SnapshotPace, SnapshotPolicy, SnapshotStore};
+pub use types::{Change, ChangeError, Serving, SnapshotPosition, Status};

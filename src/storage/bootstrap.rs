@@ -5,6 +5,7 @@ use super::error::StorageError;
 use super::metadata::Metadata;
 use super::segment::{FORMAT_WORD, closed_name, encode_batch_prefix, parse_name};
 use super::snapshot_meta::SnapshotName;
+use super::vault::write_metadata;
 use crate::types::{Configuration, Entry, EntryData, EntryKind, LogIndex, NodeId, Role, Server, Term};
 
 /// Longest configuration of a bootstrap or a recovery in bytes: one block of 4096 without what stands before it.
@@ -39,7 +40,7 @@ pub fn bootstrap(
     }
     let server = Server { id, address: address.to_vec(), role: Role::Voter };
     let configuration = Configuration::new(vec![server])?;
-    directory.write_metadata(&FIRST_METADATA)?;
+    write_metadata(directory, &FIRST_METADATA)?;
     write_configuration(directory, lock, LogIndex(1), &configuration)
 }
 

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::disk::{Disk, DiskLock, OpenMode};
 use super::error::StorageError;
 use super::metadata::{METADATA_BYTES, Metadata};
-use super::snapshot_meta::SnapshotName;
+use super::snapshot_meta::{SnapshotName, meta_name_of};
 
 /// Longest path of a data directory in bytes. spec: disk-format 1.
 const PATH_MAX_BYTES: usize = 894;
@@ -91,7 +91,7 @@ impl Directory {
         let names: BTreeSet<&str> = entries.iter().map(|(name, _)| name.as_str()).collect();
         for (name, bytes) in &entries {
             let orphan = if let Some(snapshot) = SnapshotName::parse(name) {
-                !names.contains(format!("{name}.meta").as_str()) && !names.contains(&*snapshot.meta_name())
+                !names.contains(meta_name_of(name).as_str()) && !names.contains(&*snapshot.meta_name())
             } else if SnapshotName::parse_meta(name).is_some() {
                 !name.strip_suffix(".meta").is_some_and(|data| names.contains(data))
             } else {
@@ -254,26 +254,5 @@ impl Directory {
             // A crash while it was written.
             None => Ok(None),
         }
-    }
-
-    /// Writes metadata to the file of its version, in place, and durably.
-    ///
-    /// # Errors
-    /// Those of the file system.
-    pub fn write_metadata(&self, metadata: &Metadata) -> Result<(), StorageError> {
-        let path = self.file(Metadata::file_name(metadata.version));
-        let failed = |source| StorageError::io("write", &path, source);
-        let is_missing = match self.disk.stat(&path) {
-            Ok(_) => false,
-            Err(error) if error.kind() == ErrorKind::NotFound => true,
-            Err(source) => return Err(failed(source)),
-        };
-        let mut file = self.disk.open(&path, OpenMode::CreateWrite).map_err(failed)?;
-        file.write_vectored_at(&[IoSlice::new(&metadata.encode())], 0).map_err(failed)?;
-        if is_missing {
-            file.sync_all().map_err(failed)?;
-            return self.sync();
-        }
-        file.sync_data().map_err(failed)
     }
 }

@@ -1,19 +1,20 @@
-//! Finds the newest snapshot and the entries, closes what a crash left open, sets damaged segments aside.
+//! Reads the newest snapshot and the entries, and has closed what a crash left open and damaged segments set aside.
 //! After it there is no open segment. spec: disk-format 4.4, 7.3, 7.4.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::catalogue::{Catalogue, FoundSnapshot};
 use super::directory::{Directory, DirectoryLock};
 use super::disk::OpenMode;
 use super::error::{StorageError, StorageErrorKind};
 use super::metadata::Metadata;
-use super::segment::{self, SegmentName, closed_name, decode_closed, decode_open, parse_name};
+use super::segment::{self, decode_closed, decode_open};
 use super::segment_content::{SegmentContent, SegmentFile};
-use super::snapshot_meta::{SnapshotFile, SnapshotMeta, SnapshotName};
+use super::settle::{close_found, set_aside};
+use super::snapshot_meta::{SnapshotFile, SnapshotMeta, meta_name_of};
 use crate::types::clock::WallClock;
-use crate::types::config::LOG_TRAILING_MAX_BYTES;
 use crate::types::payload::PayloadStore;
 use crate::types::{Entry, LogIndex};
 
@@ -75,41 +76,28 @@ pub(super) fn load_without_lock(
     }
 }
 
-struct ClosedSegment {
-    name: String,
-    first: LogIndex,
-    last: LogIndex,
-    bytes: u64,
-}
-
-struct Listing {
-    snapshot: Option<(SnapshotName, String, u64)>,
-    closed: Vec<ClosedSegment>,
-    open: Vec<String>,
-}
-
 fn load_once(directory: &Directory, options: &LoadOptions) -> Result<Loaded, StorageError> {
     let metadata = directory.read_metadata()?;
-    let mut listing = list(directory)?;
-    let snapshot = match listing.snapshot.take() {
-        Some((name, data_name, data_bytes)) => {
-            let meta_name = format!("{data_name}.meta");
+    let mut catalogue = Catalogue::of(&directory.list()?);
+    let snapshot = match catalogue.snapshot.take() {
+        Some(FoundSnapshot { name, data_name, bytes }) => {
+            let meta_name = meta_name_of(&data_name);
             let meta = SnapshotMeta::decode(name, &directory.read(&meta_name)?)
                 .map_err(|error| StorageError::SnapshotMeta { name: meta_name, error })?;
-            Some(SnapshotFile { meta, data_name, data_bytes })
+            Some(SnapshotFile { meta, data_name, data_bytes: bytes })
         }
         None => None,
     };
     let mut first_index = LogIndex(1);
     if let Some(snapshot) = &snapshot {
-        filter_closed(&mut listing, snapshot)?;
-        leave_out_covered(&mut listing, snapshot.meta.index);
-        first_index = listing.closed.first().map_or(snapshot.meta.index.next(), |segment| segment.first);
+        catalogue.keep_log_of(snapshot.meta.index, &snapshot.data_name)?;
+        catalogue.leave_out_covered(snapshot.meta.index);
+        first_index = catalogue.closed.first().map_or(snapshot.meta.index.next(), |segment| segment.first);
     }
-    let has_segments = !listing.closed.is_empty() || !listing.open.is_empty();
+    let has_segments = !catalogue.closed.is_empty() || !catalogue.open.is_empty();
     let mut loaded = Loaded { metadata, snapshot, first_index, entries: Vec::new() };
-    load_closed(directory, options, &listing, &mut loaded)?;
-    load_open(directory, options, &listing, &mut loaded)?;
+    load_closed(directory, options, &catalogue, &mut loaded)?;
+    load_open(directory, options, &catalogue, &mut loaded)?;
     if let Some(snapshot) = &loaded.snapshot
         && has_segments
         && loaded.last_index() < snapshot.meta.index
@@ -120,69 +108,6 @@ fn load_once(directory: &Directory, options: &LoadOptions) -> Result<Loaded, Sto
         });
     }
     Ok(loaded)
-}
-
-fn list(directory: &Directory) -> Result<Listing, StorageError> {
-    let files = directory.list()?;
-    let mut closed = Vec::new();
-    let mut open = Vec::new();
-    let mut snapshot: Option<(SnapshotName, String, u64)> = None;
-    for (name, bytes) in &files {
-        match parse_name(name) {
-            Some(SegmentName::Closed { first, last }) => {
-                closed.push(ClosedSegment { name: name.clone(), first, last, bytes: *bytes });
-            }
-            Some(SegmentName::Open { counter }) => open.push((counter, name.clone())),
-            None => {}
-        }
-        let Some(parsed) = SnapshotName::parse(name) else {
-            continue;
-        };
-        let meta_name = format!("{name}.meta");
-        // The files are sorted by name.
-        let has_meta = files.binary_search_by(|(other, _)| other.as_str().cmp(&meta_name)).is_ok();
-        if has_meta && *bytes > 0 && snapshot.as_ref().is_none_or(|(newest, ..)| *newest < parsed) {
-            snapshot = Some((parsed, name.clone(), *bytes));
-        }
-    }
-    closed.sort_by_key(|segment| (segment.first, segment.last));
-    open.sort();
-    Ok(Listing { snapshot, closed, open: open.into_iter().map(|(_, name)| name).collect() })
-}
-
-/// Leaves the closed segments that belong to the log of the snapshot. spec: disk-format 7.3 step 3.
-fn filter_closed(listing: &mut Listing, snapshot: &SnapshotFile) -> Result<(), StorageError> {
-    let Some(last) = listing.closed.last() else {
-        return Ok(());
-    };
-    if last.last < snapshot.meta.index && listing.open.is_empty() {
-        listing.closed.clear();
-        return Ok(());
-    }
-    let is_gap = |pair: &[ClosedSegment]| matches!(pair, [a, b] if a.last.next() != b.first);
-    let start = listing.closed.windows(2).rposition(is_gap).map_or(0, |position| position + 1);
-    listing.closed.drain(..start);
-    match listing.closed.first() {
-        Some(first) if first.first > snapshot.meta.index.next() => Err(StorageError::PastSnapshot {
-            segment: first.name.clone(),
-            snapshot: snapshot.data_name.clone(),
-        }),
-        _ => Ok(()),
-    }
-}
-
-/// Leaves out the oldest segments that nobody would keep in memory: the snapshot contains all their entries.
-fn leave_out_covered(listing: &mut Listing, snapshot: LogIndex) {
-    let covered = listing.closed.iter().take_while(|segment| segment.last <= snapshot).count();
-    let mut bytes = 0;
-    let newest_first = listing.closed[..covered].iter().rev();
-    let kept = newest_first.take_while(|segment| {
-        bytes += segment.bytes;
-        bytes <= LOG_TRAILING_MAX_BYTES as u64
-    });
-    // One is read in any case: the term of its last entry is asked for.
-    let kept = kept.count().max(1).min(covered);
-    listing.closed.drain(..covered - kept);
 }
 
 /// The content of a segment: in memory, or where it lies.
@@ -204,10 +129,10 @@ enum Content {
 fn load_closed(
     directory: &Directory,
     options: &LoadOptions,
-    listing: &Listing,
+    catalogue: &Catalogue,
     loaded: &mut Loaded,
 ) -> Result<(), StorageError> {
-    for (position, segment) in listing.closed.iter().enumerate() {
+    for (position, segment) in catalogue.closed.iter().enumerate() {
         let expected = loaded.first_index.plus(loaded.entries.len() as u64);
         if segment.first != expected {
             return Err(StorageError::UnexpectedSegment { name: segment.name.clone(), expected });
@@ -222,10 +147,14 @@ fn load_closed(
             Err(error) => {
                 if error.kind() == StorageErrorKind::Corrupt
                     && options.auto_recovery
-                    && position + 1 == listing.closed.len()
+                    && position + 1 == catalogue.closed.len()
                 {
-                    let open = listing.open.iter().map(String::as_str);
-                    set_aside(directory, options, std::iter::once(segment.name.as_str()).chain(open))?;
+                    let open = catalogue.open.iter().map(String::as_str);
+                    set_aside(
+                        directory,
+                        options.wall_clock.as_ref(),
+                        std::iter::once(segment.name.as_str()).chain(open),
+                    )?;
                 }
                 return Err(StorageError::ClosedSegment { name: segment.name.clone(), error });
             }
@@ -237,10 +166,10 @@ fn load_closed(
 fn load_open(
     directory: &Directory,
     options: &LoadOptions,
-    listing: &Listing,
+    catalogue: &Catalogue,
     loaded: &mut Loaded,
 ) -> Result<(), StorageError> {
-    for (position, name) in listing.open.iter().enumerate() {
+    for (position, name) in catalogue.open.iter().enumerate() {
         let (len, decoded) = match open_content(directory, options, name)? {
             Content::Memory(content) => {
                 (content.len(), decode_open(&content).and_then(|good| release_tail(&content, good)))
@@ -250,12 +179,16 @@ fn load_open(
         match decoded {
             Ok(good) => {
                 let first = loaded.last_index().next();
-                close(directory, name, first, &good, len)?;
+                close_found(directory, name, first, &good, len)?;
                 loaded.entries.extend(good.entries);
             }
             Err(error) => {
                 if error.kind() == StorageErrorKind::Corrupt && options.auto_recovery {
-                    set_aside(directory, options, listing.open.iter().skip(position).map(String::as_str))?;
+                    set_aside(
+                        directory,
+                        options.wall_clock.as_ref(),
+                        catalogue.open.iter().skip(position).map(String::as_str),
+                    )?;
                 }
                 return Err(StorageError::OpenSegment { name: name.clone(), error });
             }
@@ -272,72 +205,5 @@ fn release_tail(
     match content.get(..good.end) {
         Some(used) if good.end < content.len() / 2 => decode_open(&Bytes::copy_from_slice(used)),
         _ => Ok(good),
-    }
-}
-
-/// Makes a closed segment of an open one, or removes it if it has no entries. spec: disk-format 4.4.
-fn close(
-    directory: &Directory,
-    name: &str,
-    first: LogIndex,
-    good: &segment::OpenContent,
-    len: usize,
-) -> Result<(), StorageError> {
-    if good.entries.is_empty() {
-        directory.remove(name)?;
-        return directory.sync();
-    }
-    let path = directory.file(name);
-    let failed = |source| StorageError::io("close", &path, source);
-    let mut file = directory.disk().open(&path, OpenMode::Write).map_err(failed)?;
-    if good.end < len {
-        file.set_len(good.end as u64).map_err(failed)?;
-    }
-    file.sync_all().map_err(failed)?;
-    let last = first.plus(good.entries.len() as u64).previous();
-    directory.rename(name, &closed_name(first, last))?;
-    directory.sync()
-}
-
-/// Renames segments so that nothing reads them. spec: disk-format 7.4.
-fn set_aside<'a>(
-    directory: &Directory,
-    options: &LoadOptions,
-    names: impl Iterator<Item = &'a str>,
-) -> Result<(), StorageError> {
-    let now = options.wall_clock.since_epoch().as_nanos();
-    for name in names {
-        directory.rename(name, &format!("corrupt-{now}-{name}"))?;
-    }
-    directory.sync()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn old_segments_are_left_out_only_if_the_snapshot_contains_them_and_newer_ones_fill_the_bound() {
-        let mib = 1 << 20;
-        // Last index of each segment and its length.
-        for (segments, snapshot, first_kept) in [
-            (&[(10, 20 * mib), (20, 20 * mib), (30, 20 * mib), (40, 20 * mib)][..], 35, 30),
-            (&[(10, 10 * mib), (20, 10 * mib), (30, 10 * mib), (40, 20 * mib)], 35, 10),
-            (&[(10, 20 * mib), (20, 20 * mib)], 9, 10),
-            (&[(10, 20 * mib), (20, 900 * mib)], 20, 20),
-            (&[], 20, 0),
-        ] {
-            let closed = segments.iter().map(|(last, bytes)| ClosedSegment {
-                name: String::new(),
-                first: LogIndex(last - 9),
-                last: LogIndex(*last),
-                bytes: *bytes,
-            });
-            let mut listing = Listing { snapshot: None, closed: closed.collect(), open: Vec::new() };
-
-            leave_out_covered(&mut listing, LogIndex(snapshot));
-
-            assert_eq!(listing.closed.first().map_or(0, |segment| segment.last.0), first_kept);
-        }
     }
 }

@@ -4,7 +4,7 @@
 //! what a failed write left behind is cut off, and the entries go to another segment. spec: disk-format 4, 8, 10, 11.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, IoSlice};
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,13 +14,13 @@ use crate::types::tasks::BlockingPool;
 use crate::types::{Entry, LogIndex, NodeId, Term};
 
 use super::directory::{Directory, DirectoryLock};
-use super::disk::OpenMode;
 use super::error::StorageError;
 use super::log_segments::{LogSegments, remove_old_snapshots};
 use super::metadata::Metadata;
 use super::open_segment::Batch;
 use super::operations::failed;
 use super::segment::BATCH_ENTRIES_MAX;
+use super::vault::Vault;
 
 /// How long a failed request waits before it is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
@@ -143,15 +143,13 @@ pub struct LogStatistics {
 /// Writes the log of one data directory; owns the directory's lock.
 pub struct LogWriter {
     segments: LogSegments,
-    metadata: Metadata,
+    vault: Vault,
     next_index: LogIndex,
     options: LogOptions,
     statistics: Arc<LogStatistics>,
     queue: VecDeque<LogRequest>,
     /// Entries of the append at the front of the queue that are synced already: it needs several batches.
     front_written: usize,
-    /// The last attempt to store a vote failed.
-    vote_in_doubt: bool,
     failing: bool,
     may_prepare: bool,
     /// Why nothing can be appended any more: entries that could not be read from the page file.
@@ -171,14 +169,13 @@ impl LogWriter {
         options: LogOptions,
     ) -> LogWriter {
         LogWriter {
+            vault: Vault::new(directory.clone(), metadata),
             segments: LogSegments::new(directory, options.segment_bytes, Arc::clone(&options.pool)),
-            metadata,
             next_index,
             options,
             statistics: Arc::default(),
             queue: VecDeque::new(),
             front_written: 0,
-            vote_in_doubt: false,
             failing: false,
             may_prepare: true,
             lost: None,
@@ -266,7 +263,7 @@ impl LogWriter {
             LogRequest::Append { .. } | LogRequest::Trim { .. } | LogRequest::CloseWritten { .. } => {
                 unreachable!("handled above")
             }
-            LogRequest::SetVote { term, voted_for, .. } => self.set_vote(*term, *voted_for),
+            LogRequest::SetVote { term, voted_for, .. } => self.vault.store(*term, *voted_for),
             LogRequest::TruncateFrom { index, .. } => self.truncate_from(*index),
             LogRequest::Reset { next_index, .. } => self.reset(*next_index),
             LogRequest::CloseSegments { .. } => self.close_segments(),
@@ -330,29 +327,6 @@ impl LogWriter {
         self.front_written =
             usize::try_from(durable_end.0 - self.next_index.0).expect("a count of entries in memory");
         result
-    }
-
-    /// Stores term and vote in the older of the two files. spec: disk-format 3.
-    fn set_vote(&mut self, term: Term, voted_for: NodeId) -> Result<(), StorageError> {
-        let metadata = Metadata { version: self.metadata.version + 1, term, voted_for };
-        let directory = self.segments.directory();
-        let path = directory.path().join(Metadata::file_name(metadata.version));
-        // A failed attempt may have made the file without making its name durable.
-        let retried = std::mem::replace(&mut self.vote_in_doubt, true);
-        let write = || {
-            let mut file = directory.disk().open(&path, OpenMode::CreateWrite)?;
-            let is_new = retried || file.is_empty()?;
-            file.write_vectored_at(&[IoSlice::new(&metadata.encode())], 0)?;
-            if !is_new {
-                return file.sync_data();
-            }
-            file.sync_all()?;
-            directory.disk().sync_directory(directory.path())
-        };
-        write().map_err(|error| failed("write", path.clone(), error))?;
-        self.vote_in_doubt = false;
-        self.metadata = metadata;
-        Ok(())
     }
 
     fn truncate_from(&mut self, index: LogIndex) -> Result<(), StorageError> {

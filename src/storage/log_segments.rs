@@ -8,16 +8,15 @@ use std::sync::Arc;
 use crate::types::LogIndex;
 use crate::types::tasks::BlockingPool;
 
+use super::catalogue::{Catalogue, ClosedSegment};
 use super::directory::Directory;
 use super::erasure::take_name;
 use super::error::StorageError;
 use super::housekeeping::{Housekeeping, Job};
 use super::log::Done;
-use super::open_segment::{
-    Batch, FORMAT_BYTES, OpenSegment, PREAMBLE_BYTES, Zeros, close, make_open, open_name,
-};
+use super::open_segment::{Batch, FORMAT_BYTES, OpenSegment, PREAMBLE_BYTES, Zeros, close, make_open};
 use super::operations::{list, remove_if_there, sync_directory};
-use super::segment::{self, SegmentName};
+use super::segment;
 use super::snapshot_meta::SnapshotName;
 use super::truncation::Shortening;
 
@@ -25,14 +24,6 @@ use super::truncation::Shortening;
 const LARGE_SEGMENT_MARGIN_BYTES: u64 = 4096;
 /// Snapshots that stay. spec: disk-format 5.4.
 const SNAPSHOTS_KEPT: usize = 2;
-
-/// A closed segment, by its name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ClosedSegment {
-    pub(super) first: LogIndex,
-    pub(super) last: LogIndex,
-    pub(super) name: String,
-}
 
 /// The segments of one directory.
 pub(super) struct LogSegments {
@@ -212,7 +203,7 @@ impl LogSegments {
     }
 
     pub(super) fn next_open_name(&mut self) -> Result<String, StorageError> {
-        Ok(open_name(self.next_counter()?))
+        Ok(segment::open_name(self.next_counter()?))
     }
 
     fn next_counter(&mut self) -> Result<u64, StorageError> {
@@ -234,9 +225,7 @@ impl LogSegments {
 
 /// The closed segments of a directory, by first index.
 fn closed(directory: &Directory) -> Result<Vec<ClosedSegment>, StorageError> {
-    let mut closed: Vec<ClosedSegment> = list(directory)?.into_iter().filter_map(parse_closed_name).collect();
-    closed.sort_by_key(|segment| (segment.first, segment.last));
-    Ok(closed)
+    Ok(Catalogue::of(&directory.list()?).closed)
 }
 
 /// Removes closed segments from the oldest on while they end before `keep_from`; their bytes are erased later.
@@ -261,11 +250,4 @@ pub(super) fn remove_old_snapshots(directory: &Directory) -> Result<(), StorageE
         take_name(directory, &name.data_name())?;
     }
     sync_directory(directory)
-}
-
-fn parse_closed_name(name: String) -> Option<ClosedSegment> {
-    match segment::parse_name(&name)? {
-        SegmentName::Closed { first, last } => Some(ClosedSegment { first, last, name }),
-        SegmentName::Open { .. } => None,
-    }
 }

@@ -1,13 +1,13 @@
 //! Tests of the log writer on a real directory, with a disk whose syncs can be made to fail.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, mpsc};
 
 use bytes::Bytes;
 
-use super::super::disk::{DirEntryInfo, Disk, DiskFile, DiskLock, FileDisk, Stat};
+use super::super::disk::{DirEntryInfo, Disk, DiskFile, DiskLock, FileDisk, OpenMode, Stat};
 use super::*;
 use crate::types::config::SEGMENTS_UNCLOSED_MAX;
 use crate::types::tasks::{InlinePool, LaterPool};

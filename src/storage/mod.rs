@@ -1,6 +1,7 @@
 //! The data directory: segments, metadata, snapshot files, load and recovery, the log.
 
 pub mod bootstrap;
+mod catalogue;
 pub mod checksum;
 pub mod directory;
 pub mod disk;
@@ -17,9 +18,11 @@ pub mod recover;
 pub mod scratch;
 pub mod segment;
 pub mod segment_content;
+mod settle;
 pub mod snapshot;
 pub mod snapshot_meta;
 mod truncation;
+mod vault;
 
 #[cfg(test)]
 mod payload_tests;

@@ -169,10 +169,6 @@ impl Zeros {
     }
 }
 
-pub(super) fn open_name(counter: u64) -> String {
-    format!("open-{counter}")
-}
-
 /// Makes an open segment of `bytes` zeros. It gets its name when it is complete: a file of a few bytes stops upstream's
 /// start, a `tmp-` file does not.
 pub(super) fn make_open(
@@ -181,7 +177,7 @@ pub(super) fn make_open(
     bytes: u64,
     zeros: Zeros,
 ) -> Result<OpenSegment, StorageError> {
-    let name = open_name(counter);
+    let name = segment::open_name(counter);
     let path = directory.path().join(&name);
     let temporary = directory.path().join(format!("tmp-{name}"));
     let made = fill(directory, temporary.clone(), bytes, zeros).and_then(|file| {
@@ -235,20 +231,33 @@ fn fill(
 
 /// Closes a segment, cut to its last synced batch; removes it if it holds none. Can be called again after an error.
 pub(super) fn close(directory: &Directory, segment: &mut OpenSegment) -> Result<(), StorageError> {
-    let path = directory.path().join(&segment.name);
-    if segment.used == 0 {
-        remove_if_there(directory, path)?;
-    } else {
+    let OpenSegment { name, file, reserved, used, in_doubt, first, last, .. } = segment;
+    close_file(directory, name, (*used > 0).then_some((*first, *last)), || {
         // Whatever a failed write left behind `used` goes with this.
-        segment
-            .file
-            .set_len(segment.used)
-            .and_then(|()| segment.file.sync_all())
-            .map_err(|error| failed("cut segment", path.clone(), error))?;
-        segment.reserved = segment.used;
-        segment.in_doubt = true;
-        let closed = directory.path().join(segment::closed_name(segment.first, segment.last));
-        rename_unless_done(directory, path, closed)?;
+        file.set_len(*used)?;
+        file.sync_all()?;
+        *reserved = *used;
+        *in_doubt = true;
+        Ok(())
+    })
+}
+
+/// Gives an open segment its final name, that of its first and last entry; removes it if it has none. `cut` takes away what
+/// is behind them, durably. Can be called again after an error. spec: disk-format 4.4.
+pub(super) fn close_file(
+    directory: &Directory,
+    name: &str,
+    entries: Option<(LogIndex, LogIndex)>,
+    cut: impl FnOnce() -> io::Result<()>,
+) -> Result<(), StorageError> {
+    let path = directory.path().join(name);
+    match entries {
+        None => remove_if_there(directory, path)?,
+        Some((first, last)) => {
+            cut().map_err(|error| failed("cut segment", path.clone(), error))?;
+            let closed = directory.path().join(segment::closed_name(first, last));
+            rename_unless_done(directory, path, closed)?;
+        }
     }
     sync_directory(directory)
 }

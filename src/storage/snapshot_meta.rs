@@ -14,6 +14,11 @@ const CONFIGURATION_MAX_BYTES: u64 = 1_048_576;
 /// What comes behind the name of the data file.
 const META_SUFFIX: &str = ".meta";
 
+/// Name of the `.meta` file beside a data file.
+pub(super) fn meta_name_of(data_name: &str) -> String {
+    format!("{data_name}{META_SUFFIX}")
+}
+
 /// What the name of a snapshot says. The order is that of age: term, index, time stamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SnapshotName {
@@ -53,7 +58,7 @@ impl SnapshotName {
     /// Name of the `.meta` file.
     #[must_use]
     pub fn meta_name(&self) -> String {
-        self.data_name() + META_SUFFIX
+        meta_name_of(&self.data_name())
     }
 }
 

@@ -6,9 +6,10 @@ use bytes::Bytes;
 
 use crate::types::LogIndex;
 
+use super::catalogue::ClosedSegment;
 use super::checksum::crc32;
 use super::error::StorageError;
-use super::log_segments::{ClosedSegment, LogSegments};
+use super::log_segments::LogSegments;
 use super::operations::{
     exists, failed, list, make_file, read_whole, remove_if_there, rename, sync_directory,
 };

@@ -4,6 +4,8 @@
 pub mod clock;
 pub mod config;
 pub mod configuration;
+#[cfg(test)]
+pub(crate) mod data_driven;
 pub mod entry;
 #[doc(hidden)]
 pub mod fault;

@@ -1,7 +1,9 @@
 //! `histories FIRST COUNT [FAULT]`: runs simulated histories and says what they showed; exit status 1 after a violation.
-//! With DQLITE_SIM_MIXED=1 some nodes of each cluster are models of upstream's.
+//! With DQLITE_SIM_MIXED=1 some nodes of each cluster are models of upstream's. DQLITE_SIM_DIGESTS=FILE writes the digest of each
+//! history to a file: a change that decides nothing else leaves all of them as they are.
 
-use std::io::{Write, stderr};
+use std::fs;
+use std::io::{self, Write, stderr};
 use std::ops::Add;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -29,7 +31,12 @@ fn main() -> ExitCode {
             let _ = write!(stderr(), "\r{done} of {count} histories");
         }
     });
-    let reports: Vec<&Report> = results.iter().filter_map(|result| result.as_ref().ok()).collect();
+    let mut reports: Vec<&Report> = results.iter().filter_map(|result| result.as_ref().ok()).collect();
+    reports.sort_by_key(|report| report.seed);
+    if let Err(error) = write_digests(&reports) {
+        let _ = writeln!(stderr(), "digests: {error}");
+        return ExitCode::from(2);
+    }
     let sum = |of: fn(&Report) -> usize| reports.iter().map(|report| of(report)).sum::<usize>();
     let mut healed: Vec<Duration> = reports.iter().map(|report| report.healed_in).collect();
     healed.sort_unstable();
@@ -61,4 +68,10 @@ fn main() -> ExitCode {
     };
     println!("first write after healing: median {:?}, p99 {:?}, longest {:?}", at(50), at(99), healed.last());
     ExitCode::from(u8::from(reports.len() != results.len() || !replayed))
+}
+
+fn write_digests(reports: &[&Report]) -> io::Result<()> {
+    let Some(path) = std::env::var_os("DQLITE_SIM_DIGESTS") else { return Ok(()) };
+    let line = |report: &&Report| format!("{} {:016x}\n", report.seed, report.digest);
+    fs::write(path, reports.iter().map(line).collect::<String>())
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use crate::raft::engine::Engine;
+use crate::raft::Engine;
 use crate::types::{Configuration, NodeId, Role};
 
 pub mod handover;

@@ -1,0 +1,182 @@
+//! Votes, elections and the end of leadership, through a node's raft connections. spec: raft-wire 6
+
+use std::time::Duration;
+
+use crate::peers::message::{Message, RequestVote, RequestVoteResult, TimeoutNow};
+use crate::peers::reader::Received;
+use crate::raft::testing::bench::*;
+use crate::types::{LogIndex, Role, Term};
+
+// conformance: raft-wire 19, 23
+#[tokio::test(start_paused = true)]
+async fn votes_are_refused_while_a_leader_is_heard() {
+    let mut node = follower().await;
+    let mut leader = node.connect(2);
+    append(&mut leader, 2, (1, 1), 0, &[]).await;
+    node.append_answer().await;
+    let mut candidate = node.connect(9);
+
+    send(&mut candidate, &vote(7, 9, (5, 5), false, false), &[]).await;
+    assert_eq!(node.vote_answer().await, (2, false, false));
+    send(&mut candidate, &vote(7, 9, (5, 5), false, true), &[]).await;
+    assert_eq!(node.vote_answer().await, (7, false, true));
+    assert_eq!(node.engine.current_term(), Term(2));
+    send(&mut candidate, &vote(7, 9, (5, 5), true, false), &[]).await;
+    assert_eq!(node.vote_answer().await, (7, true, false));
+    assert_eq!(node.disk.lock().votes.last(), Some(&(7, 9)), "the vote is on the disk");
+    send(&mut candidate, &vote(7, 3, (5, 5), true, false), &[]).await;
+    assert_eq!(node.vote_answer().await, (7, false, false), "one vote in a term");
+}
+
+// conformance: raft-wire 20 (better: a candidate with an old term learns the higher one)
+#[tokio::test(start_paused = true)]
+async fn a_pre_vote_promises_nothing() {
+    let mut node = node(vec![change(1, &servers(&[Role::Voter; 3])), number(2, 10)], 3).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let mut candidate = node.connect(2);
+    let votes = node.disk.lock().votes.clone();
+
+    send(&mut candidate, &vote(4, 2, (2, 2), false, true), &[]).await;
+    assert_eq!(node.vote_answer().await, (4, true, true));
+    send(&mut candidate, &vote(4, 2, (1, 1), false, true), &[]).await;
+    assert_eq!(node.vote_answer().await, (4, false, true), "a shorter log");
+    send(&mut candidate, &vote(2, 2, (9, 2), false, true), &[]).await;
+    assert_eq!(node.vote_answer().await, (3, false, true), "a lower term learns the higher one");
+    assert_eq!(node.disk.lock().votes, votes);
+    assert_eq!(node.engine.current_term(), Term(3));
+}
+
+// conformance: raft-wire 21, 22
+#[tokio::test(start_paused = true)]
+async fn leadership_is_taken_over_from_the_leader_alone_and_with_its_whole_log() {
+    let mut node = follower().await;
+    let mut leader = node.connect(2);
+    append(&mut leader, 2, (1, 1), 0, &[number(2, 10)]).await;
+    node.append_answer().await;
+    let now = |last: (u64, u64)| {
+        Message::TimeoutNow(TimeoutNow {
+            term: Term(2),
+            last_index: LogIndex(last.0),
+            last_term: Term(last.1),
+        })
+    };
+
+    send(&mut leader, &now((3, 2)), &[]).await;
+    send(&mut leader, &now((2, 1)), &[]).await;
+    send(&mut node.connect(3), &now((2, 2)), &[]).await;
+    assert!(node.silent().await);
+    send(&mut leader, &now((2, 2)), &[]).await;
+
+    let (_, Message::RequestVote(request)) = node.answer().await else { panic!("no vote is asked for") };
+    assert!(request.disrupts_leader && !request.is_pre_vote);
+    assert_eq!((request.term.0, request.last_index.0, request.last_term.0), (3, 2, 2));
+}
+
+// conformance: raft-wire 21, 25
+#[tokio::test(start_paused = true)]
+async fn an_election_is_a_pre_vote_then_a_vote_then_a_barrier() {
+    let mut node = follower().await;
+    let mut voter = node.connect(2);
+    let granted = |term, is_pre_vote| {
+        Message::RequestVoteResult(RequestVoteResult {
+            term: Term(term),
+            granted: true,
+            is_pre_vote: Some(is_pre_vote),
+        })
+    };
+    let mut seen = Vec::new();
+    let barrier = loop {
+        match node.answer().await {
+            (to, Message::RequestVote(request)) if to == "2" => {
+                seen.push((request.term.0, request.is_pre_vote, request.disrupts_leader));
+                send(&mut voter, &granted(request.term.0, request.is_pre_vote), &[]).await;
+            }
+            (to, Message::AppendEntries(append)) if to == "2" => break append,
+            _ => {}
+        }
+    };
+    assert_eq!(seen, [(2, true, false), (2, false, false)]);
+    assert_eq!((barrier.term, barrier.commit), (Term(2), LogIndex(0)));
+    assert!(barrier.previous_index.0 >= 1 << 63, "the follower is asked before anything is assumed of it");
+    assert_eq!(node.terms(), [1, 2], "a barrier of the new term");
+}
+
+// conformance: raft-wire 26
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_nobody_answers_gives_up() {
+    let (mut node, mut follower) = leader().await;
+    let data = play(&mut node, &mut follower, 0).await;
+    answer(&mut follower, 2, 0, data.previous_index.0 + data.entries.len() as u64).await;
+    let mut status = node.engine.status();
+    status.wait_for(|now| now.serving.is_some()).await.unwrap();
+    let began = tokio::time::Instant::now();
+
+    status.wait_for(|now| now.serving.is_none()).await.unwrap();
+
+    let after = began.elapsed();
+    assert!(after >= Duration::from_secs(3) && after <= Duration::from_secs(5), "{after:?}");
+    assert!(node.engine.current_term() > Term(2), "no follower is kept waiting by the old term");
+}
+
+// fast failover: a leader whose connections end and that does not answer is replaced at once
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_is_gone_is_replaced_without_waiting_for_the_timer() {
+    let entries = vec![change(1, &servers(&[Role::Voter; 3]))];
+    let mut node = node_without(b"2", entries, 1).await;
+    let mut leader = node.connect(2);
+    append(&mut leader, 2, (1, 1), 0, &[]).await;
+    let mut status = node.engine.status();
+    status.wait_for(|now| now.leader.is_some()).await.unwrap();
+    let mut candidate = node.connect(3);
+    send(&mut candidate, &vote(3, 3, (1, 1), false, true), &[]).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let Some((_, Received { message: Message::RequestVoteResult(result), .. })) = node.sent.try_recv().ok()
+    else {
+        panic!()
+    };
+    assert!(!result.granted, "a live leader is not unseated");
+
+    drop(leader);
+    let began = tokio::time::Instant::now();
+    let asked = loop {
+        if let (_, Received { message: Message::RequestVote(request), .. }) = node.sent.recv().await.unwrap()
+        {
+            break request;
+        }
+    };
+    assert!(asked.is_pre_vote && began.elapsed() < Duration::from_millis(100), "{:?}", began.elapsed());
+    send(&mut candidate, &vote(3, 3, (1, 1), false, true), &[]).await;
+    let granted = loop {
+        if let (_, Received { message: Message::RequestVoteResult(result), .. }) =
+            node.sent.recv().await.unwrap()
+        {
+            break result.granted;
+        }
+    };
+    assert!(granted, "who sees that the leader is gone votes for another");
+
+    // One of upstream's that last heard of the leader a moment ago refuses for up to two of its timeouts.
+    let mut asked_late = 0;
+    while began.elapsed() < Duration::from_millis(5800) {
+        let (_, received) = node.sent.recv().await.unwrap();
+        if let Message::RequestVote(RequestVote { is_pre_vote: true, .. }) = received.message {
+            asked_late += u32::from(began.elapsed() > Duration::from_millis(3500));
+            let refused = RequestVoteResult { term: Term(1), granted: false, is_pre_vote: Some(true) };
+            send(&mut candidate, &Message::RequestVoteResult(refused), &[]).await;
+        }
+    }
+    assert!(asked_late >= 5, "it asked {asked_late} times after one timeout");
+}
+
+// conformance: raft-wire 19 (better: it votes, since its promotion may be in the log of the candidate alone)
+// found by the simulation: the promotion of a voter was in the logs of all but itself, and one of those was dead
+#[tokio::test(start_paused = true)]
+async fn a_node_votes_though_its_own_log_does_not_say_that_it_may() {
+    let mut node = node(vec![change(1, &servers(&[Role::StandBy, Role::Voter, Role::Voter]))], 1).await;
+    let mut candidate = node.connect(2);
+
+    send(&mut candidate, &vote(2, 2, (2, 1), false, true), &[]).await;
+    assert_eq!(node.vote_answer().await, (2, true, true));
+    send(&mut candidate, &vote(2, 2, (2, 1), false, false), &[]).await;
+    assert_eq!(node.vote_answer().await, (2, true, false));
+}

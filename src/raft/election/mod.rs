@@ -1,0 +1,21 @@
+//! Who leads, who may vote, who stands, and how leadership ends.
+
+mod candidate;
+#[cfg(test)]
+mod election_tests;
+mod leading;
+mod publish;
+#[cfg(test)]
+mod timers_tests;
+mod times;
+mod transfer;
+mod view;
+mod voter;
+
+pub(crate) use candidate::Candidate;
+pub(crate) use leading::Timers;
+pub(crate) use publish::Publisher;
+pub(crate) use times::Times;
+pub(crate) use transfer::Transfer;
+pub(crate) use view::LeaderBoard;
+pub(crate) use voter::Voter;

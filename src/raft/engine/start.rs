@@ -1,0 +1,248 @@
+//! Makes consensus of its parts and starts it.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::Engine;
+use super::options::{EngineError, EngineOptions, raft_config};
+use crate::peers::{Peers, PeersParts};
+use crate::raft::apply::{Applied, Consensus, SnapshotsDue, StateMachine, loaded_snapshot};
+use crate::raft::election::{Candidate, LeaderBoard, Publisher, Timers, Times, Transfer, Voter};
+use crate::raft::inbound::{Appends, Installs, RaftInbound};
+use crate::raft::log::{LogStore, LogView};
+use crate::raft::machine::Decoder;
+use crate::raft::membership::{CatchUp, ChangeTurn, Changes, Deletions};
+use crate::raft::propose::{EpochEnd, EpochHooks, ProposalQueue, Proposer};
+use crate::raft::replication::Network;
+use crate::raft::rounds::Reads;
+use crate::raft::snapshot::{SnapshotReceiver, Snapshots};
+use crate::raft::types::{Leadership, Scope, StatusBoard};
+use crate::types::NodeId;
+
+/// On the consensus thread, in a scope of openraft's random numbers.
+pub(super) async fn start(options: EngineOptions) -> Result<Engine, EngineError> {
+    let times = Times { heartbeat: options.heartbeat_interval, election: options.election_timeout };
+    let mut store = LogStore::new(&options.loaded, options.log.clone(), options.pool.clone())?;
+    let restores = store.restore_first_leader(options.id);
+    let config = raft_config(times, restores)?;
+    let log = store.view();
+    let snapshots =
+        Snapshots::new(options.snapshots, options.pool.clone(), options.log, options.snapshot_policy);
+    let stopping = CancellationToken::new();
+    let mut machine = StateMachine::new(options.machine, snapshots.clone(), stopping.clone());
+    let applied = machine.applied();
+    if let Some(file) = &options.loaded.snapshot {
+        let current = loaded_snapshot(&file.meta, |index| log.rank_at(index));
+        machine.restore(current, None).await.map_err(|error| EngineError::Restore(error.to_string()))?;
+    }
+    drop(options.loaded);
+    let decoder = machine.decoder().map_err(|error| EngineError::Restore(error.to_string()))?;
+    let scope = Scope::new(options.consensus, options.random, stopping.clone());
+    let spawner = scope.clone();
+    let peers = Peers::new(PeersParts {
+        id: options.id,
+        address: options.address.into(),
+        dial: options.dial,
+        spawn: Arc::new(move |future| spawner.spawn(future)),
+        pool: options.pool,
+        payloads: options.payloads,
+        stop: stopping,
+    });
+    let network = Network {
+        peers: peers.clone(),
+        log: log.clone(),
+        snapshots: snapshots.clone(),
+        patience: times.patience(),
+    };
+    let raft = Consensus::new(options.id.0, config, network, store, machine)
+        .await
+        .map_err(|error| EngineError::Consensus(error.to_string()))?;
+    let id = options.id;
+    let parts = Parts { id, raft, log, applied, status: StatusBoard::new(), snapshots, peers, scope, times };
+    let board = LeaderBoard::new();
+    let engine = parts.engine(options.hooks);
+    parts.start_tasks(&engine, &board);
+    parts.listen(board, decoder);
+    if engine.configuration().configuration.is_only_voter(id) {
+        engine.lead(restores).await?;
+    }
+    Ok(engine)
+}
+
+/// What most components need.
+struct Parts {
+    id: NodeId,
+    raft: Consensus,
+    log: LogView,
+    applied: watch::Receiver<Applied>,
+    status: StatusBoard,
+    snapshots: Snapshots,
+    peers: Peers,
+    scope: Scope,
+    times: Times,
+}
+
+impl Parts {
+    fn engine(&self, hooks: Arc<dyn EpochHooks>) -> Engine {
+        let Parts { id, raft, log, applied, status, snapshots, peers, scope, times } = self;
+        let (id, times) = (*id, *times);
+        let (queue, turn) = (Arc::<ProposalQueue>::default(), ChangeTurn::default());
+        let transfer = Transfer {
+            id,
+            raft: raft.clone(),
+            log: log.clone(),
+            status: status.clone(),
+            applied: applied.clone(),
+            queue: queue.clone(),
+            peers: peers.clone(),
+            scope: scope.clone(),
+            times,
+        };
+        let deletions = Deletions {
+            id,
+            raft: raft.clone(),
+            log: log.clone(),
+            status: status.clone(),
+            applied: applied.clone(),
+            queue: queue.clone(),
+            snapshots: snapshots.clone(),
+            turn: turn.clone(),
+            always: Arc::default(),
+        };
+        let catch_up = CatchUp {
+            raft: raft.clone(),
+            log: log.clone(),
+            status: status.clone(),
+            snapshots: snapshots.clone(),
+            election_timeout: times.election,
+        };
+        let changes = Changes {
+            id,
+            raft: raft.clone(),
+            log: log.clone(),
+            status: status.clone(),
+            queue: queue.clone(),
+            peers: peers.clone(),
+            scope: scope.clone(),
+            turn,
+            deletions: deletions.clone(),
+            transfer: transfer.clone(),
+            catch_up,
+        };
+        Engine {
+            id,
+            raft: raft.clone(),
+            log: log.clone(),
+            applied: applied.clone(),
+            status: status.clone(),
+            epochs: EpochEnd { queue: queue.clone(), hooks, status: status.clone() },
+            queue,
+            snapshots: snapshots.clone(),
+            peers: peers.clone(),
+            reads: Reads::new(id, log.clone(), status.clone()),
+            transfer: Arc::new(transfer),
+            changes: Arc::new(changes),
+            deletions: Arc::new(deletions),
+            times,
+            stopping: scope.stopping().clone(),
+        }
+    }
+
+    fn start_tasks(&self, engine: &Engine, board: &LeaderBoard) {
+        let Parts { id, raft, log, applied, status, snapshots, peers, scope, times } = self;
+        let (id, times) = (*id, *times);
+        let (leadership_sender, leadership) = watch::channel(Leadership::Other);
+        let proposer = Proposer {
+            raft: raft.clone(),
+            epochs: engine.epochs.clone(),
+            log: log.clone(),
+            applied: applied.clone(),
+            leadership: leadership.clone(),
+        };
+        let publisher = Publisher {
+            id,
+            raft: raft.clone(),
+            board: board.clone(),
+            status: status.clone(),
+            stopping: scope.stopping().clone(),
+        };
+        let due = SnapshotsDue {
+            raft: raft.clone(),
+            log: log.clone(),
+            snapshots: snapshots.clone(),
+            applied: applied.clone(),
+            stopping: scope.stopping().clone(),
+        };
+        let timers = Timers {
+            id,
+            raft: raft.clone(),
+            log: log.clone(),
+            status: status.clone(),
+            peers: peers.clone(),
+            board: board.clone(),
+            transfer: engine.transfer.clone(),
+            times,
+        };
+        let candidate = Candidate {
+            id,
+            raft: raft.clone(),
+            log: log.clone(),
+            status: status.clone(),
+            peers: peers.clone(),
+            board: board.clone(),
+            scope: scope.clone(),
+            times,
+        };
+        // These two see openraft's end.
+        scope.spawn(proposer.run());
+        scope.spawn(publisher.run(leadership_sender));
+        scope.spawn_until_stopped(due.run());
+        scope.spawn_until_stopped(engine.reads.rounds(peers.clone(), times.election).run());
+        scope.spawn_until_stopped(timers.run(leadership));
+        scope.spawn_until_stopped(candidate.run());
+    }
+
+    /// Takes what peers send from now on.
+    fn listen(self, board: LeaderBoard, decoder: Arc<dyn Decoder>) {
+        let Parts { id, raft, log, applied, status, snapshots, peers, scope, times } = self;
+        let appends = Appends::new(
+            raft.clone(),
+            log.clone(),
+            applied.clone(),
+            status.clone(),
+            board.clone(),
+            times.tell_every(),
+        );
+        let installs = Installs {
+            raft: raft.clone(),
+            log: log.clone(),
+            applied,
+            status: status.clone(),
+            receiver: SnapshotReceiver::new(snapshots, decoder),
+            appends: appends.clone(),
+        };
+        let voter = Voter { id, raft, log, status: status.clone(), board: board.clone(), scope };
+        peers.set_inbound(Arc::new(RaftInbound { appends, voter, installs, board, status }));
+    }
+}
+
+impl Engine {
+    /// A node alone need not wait for its election timer.
+    async fn lead(&self, restores: bool) -> Result<(), EngineError> {
+        let mut status = self.status.watch();
+        if !restores {
+            let elected = self.raft.trigger().elect(false).await;
+            elected.map_err(|error| EngineError::Consensus(error.to_string()))?;
+        }
+        let status = status
+            .wait_for(|status| status.serving.is_some() || status.failed.is_some())
+            .await
+            .map_err(|_| EngineError::Consensus("stopped while starting".to_owned()))?;
+        match &status.failed {
+            Some(reason) => Err(EngineError::Consensus(reason.clone())),
+            None => Ok(()),
+        }
+    }
+}
