@@ -150,6 +150,8 @@ struct State {
     pending: VecDeque<Pending>,
     epoch: u64,
     removed: bool,
+    /// An entry or a snapshot has brought something.
+    is_written: bool,
     reserved: Option<u64>,
     superseded: VecDeque<Superseded>,
     sweep_at: usize,
@@ -196,6 +198,7 @@ impl State {
 
     fn oldest_becomes_committed(&mut self) {
         if let Some(oldest) = self.pending.pop_front() {
+            self.is_written |= oldest.pages > 0;
             self.set_committed(oldest.root, oldest.pages);
             for waiter in oldest.waiters {
                 // A waiter that went away needs no answer.
@@ -233,6 +236,7 @@ impl Database {
         empty_page: PageRef,
         room: Arc<Room>,
         root: Root,
+        is_written: bool,
         epoch: u64,
     ) -> Arc<Database> {
         Arc::new(Database {
@@ -245,6 +249,7 @@ impl Database {
                 pending: VecDeque::new(),
                 epoch,
                 removed: false,
+                is_written,
                 reserved: None,
                 superseded: VecDeque::new(),
                 sweep_at: SWEEP_MIN,
@@ -420,6 +425,7 @@ impl Database {
             page_count,
             state.committed.version().wrapping_add(APPLY_VERSION_GAP),
         );
+        state.is_written = true;
         state.set_committed(root, pages.len());
         Ok(())
     }
@@ -460,7 +466,10 @@ impl Database {
         let version = state.committed.version().wrapping_add(DISCARD_VERSION_GAP);
         let replaced = state.committed.page_count() as usize;
         let next = match root {
-            Some(root) => root.with_version(version),
+            Some(root) => {
+                state.is_written = true;
+                root.with_version(version)
+            }
             None => {
                 state.removed = true;
                 Root::from_pages([self.empty_page.clone()], version)
@@ -475,19 +484,16 @@ impl Database {
         let mut state = self.lock();
         let is_deleted = |page: &PageRef| page.with(header::page_count).is_ok_and(|count| count == 0);
         let is_void = state.pending.is_empty()
-            && (self.is_blank(&state.committed)
-                || state.committed.get(PageNumber(1)).is_some_and(is_deleted));
+            && (!state.is_written || state.committed.get(PageNumber(1)).is_some_and(is_deleted));
         if is_void {
             state.removed = true;
         }
         is_void
     }
 
-    /// Whether a version is what a database is when it was just opened: other nodes do not know of it.
-    pub(super) fn is_blank(&self, root: &Root) -> bool {
-        let is_empty =
-            |page: &PageRef| page.with(|page| self.empty_page.with(|empty| page == empty).unwrap_or(false));
-        root.page_count() == 1 && root.get(PageNumber(1)).is_some_and(|page| is_empty(page).unwrap_or(false))
+    /// Whether an entry or a snapshot has brought something: other nodes do not know of what was only opened.
+    pub(super) fn is_written(&self) -> bool {
+        self.lock().is_written
     }
 
     /// Takes the one write lock of the database for a connection that may have it, if its pin is the head of this epoch.

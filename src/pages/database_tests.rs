@@ -12,7 +12,10 @@ fn page(count: u32, mark: u8) -> PageRef {
 
 fn opened() -> (Arc<PageStore>, Arc<Database>) {
     let store = PageStore::new();
-    let database = store.open(b"test", &page(1, 0)).unwrap();
+    let attached = store.attach(b"test", &page(1, 0)).unwrap();
+    let database = Arc::clone(attached.database());
+    // The connection that it stands for outlives the test.
+    std::mem::forget(attached);
     (store, database)
 }
 
@@ -181,7 +184,8 @@ fn a_foreign_entry_discards_the_head_and_sets_both_roots() {
 // conformance: state-machine 9
 #[test]
 fn size_0_in_page_1_means_deleted_and_leaves_one_page() {
-    let (store, database) = opened();
+    let store = PageStore::new();
+    let database = store.open(b"test", &page(1, 0)).unwrap();
     let attached = store.attach(b"test", &page(1, 0)).unwrap();
     database.apply_pages(vec![(PageNumber(1), page(2, 9)), (PageNumber(2), page(0, 8))]).unwrap();
 
@@ -363,7 +367,9 @@ fn a_commit_that_is_not_proposed_ends_its_epoch_unless_it_changed_nothing() {
 
 #[test]
 fn neither_an_old_epoch_nor_a_database_that_has_gone_takes_a_commit_though_the_version_is_the_head() {
-    let (store, database) = opened();
+    let store = PageStore::new();
+    let attached = store.attach(b"test", &page(1, 0)).unwrap();
+    let database = Arc::clone(attached.database());
     let old = database.head();
     store.end_epoch(None);
     assert_eq!(database.head().root.version(), old.root.version());
@@ -372,7 +378,7 @@ fn neither_an_old_epoch_nor_a_database_that_has_gone_takes_a_commit_though_the_v
 
     database.apply_pages(vec![(PageNumber(1), page(0, 9))]).unwrap();
     let pin = database.head();
-    store.remove_deleted(b"test");
+    drop(attached);
     assert!(store.get(b"test").is_none());
     assert_eq!(database.reserve(&pin, Some(1)), Reserved::NotOnHead);
     assert!(database.commit(&pin, Overlay::new(pin.root.clone())).is_err());

@@ -182,7 +182,8 @@ impl PageStore {
         Ok(named.entry(name.to_vec()).or_insert_with(|| {
             let root = Root::from_pages([empty_page.clone()], 1);
             let (name, own) = (name.to_vec(), self.own.clone());
-            let database = Database::new(name, own, empty_page.clone(), Arc::clone(&self.room), root, epoch);
+            let database =
+                Database::new(name, own, empty_page.clone(), Arc::clone(&self.room), root, false, epoch);
             Named { database, attached: 0 }
         }))
     }
@@ -224,9 +225,8 @@ impl PageStore {
     #[must_use]
     pub fn pin_committed(&self) -> Vec<(Vec<u8>, Root)> {
         let named = self.lock();
-        let roots = named.iter().map(|(name, found)| (name, found, found.database.committed().root));
-        let written = roots.filter(|(_, found, root)| !found.database.is_blank(root));
-        written.map(|(name, _, root)| (name.clone(), root)).collect()
+        let written = named.iter().filter(|(_, found)| found.database.is_written());
+        written.map(|(name, found)| (name.clone(), found.database.committed().root)).collect()
     }
 
     /// Makes the set of databases equal to these images. Versions disappear: the epoch ends.
@@ -241,7 +241,7 @@ impl PageStore {
         });
         for (name, (first, root)) in roots {
             let (own, room) = (self.own.clone(), Arc::clone(&self.room));
-            let database = Database::new(name.clone(), own, first, room, root, epoch);
+            let database = Database::new(name.clone(), own, first, room, root, true, epoch);
             named.insert(name, Named { database, attached: 0 });
         }
         self.epoch.set(epoch);
