@@ -82,6 +82,8 @@ impl Request {
     pub(super) fn ended(&self, end: End) -> Failure {
         match end {
             End::Interrupted => Failure::interrupted(),
+            // A client that only sends no more may still read it: this node may well lead.
+            End::ClientGone if !self.has_written() => Failure::interrupted(),
             End::Stopping | End::EpochOver | End::ClientGone => self.lost(),
         }
     }

@@ -84,8 +84,11 @@ impl<R: ClientRead> Attendant<R> {
             None => {}
             Some(End::Failed) => self.ended.set_client_gone(),
             Some(End::Closed { since }) => {
-                let until = || Box::pin(sleep_until(since + STATEMENT_WITHOUT_CLIENT_MAX));
-                let patience = self.patience.get_or_insert_with(until);
+                let until = since + STATEMENT_WITHOUT_CLIENT_MAX;
+                let patience = self.patience.get_or_insert_with(|| Box::pin(sleep_until(until)));
+                if patience.deadline() != until {
+                    patience.as_mut().reset(until);
+                }
                 if patience.as_mut().poll(context).is_ready() {
                     self.inbox.set_failed();
                     self.ended.set_client_gone();

@@ -307,6 +307,7 @@ impl<R: ClientRead, W: ClientWrite> Connection<R, W> {
                     Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                     Poll::Ready(Ok(taken)) => {
                         rest = rest.get(taken..).unwrap_or_default();
+                        self.inbox.client_takes();
                         // Slow is not silent; how long the message takes in all counts for the pages.
                         if let Some(waiting) = &mut waiting {
                             waiting.patience = None;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, ReadHalf, Sink, WriteHalf};
 use tokio::task::yield_now;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::core::Core;
 use super::core_testing::{Client, exec_sql, failure, open, query_sql, start};
@@ -21,6 +21,7 @@ use crate::raft::testing::TestDisk;
 use crate::transport::client_stream::{ClientRead, ClientStream, ClientWrite, Detached};
 use crate::types::config::STATEMENT_WITHOUT_CLIENT_MAX;
 
+const INTERRUPTED: u64 = 9;
 const NOT_LEADER: u64 = 10250;
 const LEADERSHIP_LOST: u64 = 10506;
 
@@ -200,7 +201,7 @@ async fn a_statement_that_was_left_in_its_middle_does_not_shield_the_next_one() 
     let mut rows = session.query_sql(Bytes::from_static(sql), Vec::new()).unwrap();
     let failure = session.next_frame(&mut rows).await.unwrap_err();
 
-    assert_eq!(failure.code, NOT_LEADER);
+    assert_eq!(failure.code, INTERRUPTED);
     leaving.join().unwrap();
     drop(session);
     core.stop().await;
@@ -440,5 +441,29 @@ async fn a_query_whose_client_takes_rows_as_fast_as_they_come_hears_an_interrupt
 
     assert_eq!(turns(100).await, after, "rows go on");
     drop(client);
+    core.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_sends_no_more_gets_all_its_rows_however_slowly_it_reads() {
+    let core = start(&TestDisk::bootstrapped(), 1).await;
+    let mut client = client_with(&core, 4096, &Told::default()).await;
+    let rows = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 500)";
+    client.send(query_sql(&format!("{rows} SELECT zeroblob(1000) FROM c"))).await;
+    client.0.shutdown().await.unwrap();
+
+    let begin = Instant::now();
+    let mut read = 0;
+    loop {
+        let (kind, body) = client.receive().await;
+        assert_eq!(kind, 7);
+        read += body.len();
+        if body.ends_with(&[0xff; 8]) {
+            break;
+        }
+        sleep(STATEMENT_WITHOUT_CLIENT_MAX / 2).await;
+    }
+
+    assert!(read > 500 * 1000 && begin.elapsed() > STATEMENT_WITHOUT_CLIENT_MAX * 2);
     core.stop().await;
 }
