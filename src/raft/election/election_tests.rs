@@ -7,7 +7,7 @@ use crate::peers::message::{
 };
 use crate::peers::reader::Received;
 use crate::raft::testing::bench::*;
-use crate::types::{LogIndex, Role, Term};
+use crate::types::{Entry, LogIndex, Role, Term};
 
 // conformance: raft-wire 19, 23
 #[tokio::test(start_paused = true)]
@@ -260,5 +260,30 @@ async fn a_node_at_the_end_of_all_terms_starts_and_stands_for_no_election() {
         assert!(heard.is_err(), "{heard:?}");
         assert_eq!((node.engine.current_term(), node.disk.lock().votes.len()), (Term(term), 0));
         assert!(node.engine.serving().is_none());
+    }
+}
+
+/// The term in which a lone voter serves after a start, and what it has stored for it.
+async fn restarted(entries: Vec<Entry>) -> (u64, Vec<(u64, u64)>) {
+    let node = node(entries, 1).await;
+    let votes = node.disk.lock().votes.clone();
+    (node.engine.serving().unwrap().term.0, votes)
+}
+
+// The voter may have sent entries of its term that it had not written when it ended: another server has them.
+#[tokio::test(start_paused = true)]
+async fn a_lone_voter_takes_a_new_term_at_a_start_unless_it_has_always_been_alone() {
+    let alone = || change(1, &servers(&[Role::Voter]));
+    assert_eq!(restarted(vec![alone(), number(1, 1)]).await, (1, vec![]));
+
+    let with_standby = change(1, &servers(&[Role::Voter, Role::StandBy]));
+    let with_spare = change(1, &servers(&[Role::Voter, Role::Spare]));
+    for entries in [
+        vec![with_standby.clone()],
+        vec![alone(), number(1, 1), with_standby.clone(), number(1, 2)],
+        vec![alone(), with_spare],
+        vec![alone(), with_standby, alone()],
+    ] {
+        assert_eq!(restarted(entries.clone()).await, (2, vec![(2, 1)]), "{entries:?}");
     }
 }
