@@ -85,7 +85,7 @@ fn a_seed_gives_one_history() {
 #[test]
 fn planted_faults_are_found() {
     let planted = PLANTS.map(|(fault, _)| fault);
-    assert!(Fault::ALL.into_iter().eq(planted.into_iter().chain(SELDOM)), "a fault is not planted");
+    assert!(Fault::OF_SESSIONS.into_iter().eq(planted.into_iter().chain(SELDOM)), "a fault is not planted");
     for (fault, first) in PLANTS {
         let campaign =
             Campaign { planted: Some(fault), until_found: true, ..Campaign::new(first..first + MOST) };

@@ -213,7 +213,8 @@ impl NodeHandle {
         Ok(())
     }
 
-    /// Starts the node; it serves clients when this returns. spec: c-api 3.8.
+    /// Starts the node; it serves clients when this returns. A node whose directory is at the end of all terms starts, too, and
+    /// the text says so. spec: c-api 3.8.
     ///
     /// # Errors
     /// `Misuse` without a bind address, after a stop, or on a handle whose creation failed; otherwise `Error` with a text.
@@ -246,6 +247,12 @@ impl NodeHandle {
             connector: Arc::clone(&inner.connector),
         };
         let running = Running::start(parts).map_err(|error| self.failed(&error.to_string()))?;
+        if let Some(term) = running.core().and_then(|core| core.engine().terms_ended_in()) {
+            self.error.set(&format!(
+                "no term is left for elections: the directory is in term {term}, and this node stands for none. \
+                 dqlite_node_recover_ext gives it another"
+            ));
+        }
         let own = running.own_threads().cloned();
         self.shown().running = own.map(|own| (running.failure_board().clone(), own));
         inner.life = Life::Running(Box::new(running));

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::protocol::request::{Parameters, Request};
+use crate::storage::metadata::Metadata;
 
 fn handle(directory: &std::path::Path) -> NodeHandle {
     let (handle, created) = NodeHandle::create(NodeId(1), b"1".to_vec(), directory.to_owned());
@@ -100,6 +101,41 @@ fn a_configuration_is_put_behind_the_log_as_often_as_wanted() {
     assert_eq!(handle.recover(vec![server(1, "1")]), Ok(()));
     assert_eq!(handle.recover(vec![server(1, "1")]), Ok(()));
     assert_eq!(handle.describe_last_entry(), Ok((LogIndex(2), Term(1))));
+}
+
+// A version before this one took up any term that a message said.
+#[test]
+fn a_directory_at_the_end_of_all_terms_starts_says_so_and_is_repaired_by_a_recovery() {
+    let temporary = tempfile::tempdir().unwrap();
+    let path = temporary.path();
+    let started = || {
+        let handle = handle(path);
+        handle.set_bind_address("@").unwrap();
+        assert_eq!(handle.start(), Ok(()));
+        handle
+    };
+    let serves = |handle: &NodeHandle| {
+        let Life::Running(running) = &handle.lock().life else { panic!() };
+        running.core().unwrap().engine().serving().is_some()
+    };
+    assert_eq!(started().stop(), Ok(()));
+    let ended = Metadata { version: 9, term: Term(u64::MAX), voted_for: NodeId(0) };
+    std::fs::write(path.join("metadata1"), ended.encode()).unwrap();
+
+    let node = started();
+    let text = "no term is left for elections: the directory is in term 18446744073709551615, and this node stands for \
+                none. dqlite_node_recover_ext gives it another";
+    assert_eq!(node.error_text().to_text(), text);
+    assert!(!serves(&node));
+    assert_eq!(node.stop(), Ok(()));
+
+    let server =
+        crate::types::Server { id: NodeId(1), address: b"1".to_vec(), role: crate::types::Role::Voter };
+    assert_eq!(handle(path).recover(vec![server]), Ok(()));
+    let node = started();
+    assert_eq!(node.error_text().to_text(), "");
+    assert!(serves(&node));
+    assert_eq!(node.stop(), Ok(()));
 }
 
 #[test]

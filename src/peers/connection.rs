@@ -141,6 +141,7 @@ impl Connection {
 
     fn dispatch(&self, work: &mut Work, received: Received) -> Result<(), String> {
         let Received { message, payloads } = received;
+        self.inbound.admit(message.term(), message.is_answer()).map_err(|refusal| refusal.0)?;
         match message {
             Message::AppendEntries(append) => {
                 let taken = payloads.iter().map(EntryData::len).sum();
@@ -169,8 +170,8 @@ impl Connection {
             }
             Message::TimeoutNow(now) => self.inbound.timeout_now(&self.from, now),
             Message::AppendEntriesResult(result) => {
-                if self.peer.append_result(result, self.number) && result.term > self.inbound.term() {
-                    self.inbound.higher_term(result.term);
+                if self.peer.append_result(result, self.number) {
+                    self.inbound.answered(&self.from, result.term);
                 }
             }
             Message::RequestVoteResult(result) => self.peer.vote_result(result),

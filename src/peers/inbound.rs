@@ -26,6 +26,12 @@ pub struct Refusal(pub String);
 /// What raft does with the messages of peers. Every call takes its message before it returns, so that the order of the
 /// calls is the order of the messages; the answer comes later, none if there is nothing to say.
 pub trait Inbound: Send + Sync {
+    /// Asked for every message before anything else is done with it.
+    ///
+    /// # Errors
+    /// Its term is one that no peer can be in.
+    fn admit(&self, term: Term, is_answer: bool) -> Result<(), Refusal>;
+
     /// Entries or a heartbeat of a leader; the payload of each entry.
     fn append(
         &self,
@@ -55,11 +61,8 @@ pub trait Inbound: Send + Sync {
     /// A leader of `term` is still sending a snapshot.
     fn receiving(&self, from: &Sender, term: Term);
 
-    /// Somebody answered with a term above that of the question.
-    fn higher_term(&self, term: Term);
-
-    /// Term that this node is in.
-    fn term(&self) -> Term;
+    /// An append was answered in this term.
+    fn answered(&self, from: &Sender, term: Term);
 
     /// A peer connected; `number` only grows.
     fn connected(&self, from: &Sender, number: u64);

@@ -52,6 +52,27 @@ pub enum Message {
     TimeoutNow(TimeoutNow),
 }
 
+impl Message {
+    /// The term that the message is of: the sender's, of a pre-vote the one that it would stand in.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        match self {
+            Message::RequestVote(message) => message.term,
+            Message::RequestVoteResult(message) => message.term,
+            Message::AppendEntries(message) => message.term,
+            Message::AppendEntriesResult(message) => message.term,
+            Message::InstallSnapshot(message) => message.term,
+            Message::TimeoutNow(message) => message.term,
+        }
+    }
+
+    /// Whether it answers another message.
+    #[must_use]
+    pub fn is_answer(&self) -> bool {
+        matches!(self, Message::RequestVoteResult(_) | Message::AppendEntriesResult(_))
+    }
+}
+
 /// A candidate asks for a vote. spec: raft-wire 3.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestVote {

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use crate::types::{ConfigurationError, LogIndex};
+use crate::types::{ConfigurationError, LogIndex, Term};
 
 /// What kind of failure it is; upstream's return codes follow from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,6 +211,9 @@ pub enum StorageError {
     /// Both files have one version.
     #[error("metadata1 and metadata2 are both at version {0}")]
     MetadataVersions(u64),
+    /// Entries beyond which no election can be held.
+    #[error("the log has entries of term {0}: no term is left for others")]
+    TermsEnded(Term),
     /// A closed segment cannot be read.
     #[error("load closed segment {name}: {error}")]
     ClosedSegment {
@@ -329,7 +332,7 @@ impl StorageError {
                 }
             },
             StorageError::ConfigurationTooBig { .. } => StorageErrorKind::TooBig,
-            StorageError::Configuration(_) => StorageErrorKind::Invalid,
+            StorageError::Configuration(_) | StorageError::TermsEnded(_) => StorageErrorKind::Invalid,
             StorageError::Exists(_) => StorageErrorKind::Exists,
             StorageError::Io { .. } | StorageError::Payload { .. } => StorageErrorKind::Io,
         }

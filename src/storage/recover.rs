@@ -10,10 +10,12 @@ use bytes::Bytes;
 use super::bootstrap::write_configuration;
 use super::directory::{Directory, DirectoryLock};
 use super::error::StorageError;
-use super::load::{LoadOptions, load, load_without_lock};
-use crate::types::config::PAGE_SIZE;
+use super::load::{LoadOptions, Loaded, load, load_without_lock};
+use super::metadata::Metadata;
+use super::vault::write_metadata;
+use crate::types::config::{PAGE_SIZE, TERM_END};
 use crate::types::payload::{PayloadStore, StoredBytes};
-use crate::types::{Configuration, LogIndex, Term};
+use crate::types::{Configuration, LogIndex, NodeId, Term};
 
 /// Takes payloads that nobody reads, for whoever only wants to know where a log ends: they need no memory.
 #[derive(Debug)]
@@ -39,10 +41,11 @@ impl StoredBytes for Forgotten {
     }
 }
 
-/// Appends `configuration` as an entry of term 1, whatever the terms before it. Metadata stays as it is.
+/// Appends `configuration` as an entry of term 1, whatever the terms before it. Metadata stays as it is, unless its term is so
+/// high that nobody can stand any more: then it is the one behind those of the log, without a vote.
 ///
 /// # Errors
-/// Those of `load`; `ConfigurationTooBig`; those of the file system.
+/// Those of `load`; `ConfigurationTooBig`; `TermsEnded`; those of the file system.
 pub fn recover(
     directory: &Directory,
     lock: &DirectoryLock,
@@ -50,7 +53,24 @@ pub fn recover(
     configuration: &Configuration,
 ) -> Result<(), StorageError> {
     let loaded = load(directory, lock, options)?;
-    write_configuration(directory, lock, loaded.last_index().next(), configuration)
+    let metadata = repaired(&loaded)?;
+    write_configuration(directory, lock, loaded.last_index().next(), configuration)?;
+    // Last: a recovery that was cut off is to be repeated, and a node that forgot its term must not join the old members.
+    metadata.map_or(Ok(()), |metadata| write_metadata(directory, &metadata))
+}
+
+/// What a directory that took up a term without a successor begins anew with; none if its term is of use.
+fn repaired(loaded: &Loaded) -> Result<Option<Metadata>, StorageError> {
+    let Metadata { version, term, .. } = loaded.metadata;
+    if term.0 < TERM_END - 1 {
+        return Ok(None);
+    }
+    let in_snapshot = loaded.snapshot.iter().map(|file| file.meta.term);
+    let last = loaded.entries.iter().map(|entry| entry.term).chain(in_snapshot).max().unwrap_or_default();
+    if last.0 >= TERM_END - 2 {
+        return Err(StorageError::TermsEnded(last));
+    }
+    Ok(Some(Metadata { version: version + 1, term: Term(last.0 + 1), voted_for: NodeId(0) }))
 }
 
 /// Index and term of the last entry, or of the snapshot behind which there is none; 0 and 0 in an empty directory.

@@ -351,6 +351,12 @@ pub const FAILOVER_VOTE_TIMEOUT: Duration = Duration::from_millis(250);
 /// Those that see at once that the leader is gone campaign at different times within this.
 pub const FAILOVER_SPREAD: Duration = Duration::from_millis(60);
 
+/// A term more than this (2^32) above the own one comes from no election.
+pub const TERM_STEP_MAX: u64 = 4_294_967_296;
+
+/// First term that no message is believed to be of and that nobody stands in, 2^62: nothing that counts terms overflows.
+pub const TERM_END: u64 = 4_611_686_018_427_387_904;
+
 /// Shortest pause before the next attempt to replace a leader that is gone.
 pub const FAILOVER_RETRY_MIN: Duration = Duration::from_millis(100);
 

@@ -26,11 +26,13 @@ pub enum Fault {
     CommitDropped,
     /// A connection of an ended epoch takes snapshots of the next one, which does not end when what it commits is refused.
     SnapshotOfNextEpoch,
+    /// A lone voter leads again in term 1 after a start, whoever else may have its entries.
+    TermReused,
 }
 
 impl Fault {
-    /// All of them.
-    pub const ALL: [Fault; 11] = [
+    /// Those that simulated sessions of clients must find.
+    pub const OF_SESSIONS: [Fault; 11] = [
         Fault::VersionTwice,
         Fault::ReplyBeforeApply,
         Fault::SeenOnce,
@@ -44,10 +46,10 @@ impl Fault {
         Fault::SnapshotOfNextEpoch,
     ];
 
-    /// The fault of this name.
+    /// The fault of this name, of those.
     #[must_use]
     pub fn named(name: &str) -> Option<Fault> {
-        Fault::ALL.into_iter().find(|fault| format!("{fault:?}") == name)
+        Fault::OF_SESSIONS.into_iter().find(|fault| format!("{fault:?}") == name)
     }
 }
 

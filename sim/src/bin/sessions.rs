@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         let _ = writeln!(
             stderr(),
             "usage: sessions [--single-thread] FIRST COUNT [FAULT] | --plants COUNT; faults: {:?}",
-            Fault::ALL
+            Fault::OF_SESSIONS
         );
         return ExitCode::from(2);
     };
@@ -72,7 +72,7 @@ fn main() -> ExitCode {
 /// Plants each fault and looks after how many histories it is found.
 fn plant_all(most: u64) -> ExitCode {
     let mut found = 0;
-    for fault in Fault::ALL {
+    for fault in Fault::OF_SESSIONS {
         let campaign = Campaign { planted: Some(fault), until_found: true, ..Campaign::new(1..most + 1) };
         let results = campaign.run(|_, _| ());
         match results.iter().find_map(|result| result.as_ref().err()) {
@@ -83,8 +83,8 @@ fn plant_all(most: u64) -> ExitCode {
             None => println!("{fault:?}: NOT FOUND in {} histories", results.len()),
         }
     }
-    println!("{found} of {} planted faults found", Fault::ALL.len());
-    ExitCode::from(u8::from(found != Fault::ALL.len()))
+    println!("{found} of {} planted faults found", Fault::OF_SESSIONS.len());
+    ExitCode::from(u8::from(found != Fault::OF_SESSIONS.len()))
 }
 
 fn print(reports: &[&Report], histories: usize, begin: Instant) {

@@ -9,6 +9,7 @@ use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
+use super::standing::Standing;
 use super::times::Times;
 use super::view::{LeaderBoard, Suspicion};
 use crate::peers::Peers;
@@ -16,7 +17,7 @@ use crate::peers::message::{Message, RequestVote};
 use crate::peers::replicator::Target;
 use crate::raft::apply::{Consensus, leading_term};
 use crate::raft::log::LogView;
-use crate::raft::types::{Scope, StatusBoard};
+use crate::raft::types::Scope;
 use crate::types::config::{
     FAILOVER_DIAL_PAUSE, FAILOVER_DIAL_TIMEOUT, FAILOVER_KEEPS_CONNECTION, FAILOVER_RETRY_MAX,
     FAILOVER_RETRY_MIN, FAILOVER_SPREAD, FAILOVER_VOTE_TIMEOUT,
@@ -28,9 +29,9 @@ pub(crate) struct Candidate {
     pub(crate) id: NodeId,
     pub(crate) raft: Consensus,
     pub(crate) log: LogView,
-    pub(crate) status: StatusBoard,
     pub(crate) peers: Peers,
     pub(crate) board: LeaderBoard,
+    pub(crate) standing: Standing,
     pub(crate) scope: Scope,
     pub(crate) times: Times,
 }
@@ -104,10 +105,11 @@ impl Candidate {
 
     /// A pre-vote of this node's own: openraft's waits for the lease of the leader that is gone.
     async fn would_win(&self) -> bool {
+        let Some(term) = self.standing.term() else { return false };
         let configuration = self.log.configuration().0;
         let (last_index, last_term, _) = self.log.last();
         let request = RequestVote {
-            term: Term(self.status.term().0 + 1),
+            term,
             candidate: self.id,
             last_index,
             last_term,

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use crate::peers::message::{Message, RequestVote, RequestVoteResult, TimeoutNow};
+use crate::peers::message::{
+    AppendEntries, AppendEntriesResult, Message, RequestVote, RequestVoteResult, TimeoutNow,
+};
 use crate::peers::reader::Received;
 use crate::raft::testing::bench::*;
-use crate::types::{LogIndex, Role, Term};
+use crate::types::{Entry, LogIndex, Role, Term};
 
 // conformance: raft-wire 19, 23
 #[tokio::test(start_paused = true)]
@@ -179,4 +181,109 @@ async fn a_node_votes_though_its_own_log_does_not_say_that_it_may() {
     assert_eq!(node.vote_answer().await, (2, true, true));
     send(&mut candidate, &vote(2, 2, (2, 1), false, false), &[]).await;
     assert_eq!(node.vote_answer().await, (2, true, false));
+}
+
+/// One of each message, in this term.
+fn all_kinds(term: u64) -> Vec<Message> {
+    let (number, term) = (term, Term(term));
+    vec![
+        Message::AppendEntries(AppendEntries {
+            term,
+            previous_index: LogIndex(1),
+            previous_term: Term(1),
+            commit: LogIndex(0),
+            entries: Vec::new(),
+        }),
+        Message::AppendEntriesResult(AppendEntriesResult {
+            term,
+            rejected: LogIndex(0),
+            last_index: LogIndex(1),
+        }),
+        vote(number, 3, (1, 1), true, false),
+        vote(number, 3, (1, 1), false, true),
+        Message::RequestVoteResult(RequestVoteResult { term, granted: false, is_pre_vote: Some(true) }),
+        snapshot(number, 5, 1, b""),
+        Message::TimeoutNow(TimeoutNow { term, last_index: LogIndex(1), last_term: Term(1) }),
+    ]
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_term_that_no_election_leads_to_ends_the_connection_and_is_not_taken_up() {
+    let mut node = follower().await;
+    for term in [u64::MAX, 1 << 62, (1 << 32) + 2] {
+        for message in all_kinds(term) {
+            let mut member = node.connect(2);
+            send(&mut member, &message, &[]).await;
+            assert!(closed(&mut member).await, "{message:?}");
+        }
+    }
+    assert!(node.sent.try_recv().is_err(), "none is answered");
+    assert_eq!((node.engine.current_term(), node.disk.lock().votes.len()), (Term(1), 0));
+
+    append(&mut node.connect(2), (1 << 32) + 1, (1, 1), 0, &[]).await;
+    assert_eq!(node.append_answer().await, ((1 << 32) + 1, 0, 1));
+}
+
+// conformance: raft-wire 23 (better: the term of a stranger's AppendEntriesResult is not adopted)
+#[tokio::test(start_paused = true)]
+async fn a_term_is_learned_from_the_answers_of_members_alone() {
+    let (node, mut follower) = leader().await;
+    let mut status = node.engine.status();
+    status.wait_for(|now| now.leader.is_some()).await.unwrap();
+
+    answer(&mut node.connect(9), 7, 0, 1).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(node.engine.current_term(), Term(2));
+    answer(&mut follower, 7, 0, 1).await;
+    status.wait_for(|now| now.term == Term(7)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_without_a_configuration_comes_into_a_cluster_of_any_term() {
+    let mut node = node(Vec::new(), 0).await;
+    let mut leader = node.connect(2);
+
+    append(&mut leader, 1 << 40, (0, 0), 0, &[change(1 << 40, &servers(&[Role::StandBy, Role::Voter]))])
+        .await;
+
+    assert_eq!(node.append_answer().await, (1 << 40, 0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_at_the_end_of_all_terms_starts_and_stands_for_no_election() {
+    for (term, roles) in [(u64::MAX, &[Role::Voter][..]), ((1 << 62) - 1, &[Role::Voter; 3])] {
+        let mut node = node(vec![change(1, &servers(roles))], term).await;
+        assert_eq!(node.engine.terms_ended_in(), Some(Term(term)));
+
+        let heard = tokio::time::timeout(Duration::from_secs(60), node.sent.recv()).await;
+
+        assert!(heard.is_err(), "{heard:?}");
+        assert_eq!((node.engine.current_term(), node.disk.lock().votes.len()), (Term(term), 0));
+        assert!(node.engine.serving().is_none());
+    }
+}
+
+/// The term in which a lone voter serves after a start, and what it has stored for it.
+async fn restarted(entries: Vec<Entry>) -> (u64, Vec<(u64, u64)>) {
+    let node = node(entries, 1).await;
+    let votes = node.disk.lock().votes.clone();
+    (node.engine.serving().unwrap().term.0, votes)
+}
+
+// The voter may have sent entries of its term that it had not written when it ended: another server has them.
+#[tokio::test(start_paused = true)]
+async fn a_lone_voter_takes_a_new_term_at_a_start_unless_it_has_always_been_alone() {
+    let alone = || change(1, &servers(&[Role::Voter]));
+    assert_eq!(restarted(vec![alone(), number(1, 1)]).await, (1, vec![]));
+
+    let with_standby = change(1, &servers(&[Role::Voter, Role::StandBy]));
+    let with_spare = change(1, &servers(&[Role::Voter, Role::Spare]));
+    for entries in [
+        vec![with_standby.clone()],
+        vec![alone(), number(1, 1), with_standby.clone(), number(1, 2)],
+        vec![alone(), with_spare],
+        vec![alone(), with_standby, alone()],
+    ] {
+        assert_eq!(restarted(entries.clone()).await, (2, vec![(2, 1)]), "{entries:?}");
+    }
 }

@@ -5,6 +5,8 @@ mod candidate;
 mod election_tests;
 mod leading;
 mod publish;
+mod standing;
+mod terms;
 #[cfg(test)]
 mod timers_tests;
 mod times;
@@ -15,6 +17,8 @@ mod voter;
 pub(crate) use candidate::Candidate;
 pub(crate) use leading::Timers;
 pub(crate) use publish::Publisher;
+pub(crate) use standing::Standing;
+pub(crate) use terms::{Claim, Terms};
 pub(crate) use times::Times;
 pub(crate) use transfer::Transfer;
 pub(crate) use view::LeaderBoard;

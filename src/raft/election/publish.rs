@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
+use super::standing::Standing;
 use super::view::LeaderBoard;
 use crate::raft::apply::Consensus;
 use crate::raft::types::{Leadership, StatusBoard, TypeConfig};
@@ -17,6 +18,7 @@ pub(crate) struct Publisher {
     pub(crate) id: NodeId,
     pub(crate) raft: Consensus,
     pub(crate) board: LeaderBoard,
+    pub(crate) standing: Standing,
     pub(crate) status: StatusBoard,
     pub(crate) stopping: CancellationToken,
 }
@@ -51,6 +53,7 @@ impl Publisher {
         let current = metrics.borrow_watched();
         current.running_state.as_ref().map_err(|_| ())?;
         let term = Term(current.current_term);
+        self.standing.look();
         let leader = current.current_leader.map(|id| {
             let node = current.membership_config.membership().get_node(&id);
             let address = node.map(|node| node.address.clone());

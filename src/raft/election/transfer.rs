@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{info, warn};
 
+use super::standing::Standing;
 use super::times::Times;
 use crate::peers::Peers;
 use crate::peers::message::{Message, TimeoutNow};
@@ -29,6 +30,7 @@ pub(crate) struct Transfer {
     pub(crate) applied: watch::Receiver<Applied>,
     pub(crate) queue: Arc<ProposalQueue>,
     pub(crate) peers: Peers,
+    pub(crate) standing: Standing,
     pub(crate) scope: Scope,
     pub(crate) times: Times,
 }
@@ -98,7 +100,7 @@ impl Transfer {
     /// While the log cannot be written this node does not campaign, and where others can lead it gives up leadership; a vote
     /// is not answered before it is on the disk, so none is given either. A node alone waits for its disk.
     pub(crate) async fn set_log_failing(&self, failing: bool) {
-        self.raft.runtime_config().elect(!failing);
+        self.standing.set_log_fails(failing);
         let leads = self.status.serving().is_some();
         if failing && leads && !self.log.configuration().0.is_only_voter(self.id) {
             self.step_down().await;

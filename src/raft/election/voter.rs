@@ -5,13 +5,15 @@ use openraft::Vote;
 use openraft::raft::{TransferLeaderRequest, VoteRequest};
 use tracing::{debug, info, warn};
 
+use super::standing::Standing;
+use super::terms::{Claim, Terms};
 use super::view::LeaderBoard;
 use crate::peers::message::{RequestVote, RequestVoteResult, TimeoutNow};
 use crate::peers::{FENCE_BASE, Sender};
 use crate::raft::apply::Consensus;
 use crate::raft::log::LogView;
 use crate::raft::replication::term_only;
-use crate::raft::types::{LeaderId, RaftLogId, Scope, StatusBoard, log_id};
+use crate::raft::types::{LeaderId, RaftLogId, Scope, log_id};
 use crate::types::{LogIndex, NodeId, Role, Term};
 
 /// Answers them. Cheap to clone.
@@ -20,8 +22,8 @@ pub(crate) struct Voter {
     pub(crate) id: NodeId,
     pub(crate) raft: Consensus,
     pub(crate) log: LogView,
-    pub(crate) status: StatusBoard,
     pub(crate) board: LeaderBoard,
+    pub(crate) standing: Standing,
     pub(crate) scope: Scope,
 }
 
@@ -32,7 +34,7 @@ impl Voter {
         from: &Sender,
         message: RequestVote,
     ) -> BoxFuture<'static, Option<RequestVoteResult>> {
-        let impossible = message.candidate.0 == 0 || message.candidate == self.id || message.term == Term(0);
+        let impossible = message.candidate.0 == 0 || message.candidate == self.id;
         if impossible || message.last_term > message.term || message.last_index.0 >= FENCE_BASE {
             warn!(peer = from.id.0, ?message, "a vote that nobody can ask for");
             return Box::pin(std::future::ready(None));
@@ -59,7 +61,7 @@ impl Voter {
     }
 
     async fn vote(self, request: RequestVote) -> Option<RequestVoteResult> {
-        let own = self.status.term();
+        let own = Terms::of(&self.log).own();
         let answer =
             |term, granted| Some(RequestVoteResult { term, granted, is_pre_vote: Some(request.is_pre_vote) });
         let refused = if request.is_pre_vote { request.term.max(own) } else { own };
@@ -96,8 +98,9 @@ impl Voter {
     pub(crate) fn timeout_now(&self, from: &Sender, message: TimeoutNow) {
         let (index, stored, rank) = self.log.last();
         let ready = self.is_voter()
+            && self.standing.term().is_some()
             && self.board.leader().is_some_and(|(leader, _)| leader == from.id)
-            && message.term >= self.status.term()
+            && Terms::of(&self.log).compare(message.term) == Claim::Own
             && (message.last_index, message.last_term) == (index, stored);
         if !ready {
             info!(peer = from.id.0, ?message, last = index.0, "not ready to take over leadership");
@@ -114,8 +117,15 @@ impl Voter {
         });
     }
 
-    /// Somebody is in this term: it is adopted, without a vote in it.
-    pub(crate) fn learn(&self, term: Term) {
+    /// Somebody answers in this term: if a member does and it is later, it is adopted, without a vote in it.
+    pub(crate) fn answered(&self, from: &Sender, term: Term) {
+        let is_member = self.log.configuration().0.get(from.id).is_some();
+        if is_member && Terms::of(&self.log).compare(term) == Claim::Later {
+            self.learn(term);
+        }
+    }
+
+    fn learn(&self, term: Term) {
         let raft = self.raft.clone();
         let log = self.log.clone();
         self.scope.spawn(async move {

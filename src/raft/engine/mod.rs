@@ -21,7 +21,7 @@ pub use options::{EngineError, EngineOptions};
 
 use crate::peers::Peers;
 use crate::raft::apply::{Applied, Consensus};
-use crate::raft::election::{Times, Transfer};
+use crate::raft::election::{Standing, Times, Transfer};
 use crate::raft::log::LogView;
 use crate::raft::membership::{Changes, DeletionPermit, DeletionRefused, Deletions};
 use crate::raft::propose::{EpochEnd, ProposalQueue, Proposed, Refused};
@@ -57,12 +57,14 @@ pub struct Engine {
     transfer: Arc<Transfer>,
     changes: Arc<Changes>,
     deletions: Arc<Deletions>,
+    standing: Standing,
     times: Times,
     stopping: CancellationToken,
 }
 
 impl Engine {
-    /// Starts consensus. When it returns, a node that is the only voter leads and has applied its whole log.
+    /// Starts consensus. When it returns, a node that is the only voter leads and has applied its whole log, unless terms have
+    /// come to their end.
     ///
     /// # Errors
     /// The log or the snapshot cannot be used, or openraft fails.
@@ -139,6 +141,12 @@ impl Engine {
     #[must_use]
     pub fn current_term(&self) -> Term {
         self.status.term()
+    }
+
+    /// The term this node is in, if it is so high that this node stands for no election any more.
+    #[must_use]
+    pub fn terms_ended_in(&self) -> Option<Term> {
+        self.standing.ended_in()
     }
 
     /// Index of the last applied entry.

@@ -9,7 +9,7 @@ use super::Engine;
 use super::options::{EngineError, EngineOptions, raft_config};
 use crate::peers::{Peers, PeersParts};
 use crate::raft::apply::{Applied, Consensus, SnapshotsDue, StateMachine, loaded_snapshot};
-use crate::raft::election::{Candidate, LeaderBoard, Publisher, Timers, Times, Transfer, Voter};
+use crate::raft::election::{Candidate, LeaderBoard, Publisher, Standing, Timers, Times, Transfer, Voter};
 use crate::raft::inbound::{Appends, Installs, RaftInbound};
 use crate::raft::log::{LogStore, LogView};
 use crate::raft::machine::Decoder;
@@ -60,7 +60,9 @@ pub(super) async fn start(options: EngineOptions) -> Result<Engine, EngineError>
         .await
         .map_err(|error| EngineError::Consensus(error.to_string()))?;
     let id = options.id;
-    let parts = Parts { id, raft, log, applied, status: StatusBoard::new(), snapshots, peers, scope, times };
+    let standing = Standing::new(raft.clone(), log.clone());
+    let status = StatusBoard::new();
+    let parts = Parts { id, raft, log, applied, status, standing, snapshots, peers, scope, times };
     let board = LeaderBoard::new();
     let engine = parts.engine(options.hooks);
     parts.start_tasks(&engine, &board);
@@ -78,6 +80,7 @@ struct Parts {
     log: LogView,
     applied: watch::Receiver<Applied>,
     status: StatusBoard,
+    standing: Standing,
     snapshots: Snapshots,
     peers: Peers,
     scope: Scope,
@@ -86,7 +89,7 @@ struct Parts {
 
 impl Parts {
     fn engine(&self, hooks: Arc<dyn EpochHooks>) -> Engine {
-        let Parts { id, raft, log, applied, status, snapshots, peers, scope, times } = self;
+        let Parts { id, raft, log, applied, status, standing, snapshots, peers, scope, times } = self;
         let (id, times) = (*id, *times);
         let (queue, turn) = (Arc::<ProposalQueue>::default(), ChangeTurn::default());
         let transfer = Transfer {
@@ -97,6 +100,7 @@ impl Parts {
             applied: applied.clone(),
             queue: queue.clone(),
             peers: peers.clone(),
+            standing: standing.clone(),
             scope: scope.clone(),
             times,
         };
@@ -145,13 +149,14 @@ impl Parts {
             transfer: Arc::new(transfer),
             changes: Arc::new(changes),
             deletions: Arc::new(deletions),
+            standing: standing.clone(),
             times,
             stopping: scope.stopping().clone(),
         }
     }
 
     fn start_tasks(&self, engine: &Engine, board: &LeaderBoard) {
-        let Parts { id, raft, log, applied, status, snapshots, peers, scope, times } = self;
+        let Parts { id, raft, log, applied, status, standing, snapshots, peers, scope, times } = self;
         let (id, times) = (*id, *times);
         let (leadership_sender, leadership) = watch::channel(Leadership::Other);
         let proposer = Proposer {
@@ -165,6 +170,7 @@ impl Parts {
             id,
             raft: raft.clone(),
             board: board.clone(),
+            standing: standing.clone(),
             status: status.clone(),
             stopping: scope.stopping().clone(),
         };
@@ -189,9 +195,9 @@ impl Parts {
             id,
             raft: raft.clone(),
             log: log.clone(),
-            status: status.clone(),
             peers: peers.clone(),
             board: board.clone(),
+            standing: standing.clone(),
             scope: scope.clone(),
             times,
         };
@@ -206,31 +212,27 @@ impl Parts {
 
     /// Takes what peers send from now on.
     fn listen(self, board: LeaderBoard, decoder: Arc<dyn Decoder>) {
-        let Parts { id, raft, log, applied, status, snapshots, peers, scope, times } = self;
-        let appends = Appends::new(
-            raft.clone(),
-            log.clone(),
-            applied.clone(),
-            status.clone(),
-            board.clone(),
-            times.tell_every(),
-        );
+        let Parts { id, raft, log, applied, standing, snapshots, peers, scope, times, .. } = self;
+        let appends =
+            Appends::new(raft.clone(), log.clone(), applied.clone(), board.clone(), times.tell_every());
         let installs = Installs {
             raft: raft.clone(),
             log: log.clone(),
             applied,
-            status: status.clone(),
             receiver: SnapshotReceiver::new(snapshots, decoder),
             appends: appends.clone(),
         };
-        let voter = Voter { id, raft, log, status: status.clone(), board: board.clone(), scope };
-        peers.set_inbound(Arc::new(RaftInbound { appends, voter, installs, board, status }));
+        let voter = Voter { id, raft, log: log.clone(), board: board.clone(), standing, scope };
+        peers.set_inbound(Arc::new(RaftInbound { appends, voter, installs, board, log }));
     }
 }
 
 impl Engine {
-    /// A node alone need not wait for its election timer.
+    /// A node alone need not wait for its election timer. If it may not stand, nobody leads.
     async fn lead(&self, restores: bool) -> Result<(), EngineError> {
+        if !restores && self.standing.term().is_none() {
+            return Ok(());
+        }
         let mut status = self.status.watch();
         if !restores {
             let elected = self.raft.trigger().elect(false).await;

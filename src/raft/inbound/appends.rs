@@ -15,9 +15,9 @@ use tracing::warn;
 use crate::peers::message::{AppendEntries, AppendEntriesResult};
 use crate::peers::{FENCE_BASE, Refusal, Sender};
 use crate::raft::apply::{Applied, Consensus};
-use crate::raft::election::LeaderBoard;
+use crate::raft::election::{Claim, LeaderBoard, Terms};
 use crate::raft::log::LogView;
-use crate::raft::types::{Entry, RaftLogId, StatusBoard, TypeConfig, log_id, position};
+use crate::raft::types::{Entry, RaftLogId, TypeConfig, log_id, position};
 use crate::types::{self, EntryData, LogIndex, NodeId, Term};
 
 /// The messages of leaders, as openraft may see them. Cheap to clone.
@@ -26,7 +26,6 @@ pub(crate) struct Appends {
     raft: Consensus,
     log: LogView,
     applied: watch::Receiver<Applied>,
-    status: StatusBoard,
     board: LeaderBoard,
     tail: Arc<Mutex<Option<Tail>>>,
     /// openraft hears of a leader that sends heartbeats at least so often.
@@ -74,11 +73,10 @@ impl Appends {
         raft: Consensus,
         log: LogView,
         applied: watch::Receiver<Applied>,
-        status: StatusBoard,
         board: LeaderBoard,
         tell_every: Duration,
     ) -> Appends {
-        Appends { raft, log, applied, status, board, tail: Arc::default(), tell_every }
+        Appends { raft, log, applied, board, tail: Arc::default(), tell_every }
     }
 
     fn prepare(
@@ -90,9 +88,6 @@ impl Appends {
         let AppendEntries { term, previous_index: previous, previous_term, commit, entries: headers } =
             message;
         let (term, previous, previous_term) = (*term, *previous, *previous_term);
-        if term == Term(0) {
-            return refuse("AppendEntries of term 0".to_owned());
-        }
         if previous_term > term {
             return refuse(format!("AppendEntries of term {term} behind an entry of term {previous_term}"));
         }
@@ -244,7 +239,7 @@ impl Appends {
             Err(refusal) => return Box::pin(std::future::ready(Err(refusal))),
         };
         let Prepared { correction, request, tail, last, previous } = prepared;
-        if message.term >= self.status.term() {
+        if Terms::of(&self.log).compare(message.term) != Claim::Past {
             self.board.heard(from, message.term);
         }
         if let Some(correction) = correction {

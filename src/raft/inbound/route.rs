@@ -10,8 +10,8 @@ use crate::peers::message::{
     AppendEntries, AppendEntriesResult, InstallSnapshot, RequestVote, RequestVoteResult, TimeoutNow,
 };
 use crate::peers::{Inbound, Refusal, Sender};
-use crate::raft::election::{LeaderBoard, Voter};
-use crate::raft::types::StatusBoard;
+use crate::raft::election::{Claim, LeaderBoard, Terms, Voter};
+use crate::raft::log::LogView;
 use crate::types::{EntryData, Term};
 
 /// openraft behind the messages of peers.
@@ -20,10 +20,14 @@ pub(crate) struct RaftInbound {
     pub(crate) voter: Voter,
     pub(crate) installs: Installs,
     pub(crate) board: LeaderBoard,
-    pub(crate) status: StatusBoard,
+    pub(crate) log: LogView,
 }
 
 impl Inbound for RaftInbound {
+    fn admit(&self, term: Term, is_answer: bool) -> Result<(), Refusal> {
+        Terms::of(&self.log).admit(term, is_answer).map(drop).map_err(|error| Refusal(error.to_string()))
+    }
+
     fn append(
         &self,
         from: &Sender,
@@ -55,15 +59,13 @@ impl Inbound for RaftInbound {
     }
 
     fn receiving(&self, from: &Sender, term: Term) {
-        self.appends.receiving(from, term);
+        if Terms::of(&self.log).compare(term) != Claim::Past {
+            self.appends.receiving(from, term);
+        }
     }
 
-    fn higher_term(&self, term: Term) {
-        self.voter.learn(term);
-    }
-
-    fn term(&self) -> Term {
-        self.status.term()
+    fn answered(&self, from: &Sender, term: Term) {
+        self.voter.answered(from, term);
     }
 
     fn connected(&self, from: &Sender, number: u64) {

@@ -10,9 +10,9 @@ use super::appends::Appends;
 use crate::peers::message::{AppendEntriesResult, InstallSnapshot};
 use crate::peers::{FENCE_BASE, Sender};
 use crate::raft::apply::{Applied, Consensus};
+use crate::raft::election::Terms;
 use crate::raft::log::LogView;
 use crate::raft::snapshot::SnapshotReceiver;
-use crate::raft::types::StatusBoard;
 use crate::types::{LogIndex, Term};
 
 /// Takes snapshots. Cheap to clone.
@@ -21,7 +21,6 @@ pub(crate) struct Installs {
     pub(crate) raft: Consensus,
     pub(crate) log: LogView,
     pub(crate) applied: watch::Receiver<Applied>,
-    pub(crate) status: StatusBoard,
     pub(crate) receiver: SnapshotReceiver,
     pub(crate) appends: Appends,
 }
@@ -34,14 +33,14 @@ impl Installs {
         message: InstallSnapshot,
         content: mpsc::Receiver<Bytes>,
     ) -> BoxFuture<'static, Option<AppendEntriesResult>> {
-        let Installs { raft, log, applied, status, receiver, appends } = self.clone();
+        let Installs { raft, log, applied, receiver, appends } = self.clone();
         let from = from.clone();
         Box::pin(async move {
             let (index, term) = (message.index, message.term);
-            let own = status.term();
+            let own = Terms::of(&log).own();
             let rejected =
                 |term| Some(AppendEntriesResult { term, rejected: index, last_index: log.last().0 });
-            if term < own || term == Term(0) {
+            if term < own {
                 return rejected(own);
             }
             appends.receiving(&from, term);
@@ -72,7 +71,7 @@ impl Installs {
                 }
                 Err(error) => {
                     warn!(peer = from.id.0, index = index.0, error, "snapshot refused");
-                    rejected(status.term())
+                    rejected(Terms::of(&log).own())
                 }
             }
         })

@@ -12,6 +12,7 @@ use crate::raft::types::{
 };
 use crate::storage::load::Loaded;
 use crate::storage::metadata::Metadata;
+use crate::types::fault::{Fault, is_planted};
 use crate::types::{Configuration, LogIndex, NodeId, ProposalRange, ProposalToken, Term};
 
 /// The log as openraft, its readers and the engine share it.
@@ -242,12 +243,16 @@ impl State {
         Some(Purged { beyond, entries })
     }
 
-    /// In term 1 nobody but the node that made the cluster can have led. If that is this node and it still is the only
-    /// voter, it goes on leading without an election, so that a start writes nothing. Whether it does.
-    /// spec: c-api 3.8, "State on return".
+    /// A node that has been alone in its cluster ever since it made it goes on leading in term 1 without an election, so that
+    /// a start writes nothing. Whether it does. Any other lone voter needs a new term: another server may hold entries of
+    /// this one that this node had sent and not written when it ended. A server is first named by an entry that is durable here
+    /// before anything can be sent to it. spec: c-api 3.8, "State on return".
     pub(super) fn restore_first_leader(&mut self, id: NodeId) -> bool {
-        let alone =
-            self.configurations.last().is_some_and(|(_, configuration)| configuration.is_only_voter(id));
+        let alone = match &self.configurations[..] {
+            [(LogIndex(1), first)] => first.is_only_member(id),
+            [.., (_, last)] => is_planted(Fault::TermReused) && last.is_only_voter(id),
+            [] => false,
+        };
         let nobody_else = [NodeId(0), id].contains(&self.metadata.voted_for);
         let restores = alone
             && nobody_else
