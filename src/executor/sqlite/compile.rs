@@ -72,10 +72,18 @@ pub(super) fn each(
     while !rest.is_empty() {
         let (statement, offset) = prepare(handle, inside, rest)?;
         if let Some(mut statement) = statement {
+            let mut was_outdated = false;
             let ended = loop {
                 match step(&mut statement, inside) {
                     Ok(Step::Row) => {}
                     Ok(Step::Done) => break Ok(()),
+                    Err(_) if statement.is_outdated() && !std::mem::replace(&mut was_outdated, true) => {
+                        // The error of the step again.
+                        let _ = statement.reset(inside);
+                        if let Err(error) = again(&mut statement, inside) {
+                            break Err(error);
+                        }
+                    }
                     Err(error) => break Err(error),
                 }
             };

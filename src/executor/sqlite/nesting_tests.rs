@@ -419,3 +419,17 @@ fn a_statement_that_has_become_a_change_of_the_schema_is_compiled_again_and_look
         statement.finalize(&mut Inside::alone());
     }
 }
+
+#[test]
+fn a_text_that_was_compiled_with_a_schema_of_the_past_does_what_it_says() {
+    let vfs = vfs_of(PageStore::new());
+    let (first, second) = (writer(&vfs), writer(&vfs));
+    for _ in 0..3 {
+        first.execute(&mut Inside::alone(), b"CREATE TABLE IF NOT EXISTS t(a)").unwrap();
+        second.execute(&mut Inside::alone(), b"DROP TABLE t").unwrap();
+        first
+            .execute(&mut Inside::alone(), b"CREATE TABLE IF NOT EXISTS t(a); INSERT INTO t VALUES(1)")
+            .unwrap();
+        second.execute(&mut Inside::alone(), b"INSERT INTO t VALUES(2)").unwrap();
+    }
+}
