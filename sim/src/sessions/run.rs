@@ -41,8 +41,6 @@ const QUIET_MAX: Duration = Duration::from_secs(30);
 const TURN_MAX: Duration = Duration::from_secs(10);
 /// The same where SQL pauses.
 const TURN_MAX_WITH_PAUSES: Duration = Duration::from_secs(40);
-/// The largest value that crosses any network of a history in much less than an election timeout.
-const CALM_VALUE_MAX: u32 = 1 << 20;
 /// In one history of so many leadership goes to and fro, and SQL is inside for long.
 const RESTLESS_ONE_IN: u64 = 8;
 /// Which one it is.
@@ -111,8 +109,8 @@ impl Plan {
     /// The plan of a seed.
     fn of_seed(seed: u64, random: &mut SmallRng) -> Plan {
         let mut plan = Plan::of(random);
-        if plan.is_calm() && plan.sizes.value_max > CALM_VALUE_MAX {
-            // What takes longer than an election timeout to cross the network does cost the leadership.
+        if plan.is_calm() {
+            // A network that needs longer than an election timeout for what is on its way does cost the leadership.
             plan.weather = CALM;
         }
         if seed % RESTLESS_ONE_IN != RESTLESS_AT {
