@@ -132,7 +132,9 @@ impl Connection {
     fn finish(&self, bytes: &mut usize, (taken, answer): Answered) -> Result<(), String> {
         *bytes = bytes.saturating_sub(taken);
         match answer {
-            Ok(Some(message)) => self.links.answer(&self.from, &message),
+            Ok(Some(message)) => {
+                self.links.answer(&self.from, &message, || self.inbound.is_member(&self.from));
+            }
             Ok(None) => {}
             Err(refusal) => return Err(refusal.0),
         }

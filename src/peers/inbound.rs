@@ -64,6 +64,9 @@ pub trait Inbound: Send + Sync {
     /// An append was answered in this term.
     fn answered(&self, from: &Sender, term: Term);
 
+    /// Whether a member of the cluster has this id and this address.
+    fn is_member(&self, peer: &Sender) -> bool;
+
     /// A peer connected; `number` only grows.
     fn connected(&self, from: &Sender, number: u64);
 

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -77,6 +78,8 @@ pub struct Link {
     filled: Notify,
     poked: Notify,
     state: watch::Sender<LinkState>,
+    /// Whoever is there is no member: a dial that fails ends the link.
+    of_stranger: AtomicBool,
 }
 
 /// Bytes that turn a client connection into a raft connection. spec: raft-wire 1.1.
@@ -100,11 +103,29 @@ impl Default for Link {
             filled: Notify::new(),
             poked: Notify::new(),
             state: watch::channel(LinkState::default()).0,
+            of_stranger: AtomicBool::new(false),
         }
     }
 }
 
 impl Link {
+    /// A link to somebody who is no member.
+    #[must_use]
+    pub fn to_stranger() -> Link {
+        Link { of_stranger: AtomicBool::new(true), ..Link::default() }
+    }
+
+    /// Whether it is one.
+    #[must_use]
+    pub fn is_of_stranger(&self) -> bool {
+        self.of_stranger.load(Ordering::Relaxed)
+    }
+
+    /// Whoever is there is a member.
+    pub fn set_of_member(&self) {
+        self.of_stranger.store(false, Ordering::Relaxed);
+    }
+
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -215,6 +236,9 @@ impl Link {
                     Err(error) => {
                         let text = String::from_utf8_lossy(&address).into_owned();
                         debug!(peer = peer.0, address = text, %error, "no connection");
+                        if self.is_of_stranger() {
+                            return;
+                        }
                         self.keep_newest();
                         self.state.send_modify(|state| state.failures += 1);
                     }

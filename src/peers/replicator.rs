@@ -110,8 +110,8 @@ impl Target {
         self.send(vec![message.encode().into()])
     }
 
-    fn link(&self) -> Result<Arc<Link>, ReplicationError> {
-        self.links.link(self.id, &self.address).ok_or_else(|| self.unreachable("too many peers"))
+    fn link(&self) -> Arc<Link> {
+        self.links.link(self.id, &self.address)
     }
 
     /// Proves that the follower is there and still in `term`: nothing of it was sent before this call.
@@ -121,7 +121,7 @@ impl Target {
     pub async fn fence(&self, term: Term, patience: Duration) -> Result<Answer, ReplicationError> {
         let (fence, answer) =
             self.peer.fence(term).ok_or_else(|| self.unreachable("too many heartbeats without an answer"))?;
-        let mut state = self.link()?.state();
+        let mut state = self.link().state();
         let failures = state.borrow_and_update().failures;
         self.send_message(&fence)?;
         let deadline = Instant::now() + patience;
@@ -260,7 +260,7 @@ impl Replicator {
             self.acknowledged = index;
         }
         self.refused = None;
-        let state = self.target.link()?.state();
+        let state = self.target.link().state();
         self.generation = state.borrow().generation;
         self.link = Some(state);
         self.matched = found;

@@ -17,7 +17,7 @@ use super::spill::Spill;
 use crate::transport::client_stream::Detached;
 use crate::transport::dial::Dial;
 use crate::types::NodeId;
-use crate::types::config::LINKS_MAX;
+use crate::types::config::PEERS_KEPT;
 use crate::types::payload::PayloadStore;
 use crate::types::tasks::BlockingPool;
 
@@ -100,7 +100,7 @@ impl Peers {
     #[must_use]
     pub fn peer(&self, id: NodeId) -> SharedPeer {
         let mut peers = self.inner.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        if peers.len() > LINKS_MAX && !peers.contains_key(&id) {
+        if peers.len() > PEERS_KEPT && !peers.contains_key(&id) {
             // Strangers must not fill the memory; a peer that somebody waits for is held elsewhere.
             peers.retain(|_, peer| Arc::strong_count(peer) > 1);
         }

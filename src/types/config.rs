@@ -303,8 +303,11 @@ pub const LINK_QUEUE_MESSAGES_MAX: usize = 1024;
 /// Bytes that wait to be sent to one peer; one message may be larger.
 pub const LINK_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Peers, members or not, that this node answers at once.
-pub const LINKS_MAX: usize = 256;
+/// Peers that are no members of the cluster and that are answered at once; members are always.
+pub const STRANGER_LINKS_MAX: usize = 32;
+
+/// Peers of which is kept what they are asked; beyond it, those that nothing is awaited from are forgotten.
+pub const PEERS_KEPT: usize = 256;
 
 /// Payload of one received AppendEntries; upstream sends whatever it has in one message. spec: raft-wire 7.3.
 pub const APPEND_PAYLOAD_MAX_BYTES: u64 = 4 * 1024 * 1024 * 1024;

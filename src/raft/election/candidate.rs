@@ -9,9 +9,9 @@ use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
+use super::board::{LeaderBoard, Suspicion};
 use super::standing::Standing;
 use super::times::Times;
-use super::view::{LeaderBoard, Suspicion};
 use crate::peers::Peers;
 use crate::peers::message::{Message, RequestVote};
 use crate::peers::replicator::Target;
@@ -78,9 +78,9 @@ impl Candidate {
         // Two that see it at once must not split the votes.
         sleep(self.random_between(Duration::ZERO, FAILOVER_SPREAD)).await;
         let end = Instant::now() + self.times.campaign();
-        while Instant::now() < end && self.board.is_gone() && self.leading_term().is_none() {
+        while Instant::now() < end && self.board.is_leaderless() && self.leading_term().is_none() {
             if self.would_win().await
-                && self.board.is_gone()
+                && self.board.is_leaderless()
                 && let Err(error) = self.raft.trigger().elect(false).await
             {
                 warn!(%error, "no election");

@@ -287,3 +287,56 @@ async fn a_lone_voter_takes_a_new_term_at_a_start_unless_it_has_always_been_alon
         assert_eq!(restarted(entries.clone()).await, (2, vec![(2, 1)]), "{entries:?}");
     }
 }
+
+// A stranger that claimed a term which has a leader took its place, and was gone a moment later.
+#[tokio::test(start_paused = true)]
+async fn a_second_claimant_of_a_term_moves_nothing() {
+    let mut node = follower().await;
+    let mut leader = node.connect(2);
+    append(&mut leader, 2, (1, 1), 0, &[]).await;
+    node.append_answer().await;
+    let named = |node: &Bench| node.engine.status().borrow().leader.as_ref().map(|(id, _)| id.0);
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(named(&node), Some(2));
+
+    let mut stranger = node.connect(77);
+    append(&mut stranger, 2, (1, 1), 0, &[]).await;
+    assert_eq!(node.append_answer().await.1, 1, "it is refused");
+    drop(stranger);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+
+    assert_eq!(named(&node), Some(2));
+    assert!(node.sent.try_recv().is_err(), "nobody is asked for a vote");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_is_moved_by_no_claim_of_its_own_term() {
+    let (node, _follower) = leader().await;
+    let mut status = node.engine.status();
+    status.wait_for(|now| now.leader.is_some()).await.unwrap();
+
+    let mut stranger = node.connect(77);
+    append(&mut stranger, 2, (1, 1), 0, &[]).await;
+    drop(stranger);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+
+    let now = status.borrow().clone();
+    assert_eq!((now.term, now.leader.map(|(id, _)| id.0)), (Term(2), Some(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_is_silent_for_an_election_timeout_is_not_named_until_it_is_back() {
+    let mut node = follower().await;
+    let mut leader = node.connect(2);
+    append(&mut leader, 2, (1, 1), 0, &[]).await;
+    node.append_answer().await;
+    let mut status = node.engine.status();
+    status.wait_for(|now| now.leader.is_some()).await.unwrap();
+    let began = tokio::time::Instant::now();
+
+    status.wait_for(|now| now.leader.is_none()).await.unwrap();
+
+    assert_eq!(began.elapsed().as_millis() / 100, 30);
+    append(&mut leader, 2, (1, 1), 0, &[]).await;
+    status.wait_for(|now| now.leader.is_some()).await.unwrap();
+}

@@ -10,9 +10,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::warn;
 
+use super::board::LeaderBoard;
 use super::times::Times;
 use super::transfer::Transfer;
-use super::view::LeaderBoard;
 use crate::peers::Peers;
 use crate::raft::apply::Consensus;
 use crate::raft::log::LogView;

@@ -1,5 +1,6 @@
 //! Who leads, who may vote, who stands, and how leadership ends.
 
+mod board;
 mod candidate;
 #[cfg(test)]
 mod election_tests;
@@ -14,6 +15,7 @@ mod transfer;
 mod view;
 mod voter;
 
+pub(crate) use board::LeaderBoard;
 pub(crate) use candidate::Candidate;
 pub(crate) use leading::Timers;
 pub(crate) use publish::Publisher;
@@ -21,5 +23,4 @@ pub(crate) use standing::Standing;
 pub(crate) use terms::{Claim, Terms};
 pub(crate) use times::Times;
 pub(crate) use transfer::Transfer;
-pub(crate) use view::LeaderBoard;
 pub(crate) use voter::Voter;

@@ -4,14 +4,16 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{RaftMetrics, ServerState};
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
+use super::board::LeaderBoard;
 use super::standing::Standing;
-use super::view::LeaderBoard;
 use crate::raft::apply::Consensus;
+use crate::raft::log::LogView;
 use crate::raft::types::{Leadership, StatusBoard, TypeConfig};
-use crate::types::{NodeId, Term};
+use crate::types::{NodeId, Role, Term};
 
 /// Writes the status.
 pub(crate) struct Publisher {
@@ -19,6 +21,7 @@ pub(crate) struct Publisher {
     pub(crate) raft: Consensus,
     pub(crate) board: LeaderBoard,
     pub(crate) standing: Standing,
+    pub(crate) log: LogView,
     pub(crate) status: StatusBoard,
     pub(crate) stopping: CancellationToken,
 }
@@ -27,10 +30,20 @@ impl Publisher {
     /// Until openraft ends.
     pub(crate) async fn run(self, leadership: watch::Sender<Leadership>) {
         let mut metrics = self.raft.metrics();
-        loop {
-            let running = self.publish(&metrics, &leadership);
-            if running.is_err() || metrics.changed().await.is_err() {
-                break;
+        let mut changes = self.board.changes();
+        while let Ok(until) = self.publish(&metrics, &leadership) {
+            let silent = async {
+                match until {
+                    Some(until) => sleep_until(until).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                changed = metrics.changed() => if changed.is_err() { break },
+                // The board is this component's own: it does not end.
+                _ = changes.changed() => {}
+                () = silent => {}
             }
         }
         leadership.send_replace(Leadership::Stopped);
@@ -45,26 +58,37 @@ impl Publisher {
         }
     }
 
+    /// Publishes what is known now. Until when, if nothing changes.
     fn publish(
         &self,
         metrics: &WatchReceiverOf<TypeConfig, RaftMetrics<TypeConfig>>,
         leadership: &watch::Sender<Leadership>,
-    ) -> Result<(), ()> {
+    ) -> Result<Option<Instant>, ()> {
         let current = metrics.borrow_watched();
         current.running_state.as_ref().map_err(|_| ())?;
         let term = Term(current.current_term);
         self.standing.look();
-        let leader = current.current_leader.map(|id| {
-            let node = current.membership_config.membership().get_node(&id);
-            let address = node.map(|node| node.address.clone());
-            // Who leads need not be a member that is known here.
-            let told = || self.board.address_of(NodeId(id)).map(|address| address.to_vec());
-            (NodeId(id), address.or_else(told).unwrap_or_default())
-        });
         let leads = current.state == ServerState::Leader && current.current_leader == Some(self.id.0);
+        self.board.is_in(term, current.state);
+        let address_of = |id: NodeId| {
+            let node = current.membership_config.membership().get_node(&id.0);
+            node.map(|node| node.address.clone())
+        };
+        let followed = self.board.followed(term);
+        // Nobody talks to a node without a role: it names whom it has heard last.
+        let hears = self.log.configuration().0.get(self.id).is_some_and(|own| own.role == Role::Voter);
+        let followed = followed.filter(|(_, until)| !hears || Instant::now() < *until);
+        let leader = match &followed {
+            _ if leads => Some((self.id, address_of(self.id).unwrap_or_default())),
+            // Who leads need not be a member that is known here.
+            Some((leader, _)) => {
+                Some((leader.id, address_of(leader.id).unwrap_or_else(|| leader.address.to_vec())))
+            }
+            None => None,
+        };
         self.status.set_leader(term, leader);
         let next = if leads { Leadership::Leading(term) } else { Leadership::Other };
         leadership.send_if_modified(|now| std::mem::replace(now, next.clone()) != next);
-        Ok(())
+        Ok(followed.filter(|_| hears).map(|(_, until)| until))
     }
 }

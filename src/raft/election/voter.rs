@@ -5,9 +5,9 @@ use openraft::Vote;
 use openraft::raft::{TransferLeaderRequest, VoteRequest};
 use tracing::{debug, info, warn};
 
+use super::board::LeaderBoard;
 use super::standing::Standing;
 use super::terms::{Claim, Terms};
-use super::view::LeaderBoard;
 use crate::peers::message::{RequestVote, RequestVoteResult, TimeoutNow};
 use crate::peers::{FENCE_BASE, Sender};
 use crate::raft::apply::Consensus;
@@ -99,7 +99,7 @@ impl Voter {
         let (index, stored, rank) = self.log.last();
         let ready = self.is_voter()
             && self.standing.term().is_some()
-            && self.board.leader().is_some_and(|(leader, _)| leader == from.id)
+            && self.board.is_leader(from.id)
             && Terms::of(&self.log).compare(message.term) == Claim::Own
             && (message.last_index, message.last_term) == (index, stored);
         if !ready {

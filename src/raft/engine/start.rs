@@ -9,7 +9,9 @@ use super::Engine;
 use super::options::{EngineError, EngineOptions, raft_config};
 use crate::peers::{Peers, PeersParts};
 use crate::raft::apply::{Applied, Consensus, SnapshotsDue, StateMachine, loaded_snapshot};
-use crate::raft::election::{Candidate, LeaderBoard, Publisher, Standing, Timers, Times, Transfer, Voter};
+use crate::raft::election::{
+    Candidate, LeaderBoard, Publisher, Standing, Terms, Timers, Times, Transfer, Voter,
+};
 use crate::raft::inbound::{Appends, Installs, RaftInbound};
 use crate::raft::log::{LogStore, LogView};
 use crate::raft::machine::Decoder;
@@ -63,7 +65,7 @@ pub(super) async fn start(options: EngineOptions) -> Result<Engine, EngineError>
     let standing = Standing::new(raft.clone(), log.clone());
     let status = StatusBoard::new();
     let parts = Parts { id, raft, log, applied, status, standing, snapshots, peers, scope, times };
-    let board = LeaderBoard::new();
+    let board = LeaderBoard::new(Terms::of(&parts.log).own(), times.election);
     let engine = parts.engine(options.hooks);
     parts.start_tasks(&engine, &board);
     parts.listen(board, decoder);
@@ -169,6 +171,7 @@ impl Parts {
         let publisher = Publisher {
             id,
             raft: raft.clone(),
+            log: log.clone(),
             board: board.clone(),
             standing: standing.clone(),
             status: status.clone(),

@@ -239,9 +239,8 @@ impl Appends {
             Err(refusal) => return Box::pin(std::future::ready(Err(refusal))),
         };
         let Prepared { correction, request, tail, last, previous } = prepared;
-        if Terms::of(&self.log).compare(message.term) != Claim::Past {
-            self.board.heard(from, message.term);
-        }
+        let is_leader =
+            Terms::of(&self.log).compare(message.term) != Claim::Past && self.board.heard(from, message.term);
         if let Some(correction) = correction {
             warn!(
                 leader = from.id.0,
@@ -254,7 +253,9 @@ impl Appends {
             *self.tail.lock().unwrap_or_else(PoisonError::into_inner) = tail;
         }
         let answer = self.hand_over(request);
-        self.board.tell(from.id, message.term);
+        if is_leader {
+            self.board.tell(from.id, message.term);
+        }
         let log = self.log.clone();
         let tails = Arc::clone(&self.tail);
         let term = message.term;

@@ -68,6 +68,11 @@ impl Inbound for RaftInbound {
         self.voter.answered(from, term);
     }
 
+    fn is_member(&self, peer: &Sender) -> bool {
+        let configuration = self.log.configuration().0;
+        configuration.get(peer.id).is_some_and(|server| server.address == peer.address)
+    }
+
     fn connected(&self, from: &Sender, number: u64) {
         self.board.connected(from, number);
     }
