@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use dqlite::executor::sqlite::{Connection, Inside, Step, Value, empty_page};
-use dqlite::pages::{Database, PageStore};
+use dqlite::pages::{Attached, Database, PageStore};
 use dqlite::vfs::{DeletionPermit, DeletionRefused, Members, SQLITE_IOERR_STALE, Vfs, VfsOptions};
 
 struct World {
     store: Arc<PageStore>,
     database: Arc<Database>,
+    /// Another connection of it, which does nothing.
+    _attached: Attached,
     vfs: Arc<Vfs>,
 }
 
@@ -21,9 +23,10 @@ fn world(entry_max_bytes: u64) -> World {
 
 fn world_with(options: VfsOptions) -> World {
     let store = PageStore::new();
-    let database = store.open(b"test", &empty_page()).unwrap();
+    let attached = store.attach(b"test", &empty_page()).unwrap();
+    let database = Arc::clone(attached.database());
     let vfs = Vfs::register(Arc::clone(&store), options, Box::new(|text| panic!("{text}"))).unwrap();
-    World { store, database, vfs }
+    World { store, database, _attached: attached, vfs }
 }
 
 impl World {

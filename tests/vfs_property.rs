@@ -216,7 +216,8 @@ fn assert_same_pages(database: &Database, followed: &PageStore, what: &str) {
 fn run(seed: u64, space: PageSpace, counts: &mut Counts) {
     let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) + 1);
     let store = PageStore::in_space(space.clone());
-    let database = store.open(b"test", &empty_page()).unwrap();
+    let attached = store.attach(b"test", &empty_page()).unwrap();
+    let database = attached.database();
     let vfs =
         Vfs::register(Arc::clone(&store), VfsOptions::default(), Box::new(|text| panic!("{text}"))).unwrap();
     let mut writers = [writer(&vfs), writer(&vfs)];
@@ -283,7 +284,7 @@ fn run(seed: u64, space: PageSpace, counts: &mut Counts) {
                 let entry = Entry { kind: EntryKind::Command, data, ..Entry::barrier(Term(1)) };
                 follower.apply(LogIndex(range.last), &entry).unwrap();
             }
-            assert_same_pages(&database, &followed, &format!("seed {seed} step {step}"));
+            assert_same_pages(database, &followed, &format!("seed {seed} step {step}"));
             counts.commits += 1;
             applied = reference.copy();
             assert_eq!(query(&reader, "pragma integrity_check"), ["ok"], "seed {seed} step {step}");

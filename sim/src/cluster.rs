@@ -90,7 +90,10 @@ pub fn address(id: u64) -> Vec<u8> {
 }
 
 /// Pages of every database, with the index up to which entries are applied.
-type Image = (u64, Vec<(Vec<u8>, Vec<Option<u64>>)>);
+type Image = (u64, Vec<Pages>);
+
+/// Name of a database and digests of its pages.
+type Pages = (Vec<u8>, Vec<Option<u64>>);
 
 impl Cluster {
     /// `nodes` places, nobody runs.
@@ -424,9 +427,9 @@ impl Cluster {
 }
 
 /// Databases and pages that are not the same: what a violation is looked into with.
-fn differences(one: &[(Vec<u8>, Vec<Option<u64>>)], other: &[(Vec<u8>, Vec<Option<u64>>)]) -> String {
+fn differences(one: &[Pages], other: &[Pages]) -> String {
     let names: BTreeSet<&[u8]> = one.iter().chain(other).map(|(name, _)| &name[..]).collect();
-    let of = |databases: &[(Vec<u8>, Vec<Option<u64>>)], name: &[u8]| {
+    let of = |databases: &[Pages], name: &[u8]| {
         databases.iter().find(|(other, _)| other == name).map(|(_, pages)| pages.clone())
     };
     let told = names.into_iter().filter_map(|name| {

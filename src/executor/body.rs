@@ -132,15 +132,21 @@ impl Session {
         if self.holds_turn() { Lane::HoldsTurn } else { Lane::Works }
     }
 
+    /// Waits for a permit, and looks once more at what has ended, unless something is given back: that is always done.
+    ///
+    /// # Errors
+    /// What has ended.
     pub(super) async fn permit(&mut self, lane: Lane) -> Result<SqlPermit, End> {
         let permits = &self.executor.permits;
-        if let Some(permit) = permits.try_acquire() {
+        let permit = match permits.try_acquire() {
+            Some(permit) => permit,
+            None if lane == Lane::GivesBack => permits.acquire(lane).await,
+            None => self.ended.race(Heeds::All, permits.acquire(lane)).await?,
+        };
+        if lane == Lane::GivesBack || fault::is_planted(Fault::WaitsForEver) {
             return Ok(permit);
         }
-        if lane == Lane::GivesBack {
-            return Ok(permits.acquire(lane).await);
-        }
-        self.ended.race(Heeds::All, permits.acquire(lane)).await
+        self.ended.look(Heeds::All).map_or(Ok(permit), Err)
     }
 
     /// The only way into SQLite: a permit, another look at what has ended, then `work` on the seat, on the spot or elsewhere.
@@ -155,12 +161,6 @@ impl Session {
         work: impl FnOnce(&mut Inside, &mut Seat) -> T + Send + 'static,
     ) -> Result<T, Failure> {
         let permit = self.permit(lane).await.map_err(|end| request.ended(end))?;
-        if lane != Lane::GivesBack
-            && !fault::is_planted(Fault::WaitsForEver)
-            && let Some(end) = self.ended.look(Heeds::All)
-        {
-            return Err(request.ended(end));
-        }
         self.leave_if_stale();
         let Some(mut seat) = self.seat.take() else { return Err(request.lost()) };
         seat.view.set_use_head(request.used_head || seat.turn.is_some());

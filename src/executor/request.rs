@@ -117,8 +117,8 @@ mod tests {
 
     #[test]
     fn the_reply_waits_for_the_newest_version_whatever_the_order_in_which_they_are_seen() {
-        let database = PageStore::new().open(b"test", &empty_page()).unwrap();
-        let mut request = Request::new(1, database);
+        let attached = PageStore::new().attach(b"test", &empty_page()).unwrap();
+        let mut request = Request::new(1, Arc::clone(attached.database()));
         for (seen, newest) in [(u32::MAX - 1, u32::MAX - 1), (3, 3), (u32::MAX, 3), (2, 3), (4, 4)] {
             request.saw(seen);
             assert_eq!(request.version, Some(newest));

@@ -15,7 +15,7 @@ use super::inside::{Rest, Values};
 use super::permits::Lane;
 use super::request::Request;
 use super::seat::{Seat, Source};
-use super::sqlite::{Connection, End, Ended, Heeds, SqliteError, TransactionState};
+use super::sqlite::{Connection, End, Ended, SqliteError, TransactionState};
 use super::text::Text;
 
 /// One client connection's use of SQL.
@@ -86,9 +86,7 @@ impl Session {
             return Err(Failure::new(failure::BUSY, "a database for this connection is already open"));
         }
         self.ended.begin(serving.epoch);
-        let permit = self.permit(Lane::Works).await;
-        let permit = permit.and_then(|permit| self.ended.look(Heeds::All).map_or(Ok(permit), Err));
-        let permit = permit.map_err(|end| match end {
+        let permit = self.permit(Lane::Works).await.map_err(|end| match end {
             End::Interrupted => Failure::interrupted(),
             End::Stopping | End::EpochOver | End::ClientGone => Failure::not_leader(),
         })?;

@@ -60,6 +60,11 @@ impl<R: ClientRead> Attendant<R> {
         Attendant { inbox, ended, stop, over, told_epoch, waits: None, patience: None, next_look: None }
     }
 
+    /// What it tells the session.
+    pub(super) fn ended(&self) -> &Ended {
+        &self.ended
+    }
+
     /// Looks at everything once; the task is woken when there is something new. What is looked at is bounded, so that it counts
     /// for nothing in the task's share of its worker: a request that has used it up would not be looked after.
     pub(super) fn look(&mut self, context: &mut Context<'_>) {

@@ -243,18 +243,17 @@ impl<R: ClientRead, W: ClientWrite> Connection<R, W> {
 
     async fn answer_attended(&mut self, frame: Frame, attendant: &mut Attendant<R>) -> io::Result<Next> {
         let inbox = Arc::clone(&self.inbox);
-        let ended = self.session.ended().clone();
         let mut answer = pin!(self.answer(frame));
         let next = poll_fn(|context| {
             loop {
-                let known = ended.look(Heeds::All);
+                let known = attendant.ended().look(Heeds::All);
                 // Most requests never wait: then nobody has to look after the connection meanwhile.
                 if let Poll::Ready(next) = answer.as_mut().poll(context) {
                     return Poll::Ready(next);
                 }
                 inbox.remember(context);
                 attendant.look(context);
-                if ended.look(Heeds::All) == known {
+                if attendant.ended().look(Heeds::All) == known {
                     return Poll::Pending;
                 }
             }

@@ -2,7 +2,6 @@
 //! also while a request is worked on, so that an INTERRUPT and the client's end are noticed at once.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -55,8 +54,6 @@ pub(super) enum End {
 pub(super) struct Inbox<R> {
     state: Mutex<State<R>>,
     ended: Ended,
-    /// Whether the client sends no more.
-    is_closed: AtomicBool,
 }
 
 struct State<R> {
@@ -84,7 +81,7 @@ impl<R: ClientRead> Inbox<R> {
             working: false,
             interrupted: false,
         };
-        Inbox { state: Mutex::new(state), ended, is_closed: AtomicBool::new(false) }
+        Inbox { state: Mutex::new(state), ended }
     }
 
     fn lock(&self) -> MutexGuard<'_, State<R>> {
@@ -119,7 +116,6 @@ impl<R: ClientRead> Inbox<R> {
     pub(super) fn read_ahead(&self, context: &mut Context<'_>) -> (bool, Option<End>) {
         let mut state = self.lock();
         state.read_ahead(context, &self.ended);
-        self.note_end(&state);
         (state.reader.is_some() && state.events.len() >= config::REQUESTS_AHEAD, state.end)
     }
 
@@ -132,20 +128,11 @@ impl<R: ClientRead> Inbox<R> {
         } else if state.reader.as_ref().is_some_and(|reader| reader.stream().sends_no_more()) {
             state.closed();
         }
-        self.note_end(&state);
-    }
-
-    fn note_end(&self, state: &State<R>) {
-        if state.end.is_some() {
-            self.is_closed.store(true, Ordering::Relaxed);
-        }
     }
 
     /// The client has taken bytes. If it sends no more, it lives: to one that has closed its socket nothing can be sent but once.
     pub(super) fn client_takes(&self) {
-        if self.is_closed.load(Ordering::Relaxed)
-            && let Some(End::Closed { since }) = &mut self.lock().end
-        {
+        if let Some(End::Closed { since }) = &mut self.lock().end {
             *since = Instant::now();
         }
     }

@@ -4,19 +4,14 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::core::LiveSettings;
 use super::options::Options;
-use super::run_parts::RunParts;
 use super::running::Running;
-use super::running_tests::{call, connect, dial, exec, number};
+use super::running_tests::{call, connect, dial, exec, number, start_with};
 use crate::protocol::request::{Parameters, Request, Value};
-use crate::transport::dial::IpConnector;
-use crate::transport::listener::BoundSocket;
 use crate::types::NodeId;
 use crate::types::config::{SQL_WORKER_THREADS, STATEMENT_WITHOUT_CLIENT_MAX};
 
@@ -28,17 +23,8 @@ const COUNT: &str =
     "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < ?) SELECT count(*) AS n FROM c";
 
 fn start(directory: &Path, sql_threads: u32) -> (Running, String) {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let address = format!("127.0.0.1:{port}");
-    let running = Running::start(RunParts {
-        id: NodeId(1),
-        address: address.clone().into_bytes(),
-        directory: directory.to_owned(),
-        options: Options { pool_thread_count: sql_threads, ..Options::default() },
-        live: Arc::new(LiveSettings::default()),
-        listener: BoundSocket::bind(&address).unwrap(),
-        connector: Arc::new(IpConnector),
-    });
+    let options = Options { pool_thread_count: sql_threads, ..Options::default() };
+    let (running, address) = start_with(NodeId(1), directory, options);
     (running.unwrap(), address)
 }
 

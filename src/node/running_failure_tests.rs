@@ -6,9 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::*;
-use crate::node::options::Options;
-use crate::transport::dial::IpConnector;
-use crate::transport::listener::BoundSocket;
+use crate::node::running_tests;
 
 /// Long enough for any machine; a test that waits for it fails.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -16,17 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const ASK_LEADER: [u8; 24] = [1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 fn start(directory: &Path) -> (Running, String) {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let address = format!("127.0.0.1:{port}");
-    let running = Running::start(RunParts {
-        id: NodeId(1),
-        address: address.clone().into_bytes(),
-        directory: directory.to_owned(),
-        options: Options::default(),
-        live: Arc::new(LiveSettings::default()),
-        listener: BoundSocket::bind(&address).unwrap(),
-        connector: Arc::new(IpConnector),
-    });
+    let (running, address) = running_tests::start(directory);
     (running.unwrap(), address)
 }
 

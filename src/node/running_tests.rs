@@ -17,17 +17,21 @@ use crate::transport::listener::BoundSocket;
 use crate::types::NodeId;
 
 pub(super) fn start(directory: &Path) -> (Result<Running, StartError>, String) {
-    start_as(NodeId(1), directory)
+    start_with(NodeId(1), directory, Options::default())
 }
 
-fn start_as(id: NodeId, directory: &Path) -> (Result<Running, StartError>, String) {
+pub(super) fn start_with(
+    id: NodeId,
+    directory: &Path,
+    options: Options,
+) -> (Result<Running, StartError>, String) {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let address = format!("127.0.0.1:{port}");
     let running = Running::start(RunParts {
         id,
         address: address.clone().into_bytes(),
         directory: directory.to_owned(),
-        options: Options::default(),
+        options,
         live: Arc::new(LiveSettings::default()),
         listener: BoundSocket::bind(&address).unwrap(),
         connector: Arc::new(IpConnector),
@@ -130,7 +134,7 @@ fn a_followers_directory_opens_and_shows_its_configuration() {
     for version in VERSIONS {
         for name in ["installed", "follower"] {
             let directory = fixture(version, name);
-            let (running, address) = start_as(NodeId(3), directory.path());
+            let (running, address) = start_with(NodeId(3), directory.path(), Options::default());
             let mut running = running.unwrap_or_else(|error| panic!("{version} {name}: {error}"));
             let mut client = dial(&address);
 

@@ -185,8 +185,8 @@ fn a_foreign_entry_discards_the_head_and_sets_both_roots() {
 #[test]
 fn size_0_in_page_1_means_deleted_and_leaves_one_page() {
     let store = PageStore::new();
-    let database = store.open(b"test", &page(1, 0)).unwrap();
     let attached = store.attach(b"test", &page(1, 0)).unwrap();
+    let database = Arc::clone(attached.database());
     database.apply_pages(vec![(PageNumber(1), page(2, 9)), (PageNumber(2), page(0, 8))]).unwrap();
 
     database.apply_pages(vec![(PageNumber(1), page(0, 9))]).unwrap();
@@ -240,7 +240,8 @@ fn a_connection_of_an_ended_epoch_gets_no_write_lock_in_the_next() {
 #[test]
 fn a_snapshot_replaces_the_set_of_databases_and_open_handles_see_it() {
     let (store, database) = opened();
-    let other = store.open(b"other", &page(1, 0)).unwrap();
+    let attached = store.attach(b"other", &page(1, 0)).unwrap();
+    let other = attached.database();
     let stale = other.head();
 
     let images = DatabaseImages::check(vec![
@@ -286,12 +287,12 @@ fn names_that_mean_something_else_to_sqlite_are_refused() {
     let long = vec![b'a'; 505];
     for name in [b"".as_slice(), b"a\0b", &long] {
         assert!(crate::pages::check_name(name).is_err(), "{name:?}");
-        assert!(store.open(name, &page(1, 0)).is_err(), "{name:?}");
+        assert!(store.attach(name, &page(1, 0)).is_err(), "{name:?}");
     }
     // What a C node has replicated is kept; only clients may not open it.
     for name in [b":memory:".as_slice(), b"file:x", b"x-wal", b"x-journal"] {
         assert!(crate::pages::check_name(name).is_err(), "{name:?}");
-        assert!(store.open(name, &page(1, 0)).is_ok(), "{name:?}");
+        assert!(store.attach(name, &page(1, 0)).is_ok(), "{name:?}");
     }
     assert!(crate::pages::check_name(&long[..504]).is_ok());
 }

@@ -171,40 +171,21 @@ impl PageStore {
         self.named.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn open_locked<'a>(
-        &self,
-        named: &'a mut BTreeMap<Vec<u8>, Named>,
-        name: &[u8],
-        empty_page: &PageRef,
-    ) -> Result<&'a mut Named, NameError> {
-        check_stored_name(name)?;
-        let epoch = self.epoch();
-        Ok(named.entry(name.to_vec()).or_insert_with(|| {
-            let root = Root::from_pages([empty_page.clone()], 1);
-            let (name, own) = (name.to_vec(), self.own.clone());
-            let database =
-                Database::new(name, own, empty_page.clone(), Arc::clone(&self.room), root, false, epoch);
-            Named { database, attached: 0 }
-        }))
-    }
-
-    /// The database with this name; if there is none, one whose only page is `empty_page`.
-    ///
-    /// # Errors
-    /// A refused name.
-    pub fn open(&self, name: &[u8], empty_page: &PageRef) -> Result<Arc<Database>, NameError> {
-        let mut named = self.lock();
-        let found = self.open_locked(&mut named, name, empty_page)?;
-        Ok(Arc::clone(&found.database))
-    }
-
-    /// As `open`, for a connection: a database that is deleted, or was never written, is removed when its last connection is gone.
+    /// The database with this name, for a connection; if there is none, one whose only page is `empty_page`. One that is deleted, or
+    /// was never written, is removed when its last connection is gone.
     ///
     /// # Errors
     /// A refused name.
     pub fn attach(&self, name: &[u8], empty_page: &PageRef) -> Result<Attached, NameError> {
+        check_stored_name(name)?;
         let mut named = self.lock();
-        let found = self.open_locked(&mut named, name, empty_page)?;
+        let epoch = self.epoch();
+        let found = named.entry(name.to_vec()).or_insert_with(|| {
+            let root = Root::from_pages([empty_page.clone()], 1);
+            let (name, own, room) = (name.to_vec(), self.own.clone(), Arc::clone(&self.room));
+            let database = Database::new(name, own, empty_page.clone(), room, root, false, epoch);
+            Named { database, attached: 0 }
+        });
         found.attached += 1;
         Ok(Attached { database: Arc::clone(&found.database), store: self.own.clone() })
     }

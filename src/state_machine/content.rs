@@ -254,11 +254,14 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back_and_as_long_as_announced() {
         let store = PageStore::new();
-        let other = store.open(b"b", &page_one(1)).unwrap();
-        other.apply_pages(vec![(PageNumber(1), page_one(1))]).unwrap();
-        let eight = store.open(b"eightchr", &page_one(1)).unwrap();
+        let other = store.attach(b"b", &page_one(1)).unwrap();
+        other.database().apply_pages(vec![(PageNumber(1), page_one(1))]).unwrap();
+        let eight = store.attach(b"eightchr", &page_one(1)).unwrap();
         let image = PageRef::new(&[7; PAGE_SIZE]);
-        eight.apply_pages(vec![(PageNumber(1), page_one(3)), (PageNumber(3), image.clone())]).unwrap();
+        eight
+            .database()
+            .apply_pages(vec![(PageNumber(1), page_one(3)), (PageNumber(3), image.clone())])
+            .unwrap();
 
         let content = Content::new(store.pin_committed());
         let mut bytes = Vec::new();

@@ -120,7 +120,8 @@ mod tests {
 
     /// A root of so many pages.
     fn pinned(page_count: u32) -> Pin {
-        let database = PageStore::new().open(b"test", &empty_page()).unwrap();
+        let attached = PageStore::new().attach(b"test", &empty_page()).unwrap();
+        let database = attached.database();
         let mut first = empty_page().with(|bytes| *bytes).unwrap();
         first[28..32].copy_from_slice(&page_count.to_be_bytes());
         let rest = (2..=page_count).map(|number| (PageNumber(number), PageRef::new(&[7; PAGE_SIZE])));

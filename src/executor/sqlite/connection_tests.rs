@@ -5,7 +5,7 @@ use libsqlite3_sys as sqlite;
 
 use super::Connection;
 use crate::executor::sqlite::testing::{vfs_of, writer};
-use crate::executor::sqlite::{Inside, Step, Value, empty_page};
+use crate::executor::sqlite::{Inside, Step, Value};
 use crate::pages::PageStore;
 use crate::types::config::PAGE_SIZE;
 use crate::vfs::Vfs;
@@ -14,7 +14,6 @@ const ROWS: i64 = 2000;
 
 fn opened() -> (Arc<PageStore>, Arc<Vfs>, Connection) {
     let store = PageStore::new();
-    store.open(b"test", &empty_page()).unwrap();
     let vfs = vfs_of(Arc::clone(&store));
     let connection = writer(&vfs);
     connection
@@ -50,7 +49,7 @@ fn integer(connection: &Connection, sql: &str) -> i64 {
 #[test]
 fn a_reader_makes_no_copies_of_the_pages_it_reads() {
     let (store, vfs, _writer) = opened();
-    let pages = store.open(b"test", &empty_page()).unwrap().head().root.page_count() as usize;
+    let pages = store.get(b"test").unwrap().head().root.page_count() as usize;
     let reader = writer(&vfs);
 
     assert_eq!(integer(&reader, "select sum(length(b)) from t"), ROWS * 1000);
