@@ -1,4 +1,4 @@
-# Targets: all demo check check-upstream check-clients bench bench-go bench-peers failover rolls torture-sql torture-sessions torture-slt torture-stops slow-clients mutants fuzz install uninstall, and the parts of check: deps fmt-check lint licences doc test. See README.md.
+# Targets: all demo check check-upstream check-clients bench bench-go bench-peers trace-read trace-write failover rolls torture-sql torture-sessions torture-slt torture-stops torture-host torture-disks slow-clients vanished-clients mutants fuzz install uninstall, and the parts of check: deps fmt-check lint licences doc test. See README.md.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -63,6 +63,14 @@ PEERS_OPTIONS ?=
 bench-peers: target/dqlite-node
 	tests/bench/peers.py target/bench target/dqlite-node $(FOLDER) --rounds $(BENCH_PEER_ROUNDS) $(PEERS_OPTIONS)
 
+# Where the time of a lone point read and of a lone insert goes, hop by hop, on one and on three nodes: tables and pictures in target/bench. Needs perf, and root.
+.PHONY: trace-read trace-write
+trace-read: TRACED := point read, 1 clients
+trace-write: TRACED := insert 1 KiB, 1 clients
+trace-read trace-write: target/dqlite-node
+	$(CARGO) build --quiet --release --package dqlite-testing --bin bench
+	for nodes in 1 3; do scripts/trace-hops target/release/bench target/dqlite-node $(FOLDER) target/bench "$(TRACED)" $$nodes; done
+
 # Time without writes when the leader of three nodes is killed, KILLS times for each library, and rows lost (there must be none).
 KILLS ?= 20
 failover: target/dqlite-node
@@ -80,18 +88,18 @@ rolls: target/dqlite-node
 	$(CARGO) run --quiet --release --package dqlite-testing --bin rolls -- target/dqlite-node $(FOLDER) \
 	    $$(for root in $(UPSTREAM)/*/.complete; do root=$$(dirname $$root); echo $$(basename $$root)=$$root; done) --rolls $(ROLLS) $(ROLLS_OPTIONS)
 
-# Simulated histories of whole clusters, from SEED on. A seed replays exactly: target/sim/release/histories SEED 1, with RUST_LOG.
+# Simulated histories of whole clusters, from SEED on; with models of upstream's nodes in every cluster; of clusters that strangers and forgers besiege;
+# of clusters whose disks go bad.
+# A seed replays exactly: target/sim/release/histories SEED 1, with RUST_LOG.
 SEED ?= 1
 HISTORIES ?= 10000
-sim:
+.PHONY: sim-mixed sim-siege sim-disks
+sim-disks: export DQLITE_SIM_DISKS := 1
+sim-mixed: export DQLITE_SIM_MIXED := 1
+sim-siege: export DQLITE_SIM_SIEGE := 1
+sim sim-mixed sim-siege sim-disks:
 	RUSTFLAGS="--cfg tokio_unstable" $(CARGO) build --quiet --release --package dqlite-sim --bin histories --target-dir target/sim
 	target/sim/release/histories $(SEED) $(HISTORIES)
-
-# The same with models of upstream's nodes in every cluster.
-.PHONY: sim-mixed
-sim-mixed:
-	RUSTFLAGS="--cfg tokio_unstable" $(CARGO) build --quiet --release --package dqlite-sim --bin histories --target-dir target/sim
-	DQLITE_SIM_MIXED=1 target/sim/release/histories $(SEED) $(HISTORIES)
 
 # The machine of sessions in its short form: some histories, and planted faults that must be found.
 .PHONY: sim-sessions
@@ -152,6 +160,44 @@ torture-stops: deps
 	$(CARGO) build --release --lib --package dqlite $(FEATURES)
 	DQLITE_LIBRARY=$(abspath target/release/libdqlite.so) DQLITE_STOP_ROUNDS=$(STOPS) \
 	    $(CARGO) test --package dqlite-testing --test stops -- --nocapture
+
+# A node's host: every system call of a node's life fails, returns less or is interrupted, one at a time, HOST_FAILURES times; HOST_LIVES lives one after
+# the other; HOST_NODES nodes on eight threads with HOST_CALLS calls at random, plain and built for AddressSanitizer and ThreadSanitizer. Half an hour.
+.PHONY: torture-host
+HOST_FAILURES ?= 3000
+HOST_WORKERS ?= 4
+HOST_LIVES ?= 1000
+HOST_NODES ?= 200
+HOST_CALLS ?= 4000
+HOST_FOLDER := target/torture-host
+torture-host: all
+	rm -rf $(HOST_FOLDER); mkdir -p $(HOST_FOLDER)/work
+	for build in plain= address=-fsanitize=address,undefined thread=-fsanitize=thread; do \
+	    $(CC) -std=c11 -rdynamic -Wall -Wextra -Werror -O1 -g $${build#*=} -Iinclude tests-c/crowd.c -o $(HOST_FOLDER)/crowd-$${build%%=*} \
+	        -L$(FOLDER) -Wl,-rpath,$(abspath $(FOLDER)) -ldqlite -lpthread; done
+	$(CC) -std=gnu11 -Wall -Wextra -Werror -O1 -g -Iinclude tests-c/torture-host.c -o $(HOST_FOLDER)/torture-host \
+	    -L$(FOLDER) -Wl,-rpath,$(abspath $(FOLDER)) -ldqlite -lpthread
+	$(CC) -std=c11 -rdynamic -Wall -Wextra -Werror -O1 -g -Iinclude tests-c/guest.c -o $(HOST_FOLDER)/guest \
+	    -L$(FOLDER) -Wl,-rpath,$(abspath $(FOLDER)) -ldqlite -ldl -lpthread
+	cd $(HOST_FOLDER)/work; ../guest all_descriptors_closed one_descriptor_closed runtime_descriptor_closed small_stack >../guest.seen; cd - >/dev/null; \
+	    diff tests-c/guest-optimized.expected $(HOST_FOLDER)/guest.seen
+	for build in plain address thread; do \
+	    cd $(abspath $(HOST_FOLDER))/work; rm -rf -- *; \
+	    TSAN_OPTIONS=ignore_noninstrumented_modules=1 ../crowd-$$build lives $(HOST_LIVES); rm -rf -- *; \
+	    TSAN_OPTIONS=ignore_noninstrumented_modules=1 ../crowd-$$build calls $(HOST_NODES) 8 $(HOST_CALLS) $(SEED); done
+	$(HOST_FOLDER)/torture-host $(HOST_FOLDER)/lives --failures $(HOST_FAILURES) --workers $(HOST_WORKERS)
+
+# Three nodes under 16 writers, whose disks are full, read-only, fail, are slow or hang: the leader's, a follower's, two followers', all for a while. DISK_RUNS
+# of each, beside upstream's newest if it can be had; about 7 minutes for each run and library. As root, with strace. docs/testing.md says what fails.
+# DISK_OPTIONS, for example: --kinds full,hang --roles leader.
+.PHONY: torture-disks
+DISK_RUNS ?= 20
+DISK_OPTIONS ?=
+torture-disks: target/dqlite-node
+	tests/upstream/fetch.sh $(UPSTREAM) sid || echo "Debian unstable's libdqlite0 could not be had: this library is measured alone."
+	$(CARGO) build --quiet --release --package dqlite-testing $(if $(FEATURES),--features dqlite/bundled) --bin bad_disks
+	newest=$$(ls -d $(UPSTREAM)/1.18.[2-9]*/.complete 2>/dev/null | sort --version-sort | tail -n 1); \
+	    target/release/bad_disks target/dqlite-node this=$(FOLDER) $${newest:+upstream=$$(dirname $$newest)} --runs $(DISK_RUNS) $(DISK_OPTIONS)
 
 # Mutation testing of the folders in .cargo/mutants.toml: docs/testing.md. MUTANTS_OPTIONS, for example: src/vfs/, or --rest for what
 # the last run has left. Fails on a survivor that testdata/mutants.txt does not name. An hour or more.
@@ -241,6 +287,11 @@ torture-slt: target/dqlite-node
 	$(CARGO) build --quiet --release --package dqlite-testing $(if $(FEATURES),--features dqlite/bundled) --bin slt
 	target/release/slt target/dqlite-node $(FOLDER) --records $(SLT_RECORDS) --seed $(SLT_SEED) testing/slt/*.slt
 	target/release/slt target/dqlite-node $(FOLDER) --records $$(($(SLT_RECORDS) / 4)) --seed $$(($(SLT_SEED) + 1000000)) --node-option --single-thread testing/slt/*.slt
+
+# Clients whose machine vanishes without a word: how long the node keeps what they hold. Five minutes.
+.PHONY: vanished-clients
+vanished-clients: deps
+	$(TIMEOUT) $(TEST_SECONDS) $(CARGO) test --package dqlite --lib the_system_notices -- --include-ignored --nocapture
 
 # Clients that read a byte a second beside writers, and ten thousand connections that come and go: rates and memory. Needs 10,100 open files in
 # each process. SLOW_OPTIONS, for example: --connections 4000.

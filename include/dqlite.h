@@ -2,7 +2,7 @@
  * Replicated SQLite. A node is created, set up, started, stopped and destroyed, in this order; while it runs, clients reach it at its bind address.
  *
  * Functions that can fail return DQLITE_OK or another code. Strings and structs given to a function are copied before it returns. Returned strings
- * belong to the node and stay valid until it is destroyed. A node may be used from any thread, by one at a time.
+ * belong to the node and stay valid until it is destroyed. Any thread may call, several at once: docs/c-api.md.
  *
  * Written by cbindgen from src/ffi: do not edit.
  */
@@ -193,7 +193,7 @@ DQLITE_API
 int dqlite_node_handover(struct dqlite_node *n);
 
 /*
- What went wrong last, empty at first; of a running node that has stopped by itself, why. Never null.
+ Why the last call failed, empty if it did not; of a node that has stopped by itself since, why. Never null.
  */
 DQLITE_API const char *dqlite_node_errmsg(struct dqlite_node *n);
 

@@ -35,7 +35,7 @@ PROGRAM_SECONDS_MAX = 40
 # Tests of one program run together as long as they take less than this; the first ones are few, since most mutants die of them.
 BATCH_SECONDS = [0.1, 0.4, 1.5]
 BATCH_TESTS = 40
-# Time that a hang is given beyond what the tests take.
+# Time that a hang is given beyond what the tests take, unless --patience says otherwise.
 PATIENCE_SECONDS = 10
 # How often a batch is tried on a machine that is too busy to tell.
 TRIES = 3
@@ -132,9 +132,9 @@ def batches(judges):
         yield batch
 
 
-def tried(batch, number):
+def tried(batch, number, patience):
     """What a batch says of a mutant, and which of its tests; None: nothing."""
-    limit = PATIENCE_SECONDS + 5 * sum(judge.seconds for judge in batch)
+    limit = patience + 5 * sum(judge.seconds for judge in batch)
     for _ in range(TRIES):
         passes, failed, _ = run(batch, number, seconds=limit)
         if passes is False:
@@ -149,31 +149,31 @@ def tried(batch, number):
     return None
 
 
-def verdict(mutant, judges, killers):
+def verdict(mutant, judges, killers, patience):
     """What becomes of a mutant, and by which test."""
     reaching = [judge for judge in judges if mutant.place in judge.reached]
     # What killed others of the same function comes first, then what reaches little else.
     known = killers[mutant.place]
     reaching.sort(key=lambda judge: (-known[judge], judge.seconds > BATCH_SECONDS[-1], judge.program, len(judge.reached), judge.seconds))
     for batch in batches(reaching):
-        found = tried(batch, mutant.number)
+        found = tried(batch, mutant.number, patience)
         if found:
             known[found[1]] += 1
             return found[0], str(found[1])
     return ("survived" if reaching else "not reached"), None
 
 
-def run_all(viable, judges, outcomes, jobs, seconds_max):
+def run_all(viable, judges, outcomes, options):
     killers = collections.defaultdict(collections.Counter)
-    with ThreadPoolExecutor(jobs) as pool:
+    with ThreadPoolExecutor(options.jobs) as pool:
         unfit = list(zip(judges, pool.map(measure, judges)))
         for judge, why in unfit:
             if why:
                 print(f"does not judge: {judge}, which {why} ({judge.seconds:.1f} s)")
-        judges = [judge for judge, why in unfit if not why and judge.seconds <= seconds_max]
+        judges = [judge for judge, why in unfit if not why and judge.seconds <= options.seconds_max]
         print(f"{len(viable)} mutants, {len(judges)} tests judge", flush=True)
         begin, left = time.monotonic(), 0
-        running = {pool.submit(verdict, mutant, judges, killers): mutant for mutant in viable}
+        running = {pool.submit(verdict, mutant, judges, killers, options.patience): mutant for mutant in viable}
         for done, future in enumerate(as_completed(running), 1):
             outcomes[running[future].name] = future.result()
             left += future.result()[0] in LEFT
@@ -210,6 +210,8 @@ def main():
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rest", action="store_true", help="run only what was left the last time, or not run")
     parser.add_argument("--seconds-max", type=float, default=PROGRAM_SECONDS_MAX, help="leave out tests that take longer, for a first look")
+    parser.add_argument("--patience", type=float, default=PATIENCE_SECONDS, help="seconds that a hang is given beyond what the tests take")
+    parser.add_argument("--unit", action="store_true", help="build and judge by the unit tests of dqlite alone")
     parser.add_argument("--judges", default="", help="a regular expression: only tests whose program and name it matches")
     parser.add_argument("--list", action="store_true", help="print the mutants and stop")
     options = parser.parse_args()
@@ -221,12 +223,12 @@ def main():
         (PLACE / folder).mkdir(parents=True, exist_ok=True)
     outcomes = json.loads(OUTCOMES.read_text()) if options.rest and OUTCOMES.exists() else {}
     wanted = [mutant for mutant in mutants if outcomes.get(mutant.name, ["not run"])[0] in LEFT]
-    programs, viable = build(wanted)
+    programs, viable = build(wanted, options.unit)
     outcomes |= {mutant.name: ("unviable", None) for mutant in wanted if mutant.function and mutant not in viable}
     for limit, value in [(resource.RLIMIT_AS, MEMORY_BYTES), (resource.RLIMIT_FSIZE, FILE_BYTES), (resource.RLIMIT_CORE, 0)]:
         resource.setrlimit(limit, (value, value))
     judges = [judge for judge in find_judges(programs) if re.search(options.judges, str(judge))]
-    run_all(viable, judges, outcomes, options.jobs, options.seconds_max)
+    run_all(viable, judges, outcomes, options)
     new = report(mutants, outcomes)
     print(*(f"neither killed nor accepted: {mutant}" for mutant in new), sep="\n")
     return 1 if new else 0

@@ -143,7 +143,7 @@ def tracked():
     return {name for name in listed.stdout.decode().split("\0") if name and (ROOT / name).is_file()}
 
 
-def write_tree(files, mutants):
+def write_tree(sources, mutants):
     """Writes what is not there yet, so that cargo compiles no more than that."""
     by_file = collections.defaultdict(list)
     for mutant in mutants:
@@ -152,8 +152,7 @@ def write_tree(files, mutants):
     places = {function: number for number, function in enumerate(functions)}
     for mutant in mutants:
         mutant.place = places[mutant.file, mutant.function]
-    for name in files:
-        content = (ROOT / name).read_bytes()
+    for name, content in sources.items():
         if name in by_file:
             numbers = {function: number for (file, function), number in places.items() if file == name}
             content = instrumented(content.decode(), by_file[name], numbers).encode()
@@ -165,15 +164,14 @@ def write_tree(files, mutants):
             path.write_bytes(content)
             path.chmod((ROOT / name).stat().st_mode)
     for path in TREE.rglob("*"):
-        if path.is_file() and path.relative_to(TREE).parts[0] != "target" and str(path.relative_to(TREE)) not in files:
+        if path.is_file() and path.relative_to(TREE).parts[0] != "target" and str(path.relative_to(TREE)) not in sources:
             path.unlink()
 
 
-def cargo(*arguments):
+def cargo(*arguments, flags="--cap-lints=allow --cfg tokio_unstable"):
     """Runs cargo in the tree: the programs that it made, and the errors."""
-    environment = dict(os.environ, RUSTFLAGS="--cap-lints=allow --cfg tokio_unstable", CARGO_PROFILE_DEV_DEBUG="0",
-                       CARGO_TARGET_DIR=str(TREE / "target"))
-    command = [os.environ.get("CARGO", "cargo"), *arguments, *PACKAGES, "--message-format=json"]
+    environment = dict(os.environ, RUSTFLAGS=flags, CARGO_PROFILE_DEV_DEBUG="0", CARGO_TARGET_DIR=str(TREE / "target"))
+    command = [os.environ.get("CARGO", "cargo"), *arguments]
     process = subprocess.Popen(command, cwd=TREE, env=environment, stdout=subprocess.PIPE)
     messages = [json.loads(line) for line in process.stdout if line.startswith(b"{")]
     errors = [message["message"] for message in messages
@@ -220,17 +218,29 @@ def broken(errors):
     return found
 
 
-def build(mutants):
+def build_all():
+    # Tests of processes load the shared object.
+    programs, errors = cargo("build", "--lib", *(f"--bin={name}" for name in PROGRAMS), *PACKAGES, "--message-format=json")
+    if not errors:
+        tests, errors = cargo("test", "--no-run", *PACKAGES, "--message-format=json")
+        programs += tests
+    return programs, errors
+
+
+def build_unit():
+    # Dependencies are compiled as for everybody else, so that a copy of them may lie in the tree already.
+    return cargo("rustc", "--package=dqlite", "--lib", "--profile=test", "--message-format=json", "--", "--cap-lints=allow", flags="")
+
+
+def build(mutants, only_unit=False):
     """Takes out what does not compile, until all does. The test programs, and the mutants that are left."""
-    files, viable = tracked(), [mutant for mutant in mutants if mutant.function]
+    # As they are now: they may be edited while this runs.
+    sources = {name: (ROOT / name).read_bytes() for name in tracked()}
+    viable = [mutant for mutant in mutants if mutant.function]
     while True:
-        write_tree(files, viable)
+        write_tree(sources, viable)
         begin = time.monotonic()
-        # Tests of processes load the shared object.
-        programs, errors = cargo("build", "--lib", *(f"--bin={name}" for name in PROGRAMS))
-        if not errors:
-            tests, errors = cargo("test", "--no-run")
-            programs += tests
+        programs, errors = build_unit() if only_unit else build_all()
         print(f"built in {time.monotonic() - begin:.0f} s with {len(viable)} mutants, {len(errors)} errors", flush=True)
         if not errors:
             return programs, viable

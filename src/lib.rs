@@ -7,6 +7,8 @@ pub mod client;
 pub mod executor;
 pub mod ffi;
 pub mod gateway;
+pub mod host;
+pub mod memory;
 pub mod node;
 pub mod pages;
 pub mod peers;

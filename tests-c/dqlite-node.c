@@ -370,6 +370,10 @@ int main(int argc, char *argv[])
     }
     set_up(node, &options);
     check(node, "start", dqlite_node_start(node));
+    if (dqlite_node_errmsg(node)[0] != '\0') {
+        /* A start that succeeds may have something to tell. */
+        fprintf(stderr, "dqlite-node: start: %s\n", dqlite_node_errmsg(node));
+    }
     puts("ready");
     fflush(stdout);
 
@@ -382,7 +386,7 @@ int main(int argc, char *argv[])
     }
     code = dqlite_node_stop(node);
     if (code != 0) {
-        fprintf(stderr, "dqlite-node: stop: code %d\n", code);
+        fprintf(stderr, "dqlite-node: stop: code %d: %s\n", code, dqlite_node_errmsg(node));
     }
     dqlite_node_destroy(node);
     close(signals);

@@ -194,7 +194,9 @@ static void section_other_process(void)
     dqlite_node *n = create_quietly("other-process");
     dqlite_node_set_bind_address(n, "@");
     SHOW(dqlite_node_recover(n, &info, 1));
-    printf("errmsg \"%s\"\n", dqlite_node_errmsg(n));
+    char holder[32];
+    snprintf(holder, sizeof holder, "held by process %d ", (int)other);
+    printf("errmsg names the process: %s\n", strstr(dqlite_node_errmsg(n), holder) != NULL ? "yes" : "no");
     start(n);
     dqlite_node_destroy(n);
     close(end[1]);

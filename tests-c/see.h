@@ -283,10 +283,11 @@ static inline void run_section(const struct section *section)
     }
 }
 
-/* Runs all sections; after --for RELEASE those that upstream's release lives through; else the named ones. */
+/* Runs all sections; after --for RELEASE those that upstream's release lives through; after --not all but the named ones; else the named ones. */
 static inline int run_sections(const struct section *sections, size_t count, int argc, char **argv)
 {
     const char *release = argc == 3 && strcmp(argv[1], "--for") == 0 ? argv[2] : NULL;
+    int all_but = argc > 1 && strcmp(argv[1], "--not") == 0;
     setvbuf(stdout, NULL, _IOLBF, 0);
     umask(022);
     root_process = (int)getpid();
@@ -295,9 +296,9 @@ static inline int run_sections(const struct section *sections, size_t count, int
         signal(SIGPIPE, SIG_IGN);
     }
     for (size_t i = 0; i < count; i++) {
-        int wanted = argc == 1 || (release != NULL && strstr(sections[i].releases, release) != NULL);
+        int wanted = argc == 1 || all_but || (release != NULL && strstr(sections[i].releases, release) != NULL);
         for (int argument = 1; release == NULL && argument < argc; argument++) {
-            wanted = wanted || strcmp(argv[argument], sections[i].name) == 0;
+            wanted = strcmp(argv[argument], sections[i].name) == 0 ? !all_but : wanted;
         }
         if (wanted) {
             run_section(&sections[i]);

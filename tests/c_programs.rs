@@ -74,6 +74,90 @@ fn hundreds_of_databases_and_the_pragmas_of_hosts_behave_as_written_down() {
     assert_program("databases");
 }
 
+/// Sections of `guest` that need a library compiled as it is installed: another has larger frames, and ends the process where a
+/// descriptor is closed by others. `make torture-host` runs them.
+const OPTIMIZED: [&str; 4] =
+    ["all_descriptors_closed", "one_descriptor_closed", "runtime_descriptor_closed", "small_stack"];
+
+#[test]
+fn an_unkind_host_is_not_ended_or_held_up_and_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = compile("guest.c", folder.path(), C11);
+
+    assert_as_written_down("guest", &sections(Command::new(program).arg("--not").args(OPTIMIZED)));
+}
+
+/// How a program is built to find what a host's own part does wrong, and what the library leaves there.
+#[derive(Clone, Copy, Debug)]
+struct Build {
+    flags: &'static [&'static str],
+    environment: Option<(&'static str, &'static str)>,
+}
+
+const ADDRESS: Build = Build {
+    flags: &["-g", "-fsanitize=address,undefined"],
+    environment: Some(("ASAN_OPTIONS", "detect_leaks=1")),
+};
+/// What the library does between its own threads is not compiled for this, and is left to the Rust compiler.
+const THREAD: Build = Build {
+    flags: &["-g", "-fsanitize=thread"],
+    environment: Some(("TSAN_OPTIONS", "ignore_noninstrumented_modules=1")),
+};
+/// Without a sanitizer, and with each.
+const BUILDS: [Build; 3] = [Build { flags: &[], environment: None }, ADDRESS, THREAD];
+
+impl Build {
+    fn compile(self, source: &str, folder: &Path, dialect: &[&str]) -> Command {
+        let mut command = Command::new(compile(source, folder, &[dialect, self.flags].concat()));
+        command.envs(self.environment);
+        command
+    }
+
+    /// What sections of a program, all if none are named, write to their standard error.
+    fn complaints(self, name: &str, sections: &[&str]) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        complaints(self.compile(&format!("{name}.c"), folder.path(), &["-std=c11"]).args(sections))
+    }
+}
+
+/// A program that does not print the same each time; what it says last.
+fn crowd(build: Build, arguments: &[&str]) -> String {
+    let (folder, work) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut command = build.compile("crowd.c", folder.path(), C11);
+    let seen = run(command.args(arguments).current_dir(work.path()));
+    seen.lines().last().unwrap().to_owned()
+}
+
+#[test]
+fn of_many_lives_nothing_is_left() {
+    for build in BUILDS {
+        let seen = crowd(build, &["lives", "40"]);
+        assert!(
+            seen.starts_with("lives: 40, failed: 0, descriptors left: 0, threads left: 0,"),
+            "{build:?}: {seen}"
+        );
+    }
+}
+
+#[test]
+fn calls_at_random_from_many_threads_are_answered_in_time() {
+    for build in BUILDS {
+        let seen = crowd(build, &["calls", "12", "4", "400", "1"]);
+        assert_eq!(seen, "late: 0, strange: 0, descriptors left: 0, threads left: 0", "{build:?}");
+    }
+}
+
+/// What the sanitizers run of it: they have frames and threads of their own.
+const GUEST_SANITIZED: [&str; 5] =
+    ["full_pipe", "file_size", "calls_within_a_callback", "calls_beside_each_other", "texts"];
+
+#[test]
+fn an_unkind_host_does_nothing_wrong_itself() {
+    for build in BUILDS {
+        assert_eq!(build.complaints("guest", &GUEST_SANITIZED), "", "{build:?}");
+    }
+}
+
 #[test]
 fn every_program_is_c99_and_cpp17_too() {
     for dialect in [&["-std=c99"][..], &["-xc++", "-std=c++17"]] {
@@ -102,13 +186,7 @@ fn complaints(command: &mut Command) -> String {
 #[test]
 fn no_memory_is_touched_or_kept_that_should_not_be() {
     for name in ["abi", "recover", "connect", "host", "databases"] {
-        let folder = tempfile::tempdir().unwrap();
-        let program =
-            compile(&format!("{name}.c"), folder.path(), &["-std=c11", "-g", "-fsanitize=address,undefined"]);
-
-        let said = complaints(Command::new(program).env("ASAN_OPTIONS", "detect_leaks=1"));
-
-        assert_eq!(said, "", "{name}");
+        assert_eq!(ADDRESS.complaints(name, &[]), "", "{name}");
     }
 }
 
@@ -116,13 +194,7 @@ fn no_memory_is_touched_or_kept_that_should_not_be() {
 #[test]
 fn threads_of_a_host_do_not_race_with_those_of_its_nodes() {
     for name in ["connect", "host"] {
-        let folder = tempfile::tempdir().unwrap();
-        let program = compile(&format!("{name}.c"), folder.path(), &["-std=c11", "-g", "-fsanitize=thread"]);
-
-        // What the library does between its own threads is not compiled for this, and is left to the Rust compiler.
-        let said = complaints(Command::new(program).env("TSAN_OPTIONS", "ignore_noninstrumented_modules=1"));
-
-        assert_eq!(said, "", "{name}");
+        assert_eq!(THREAD.complaints(name, &[]), "", "{name}");
     }
 }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dqlite::node::core::LiveSettings;
+use dqlite::node::opening::open_directory;
 use dqlite::node::options::Options;
 use dqlite::node::run_parts::RunParts;
 use dqlite::node::running::Running;
@@ -71,10 +72,12 @@ fn a_stock_sqlite_opens_what_dump_gives() {
         "127.0.0.1:{}",
         std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
     );
+    let directory = open_directory(folder.path()).unwrap();
     let mut running = Running::start(RunParts {
         id: NodeId(1),
         address: address.clone().into_bytes(),
-        directory: folder.path().to_owned(),
+        lock: directory.lock().unwrap(),
+        directory,
         options: Options::default(),
         live: Arc::new(LiveSettings::default()),
         listener: BoundSocket::bind(&address).unwrap(),

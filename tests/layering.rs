@@ -18,9 +18,32 @@ const OPENRAFT: &[&str] = &["src/raft/"];
 /// Where SQLite's functions may be called.
 const SQLITE: &[&str] = &["src/executor/sqlite/", "src/vfs/"];
 /// Where `unsafe` may be written.
-const UNSAFE: &[&str] = &["src/executor/sqlite/", "src/ffi/", "src/vfs/"];
+const UNSAFE: &[&str] = &["src/executor/sqlite/", "src/ffi/", "src/host/", "src/memory/", "src/vfs/"];
+/// Where runtimes are made and tasks are started: whoever else starts some asks `types::tasks::Tasks`, which tells of their panics.
+const TASKS: &[&str] = &[
+    "src/node/lookout.rs",
+    "src/node/pool.rs",
+    "src/node/sql_runtime.rs",
+    "src/node/threads.rs",
+    "src/raft/types/runtime.rs",
+    "src/types/tasks.rs",
+];
+/// What starts tasks and threads, or gives what can.
+const STARTERS: &[&str] = &[
+    "tokio::spawn",
+    "task::spawn",
+    "thread::spawn",
+    "thread::Builder",
+    "spawn_local",
+    "spawn_blocking",
+    "JoinSet",
+    "LocalSet",
+    "tokio::runtime",
+    "Handle::current",
+    "TokioRuntime",
+];
 /// Where the files of a folder import each other in one direction only.
-const NO_CIRCLES: &[&str] = &["src/raft/", "src/peers/", "src/pages/"];
+const NO_CIRCLES: &[&str] = &["src/raft/", "src/peers/", "src/pages/", "src/storage/"];
 /// Folder of a layer that stands beside its order: it is made for tests alone, and knows all of it.
 const TESTING: &str = "testing";
 
@@ -238,6 +261,33 @@ fn sqlite_is_called_only_by_the_executor_and_the_vfs() {
 #[test]
 fn unsafe_is_written_only_where_a_foreign_interface_needs_it() {
     complain(&named_outside(UNSAFE, |word| word == "unsafe"));
+}
+
+/// The lines of a file before its own tests; none of a file of tests.
+fn lines_that_ship(source: &Source) -> &[String] {
+    let name = source.path.rsplit('/').next().unwrap();
+    let is_test = name.ends_with("tests.rs")
+        || ["testing", "testing.rs", "core_testing.rs"]
+            .iter()
+            .any(|part| source.path.split('/').any(|name| name == *part));
+    let tests = source.lines.iter().position(|line| line.starts_with("mod tests {"));
+    &source.lines[..if is_test { 0 } else { tests.unwrap_or(source.lines.len()) }]
+}
+
+#[test]
+fn a_task_is_started_only_where_its_panic_is_told() {
+    let mut complaints = Vec::new();
+    for source in sources() {
+        if TASKS.contains(&source.path.as_str()) || source.path == "src/host/threads.rs" {
+            continue;
+        }
+        for (number, line) in lines_that_ship(&source).iter().enumerate() {
+            if STARTERS.iter().any(|starter| line.contains(starter)) {
+                complaints.push(format!("{}:{}: {}", source.path, number + 1, line.trim()));
+            }
+        }
+    }
+    complain(&complaints);
 }
 
 #[test]

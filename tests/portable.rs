@@ -16,6 +16,9 @@ const ORDER: &[&str] = &[
 /// setting `mmap_size` maps nothing where the VFS does not.
 const PAGES: &[&str] =
     &["_SC_PAGE", "getpagesize", "page_size()", "mmap(", "Mmap", "memmap", "madvise", "MAP_", "O_DIRECT"];
+/// The arena maps memory, and gives it back in whole pages of the machine: it asks how large they are, and `slots` is tested with
+/// all sizes. A pin maps a byte of a file, of whatever page that takes, and nobody reads it.
+const MAY_ASK_FOR_PAGES: [&str; 2] = ["src/memory/", "src/host/pin.rs"];
 /// How structs of fixed layout are made of bytes: their fields must have an order.
 const LAYOUT: &str = "zerocopy";
 const ORDERED: &[&str] = &["little_endian", "big_endian"];
@@ -49,7 +52,11 @@ fn no_source_asks_for_the_machines_byte_order() {
 
 #[test]
 fn no_source_depends_on_the_size_of_the_machines_pages() {
-    assert_eq!(uses(PAGES), [""; 0]);
+    let outside: Vec<String> = uses(PAGES)
+        .into_iter()
+        .filter(|line| !MAY_ASK_FOR_PAGES.iter().any(|file| line.starts_with(file)))
+        .collect();
+    assert_eq!(outside, [""; 0]);
 }
 
 #[test]

@@ -11,6 +11,8 @@ use dqlite::executor::sqlite::{Connection, Inside, Step, Value, empty_page};
 use dqlite::pages::{Database, PageSpace, PageStore};
 use dqlite::state_machine::databases::Databases;
 use dqlite::state_machine::frames;
+use dqlite::storage::directory::Directory;
+use dqlite::storage::file_disk::FileDisk;
 use dqlite::storage::scratch::UnnamedFiles;
 use dqlite::types::{Entry, EntryData, EntryKind, LogIndex, PageNumber, ProposalRange, ProposalToken, Term};
 use dqlite::vfs::{Vfs, VfsOptions};
@@ -327,7 +329,7 @@ fn random_sql_does_the_same_with_pages_in_a_file_and_leaves_no_slot_behind() {
     let folder = tempfile::tempdir().unwrap();
     let mut counts = Counts::default();
     for seed in 1..=SEEDS {
-        let scratch = Arc::new(UnnamedFiles::new(folder.path()));
+        let scratch = Arc::new(UnnamedFiles::new(&Directory::open(&FileDisk, folder.path()).unwrap()));
         // A cache that holds next to nothing: pages are read from the file.
         let space = PageSpace::on_disk(scratch, 0).unwrap();
         run(seed, space.clone(), &mut counts);

@@ -59,7 +59,6 @@ const ELSEWHERE: &[(&str, &str, usize, &str)] = &[
     ("src/executor/body.rs", "acquire", 1, "a permit for what gives something back, whatever has ended"),
     ("src/executor/mod.rs", "acquire", 1, "the same for a connection that is closed, in a task of its own"),
     ("src/executor/mod.rs", "yield_now", 1, "it only lets others run"),
-    ("src/executor/mod.rs", "sleep", 1, "a pause, in a task that no request waits for"),
     ("src/executor/permits.rs", "granted", 1, "dropped by a race if it is in one"),
     (
         "src/executor/request.rs",
@@ -91,6 +90,9 @@ const ELSEWHERE: &[(&str, &str, usize, &str)] = &[
         "`next_event`, `answer_attended`, `send`: what they poll looks at what has ended",
     ),
     ("src/gateway/reader.rs", "poll_fn", 1, "the handshake"),
+    ("src/gateway/unproved.rs", "select!", 1, "a connection's first request, at most a second"),
+    ("src/gateway/unproved.rs", "handshake", 1, "in that"),
+    ("src/gateway/unproved.rs", "poll_fn", 1, "the same"),
     ("src/gateway/membership.rs", "add", 1, "in a race of `simple`"),
     ("src/gateway/membership.rs", "assign", 2, "the same"),
     ("src/gateway/membership.rs", "remove", 1, "the same"),

@@ -2,6 +2,7 @@
 //! seed still gives one run. At the points inside SQLite (between its instructions, in the callbacks of the VFS) the SQL may
 //! give the baton back for some simulated time, in which everything else goes on.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -95,6 +96,13 @@ fn pause_at_point(dice: &Mutex<Dice>) -> Option<Duration> {
 }
 
 impl Baton {
+    /// A baton for work that pauses only where it waits itself.
+    #[must_use]
+    pub fn without_pauses() -> Baton {
+        let none = Duration::ZERO;
+        Baton::new(0, Pauses { one_in: u32::MAX, usual_max: none, long_one_in: u32::MAX, long_max: none })
+    }
+
     /// A baton whose pauses follow from a seed. Work inherits what is planted on the calling thread.
     #[must_use]
     pub fn new(seed: u64, pauses: Pauses) -> Baton {
@@ -129,13 +137,17 @@ impl Baton {
         std::thread::spawn(move || {
             fault::plant(planted);
             let _clock = runtime.enter();
-            let at_point = teller.clone();
-            pause::set(Some(Box::new(move || {
-                let Some(time) = pause_at_point(&dice) else { return };
+            let tells = teller.clone();
+            WAITS.set(Some(Box::new(move |time| {
                 // Whoever does not listen any more lets this run on.
-                if at_point.send(Told::Pauses(time)).is_ok() {
+                if tells.send(Told::Pauses(time)).is_ok() {
                     // Closed: as above.
                     let _ = goes_on.recv();
+                }
+            })));
+            pause::set(Some(Box::new(move || {
+                if let Some(time) = pause_at_point(&dice) {
+                    wait(time);
                 }
             })));
             while let Ok(work) = work.recv() {
@@ -154,6 +166,28 @@ impl Baton {
     fn give_back(&self, worker: Worker) {
         lock(&self.state).idle.push(worker);
     }
+}
+
+type Waits = Box<dyn Fn(Duration)>;
+
+thread_local! {
+    /// Gives the baton back for some time, on a thread that works for one.
+    static WAITS: RefCell<Option<Waits>> = const { RefCell::new(None) };
+}
+
+/// Whether this thread works for a baton.
+#[must_use]
+pub fn can_wait() -> bool {
+    WAITS.with_borrow(Option::is_some)
+}
+
+/// Lets simulated time pass in the middle of work that a baton runs; nothing anywhere else.
+pub fn wait(time: Duration) {
+    WAITS.with_borrow(|waits| {
+        if let Some(waits) = waits {
+            waits(time);
+        }
+    });
 }
 
 fn text_of(panic: &(dyn std::any::Any + Send)) -> String {

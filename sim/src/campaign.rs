@@ -40,6 +40,22 @@ pub fn run(
     results.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The faults that no history shows of those that may, tried one after the other.
+pub fn unfound(
+    plants: impl IntoIterator<Item = (Plant, impl IntoIterator<Item = u64>)>,
+    history: History,
+) -> Vec<Plant> {
+    let mut unfound = Vec::new();
+    for (plant, seeds) in plants {
+        let found = seeds.into_iter().find_map(|seed| history(seed, Some(plant)).err());
+        println!("{plant:?}: {found:?}");
+        if found.is_none() {
+            unfound.push(plant);
+        }
+    }
+    unfound
+}
+
 /// Shows what nodes log, if RUST_LOG says so, such as RUST_LOG=dqlite=info; for one history at a time.
 pub fn log_as_asked() {
     if std::env::var_os("RUST_LOG").is_some() {

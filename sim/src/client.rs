@@ -19,7 +19,7 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
 pub const DATABASE: &str = "test.db";
 
 /// Failure codes that say that a statement surely had no effect. spec: client-protocol 10.
-const SURE: [u64; 2] = [5, 10250];
+const SURE: [u64; 3] = [5, 13, 10250];
 
 /// What an answer says.
 enum Answer {

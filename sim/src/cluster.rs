@@ -19,6 +19,7 @@ use crate::c_node::observed::Observed;
 use crate::c_node::task::Running;
 use crate::c_node::{CNode, Event, Fault, Options};
 use crate::disk::SimDisk;
+use crate::disk_worker::DiskWorker;
 use crate::network::Network;
 use crate::node::{DIRECTORY, Member, NodeSettings, SqlSettings, StartError, Tamper, start_member};
 
@@ -45,6 +46,8 @@ struct Place {
     disk: SimDisk,
     life: Option<Life>,
     starts: u64,
+    /// It makes the cluster.
+    founds: bool,
     /// Instead of a node of this library.
     modelled: Option<Modelled>,
 }
@@ -68,10 +71,16 @@ pub struct Cluster {
     places: BTreeMap<u64, Place>,
     /// Fault planted in the log of each node.
     pub tamper: Option<Tamper>,
+    /// Whether votes are acknowledged and not stored.
+    pub forgets_votes: bool,
     /// Fault planted in the state of node 2.
     pub skips: Option<u64>,
     /// How nodes that start run SQL.
     pub sql: SqlSettings,
+    /// Who calls the disks of nodes that start.
+    pub disk_worker: DiskWorker,
+    /// Nodes do not start when entries were set aside.
+    pub is_careful: bool,
     /// Fault planted in modelled C nodes.
     pub c_fault: Option<Fault>,
     observed: Arc<Mutex<Observed>>,
@@ -102,7 +111,8 @@ impl Cluster {
         let places = (1..=nodes)
             .map(|id| {
                 let disk = SimDisk::new(Path::new(DIRECTORY));
-                (id, Place { id, address: address(id), disk, life: None, starts: 0, modelled: None })
+                let (address, founds) = (address(id), id == 1);
+                (id, Place { id, address, disk, life: None, starts: 0, founds, modelled: None })
             })
             .collect();
         let observed = Arc::default();
@@ -113,8 +123,11 @@ impl Cluster {
             policy,
             places,
             tamper: None,
+            forgets_votes: false,
             skips: None,
             sql: SqlSettings::default(),
+            disk_worker: DiskWorker::default(),
+            is_careful: false,
             c_fault: None,
             observed,
         }
@@ -217,6 +230,7 @@ impl Cluster {
     /// # Errors
     /// The directory does not load, which it always must.
     pub async fn start(&mut self, id: u64) -> Result<(), StartError> {
+        let forgets_votes = self.forgets_votes;
         let (network, seed, policy, tamper) =
             (self.network.clone(), self.seed, self.policy, self.tamper.clone());
         let skips = self.skips.filter(|_| id == 2);
@@ -237,8 +251,19 @@ impl Cluster {
         let dead = CancellationToken::new();
         let dial = Arc::new(network.dialer(&place.address));
         let address = place.address.clone();
-        let sql = self.sql.clone();
-        let member = Member { id, address, dial, dead: dead.clone(), tamper, skips, sql };
+        let member = Member {
+            id,
+            address,
+            dial,
+            dead: dead.clone(),
+            tamper,
+            forgets_votes,
+            skips,
+            sql: self.sql.clone(),
+            disk_worker: self.disk_worker.clone(),
+            founds: place.founds,
+            is_careful: self.is_careful,
+        };
         let core = start_member(&place.disk, settings, member).await?;
         let mut accepted = network.listen(&place.address);
         let gateway = Arc::clone(core.gateway());
@@ -259,6 +284,19 @@ impl Cluster {
         Ok(())
     }
 
+    /// The disk of a node.
+    #[must_use]
+    pub fn disk(&self, id: u64) -> Option<&SimDisk> {
+        self.places.get(&id).map(|place| &place.disk)
+    }
+
+    /// A node that does not run, and has been removed from its cluster, gets an empty disk. What the old one was.
+    pub fn replace_disk(&mut self, id: u64) -> Option<SimDisk> {
+        let place = self.places.get_mut(&id).filter(|place| !place.runs())?;
+        place.founds = false;
+        Some(std::mem::replace(&mut place.disk, SimDisk::new(Path::new(DIRECTORY))))
+    }
+
     /// The power of a node is cut: what was not synced is lost or kept at random.
     pub fn crash(&mut self, id: u64) {
         let seed = self.seed;
@@ -271,12 +309,33 @@ impl Cluster {
             running.dead.cancel();
             return;
         }
-        let Some(life) = place.life.take() else { return };
-        place.disk = place.disk.after_power_cut(seed ^ id << 32 ^ place.starts);
-        self.network.crash(&place.address);
+        let life = place.life.take();
+        if life.is_some() || place.disk.is_off() {
+            place.disk = place.disk.after_power_cut(seed ^ id << 32 ^ place.starts);
+        }
+        self.end(id, life);
+    }
+
+    /// The process of a node is killed, or has ended: the system keeps what it has written.
+    pub fn kill(&mut self, id: u64) {
+        let Some(place) = self.places.get_mut(&id) else { return };
+        place.disk = place.disk.after_kill();
+        let life = place.life.take();
+        self.end(id, life);
+    }
+
+    fn end(&self, id: u64, life: Option<Life>) {
+        let Some(life) = life else { return };
+        self.network.crash(&address(id));
         life.dead.cancel();
         // Nothing of it reaches a disk or the network any more; this only frees it.
         tokio::spawn(life.core.stop());
+    }
+
+    /// Why a node has stopped by itself, if it has.
+    #[must_use]
+    pub fn stopped(&self, id: u64) -> Option<String> {
+        self.core(id)?.engine().status().borrow().failed.clone()
     }
 
     /// A node ends cleanly; a modelled one as if its power were cut. Whether it ended in time.
@@ -352,16 +411,15 @@ impl Cluster {
     /// Why nodes have stopped by themselves.
     #[must_use]
     pub fn failures(&self) -> Vec<String> {
-        let failed = |id: &u64| {
-            let failed = self.core(*id)?.engine().status().borrow().failed.clone()?;
-            Some(format!("node {id} failed: {failed}"))
-        };
+        let failed = |id: &u64| Some(format!("node {id} failed: {}", self.stopped(*id)?));
         let modelled = self.places.values().filter_map(|place| {
             let failed = place.model()?.node().failed().cloned()?;
             Some(format!("C node {} ended: {failed}", place.id))
         });
         let violation = self.observed().violation().cloned();
-        self.live().iter().filter_map(failed).chain(modelled).chain(violation).collect()
+        let panics =
+            self.disk_worker.panics().into_iter().map(|text| format!("panic beside the disk: {text}"));
+        self.live().iter().filter_map(failed).chain(modelled).chain(violation).chain(panics).collect()
     }
 
     fn image(&self, id: u64) -> Option<Image> {

@@ -2,17 +2,30 @@
 //! are durable separately: a name after a sync of the directory, content after a sync of its file. What was not synced
 //! is lost or kept at random, each operation by itself, written bytes by sectors.
 
+mod directory;
+mod file;
+pub mod rot;
+pub mod schedule;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, ErrorKind, IoSlice};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use dqlite::storage::disk::{DirEntryInfo, Disk, DiskFile, DiskLock, OpenMode, Stat};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
+use schedule::{Bad, Call, Happened, Schedule, Trouble};
+
+use crate::baton;
+
 /// Bytes that are kept or lost together.
 const SECTOR_BYTES: usize = 512;
+
+const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
+const EROFS: i32 = 30;
 
 /// What happens at an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +77,7 @@ enum Naming {
     },
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct State {
     inodes: Vec<Inode>,
     names: BTreeMap<PathBuf, usize>,
@@ -77,6 +90,10 @@ struct State {
     no_space_left: u64,
     off: bool,
     forgets: bool,
+    /// There are no files without a name.
+    names_all: bool,
+    /// When it is bad, and how.
+    bad: Option<Bad>,
     trace: Vec<(String, u64)>,
 }
 
@@ -143,21 +160,35 @@ impl State {
                     self.off = true;
                     return Err(io::Error::other("the power is off"));
                 }
-                Fault::Error => return Err(io::Error::from_raw_os_error(5)),
+                Fault::Error => return Err(io::Error::from_raw_os_error(EIO)),
                 Fault::NoSpace { operations } => self.no_space_left = operations,
             }
         }
         if needs_space && self.no_space_left > 0 {
             self.no_space_left -= 1;
-            return Err(io::Error::new(ErrorKind::StorageFull, "no space left on device"));
+            return Err(io::Error::from_raw_os_error(ENOSPC));
         }
-        Ok(())
+        let call = Call::of(what, path, needs_space);
+        match self.bad.as_mut().and_then(|bad| bad.error(call)) {
+            Some(error) => Err(io::Error::from_raw_os_error(error)),
+            None => Ok(()),
+        }
+    }
+
+    fn has_no_space(&self) -> bool {
+        self.bad.as_ref().is_some_and(Bad::has_no_space)
     }
 
     fn change(&mut self, inode: usize, change: Change) {
         let inode = &mut self.inodes[inode];
         apply(&mut inode.content, &change);
         inode.pending.push(change);
+    }
+
+    /// An empty file without a name.
+    fn create(&mut self) -> usize {
+        self.inodes.push(Inode::default());
+        self.inodes.len() - 1
     }
 
     fn link(&mut self, name: PathBuf, inode: usize) {
@@ -209,9 +240,56 @@ impl SimDisk {
         self.lock().fault = Some((operation, fault));
     }
 
+    /// Nothing is planned any more.
+    pub fn plan_nothing(&self) {
+        self.lock().fault = None;
+    }
+
     /// From now on entries that are synced do not become durable: a planted fault.
     pub fn forget(&self) {
         self.lock().forgets = true;
+    }
+
+    /// A file system where every file has a name from the beginning.
+    pub fn name_all(&self) {
+        self.lock().names_all = true;
+    }
+
+    /// From now on it is bad as a schedule says, whatever power cuts come.
+    pub fn go_bad(&self, schedule: Schedule, seed: u64) {
+        self.lock().bad = Some(Bad::new(schedule, seed));
+    }
+
+    /// It is bad in one way more from now on, for a while.
+    pub fn go_bad_now(&self, trouble: Trouble, lasts: Duration) {
+        if let Some(bad) = &mut self.lock().bad {
+            bad.add(trouble, lasts);
+        }
+    }
+
+    /// Whether it is bad now.
+    #[must_use]
+    pub fn is_bad(&self) -> bool {
+        self.lock().bad.as_ref().is_some_and(Bad::is_now)
+    }
+
+    /// How often it was.
+    #[must_use]
+    pub fn happened(&self) -> Happened {
+        self.lock().bad.as_ref().map_or_else(Happened::default, Bad::happened)
+    }
+
+    /// The state for an operation, once it has taken the time that it takes.
+    fn enter(&self, what: &str, path: &Path) -> MutexGuard<'_, State> {
+        let mut state = self.lock();
+        if state.off || !baton::can_wait() {
+            return state;
+        }
+        let call = Call::of(what, path, false);
+        let Some(wait) = state.bad.as_mut().and_then(|bad| bad.delay(call)) else { return state };
+        drop(state);
+        baton::wait(wait);
+        self.lock()
     }
 
     /// Operations so far.
@@ -230,6 +308,15 @@ impl SimDisk {
     #[must_use]
     pub fn trace(&self) -> Vec<(String, u64)> {
         self.lock().trace.clone()
+    }
+
+    /// The file system after its process was killed: the system keeps what was written. The old one stays off.
+    #[must_use]
+    pub fn after_kill(&self) -> SimDisk {
+        let mut old = self.lock();
+        old.off = true;
+        let state = State { locks: BTreeSet::new(), off: false, fault: None, ..old.clone() };
+        SimDisk { state: Arc::new(Mutex::new(state)) }
     }
 
     /// The file system after the power comes back, as `seed` decides. The old one stays off.
@@ -264,206 +351,10 @@ impl SimDisk {
             durable_names: names,
             directories,
             forgets: old.forgets,
+            names_all: old.names_all,
+            bad: old.bad.clone(),
             ..State::default()
         };
         SimDisk { state: Arc::new(Mutex::new(state)) }
-    }
-}
-
-impl Disk for SimDisk {
-    fn list(&self, directory: &Path) -> io::Result<Vec<DirEntryInfo>> {
-        let mut state = self.lock();
-        state.step("list", directory, &[], false)?;
-        let files = state.names.iter().filter(|(path, _)| path.parent() == Some(directory));
-        let info = |(path, inode): (&PathBuf, &usize)| {
-            let name = path.file_name()?.to_str()?.to_owned();
-            Some(DirEntryInfo { name, bytes: state.inodes[*inode].content.len() as u64, is_file: true })
-        };
-        Ok(files.filter_map(info).collect())
-    }
-
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn DiskFile>> {
-        let mut state = self.lock();
-        let found = state.names.get(path).copied();
-        let creates = found.is_none() && matches!(mode, OpenMode::CreateWrite | OpenMode::CreateExclusive);
-        state.step("open", path, &[], creates)?;
-        let inode = match (found, mode) {
-            (Some(_), OpenMode::CreateExclusive) => return Err(ErrorKind::AlreadyExists.into()),
-            (Some(inode), _) => inode,
-            (None, OpenMode::Read | OpenMode::Write) => return Err(ErrorKind::NotFound.into()),
-            (None, _) => {
-                state.inodes.push(Inode::default());
-                let inode = state.inodes.len() - 1;
-                state.link(path.to_owned(), inode);
-                inode
-            }
-        };
-        Ok(Box::new(SimFile { disk: self.clone(), path: path.to_owned(), inode }))
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut state = self.lock();
-        state.step("rename", from, &[], false)?;
-        let inode = state.names.get(from).copied().ok_or(ErrorKind::NotFound)?;
-        let change = Naming::Rename { from: from.to_owned(), to: to.to_owned(), inode };
-        name_durably(&mut state.names, &change);
-        state.pending.push(change);
-        Ok(())
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.lock();
-        state.step("remove", path, &[], false)?;
-        state.unlink(path).map(drop).ok_or_else(|| ErrorKind::NotFound.into())
-    }
-
-    fn sync_directory(&self, directory: &Path) -> io::Result<()> {
-        let mut state = self.lock();
-        state.step("sync directory", directory, &[], false)?;
-        let pending = std::mem::take(&mut state.pending);
-        let mut names = std::mem::take(&mut state.durable_names);
-        pending.iter().for_each(|change| name_durably(&mut names, change));
-        state.durable_names = names;
-        Ok(())
-    }
-
-    fn stat(&self, path: &Path) -> io::Result<Stat> {
-        let mut state = self.lock();
-        state.step("stat", path, &[], false)?;
-        if state.directories.contains(path) {
-            return Ok(Stat { bytes: 0, is_directory: true, owner_may_write: true });
-        }
-        let inode = state.names.get(path).ok_or(ErrorKind::NotFound)?;
-        let bytes = state.inodes[*inode].content.len() as u64;
-        Ok(Stat { bytes, is_directory: false, owner_may_write: true })
-    }
-
-    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn DiskLock>>> {
-        let mut state = SimDisk::lock(self);
-        state.step("lock", path, &[], false)?;
-        if !state.names.contains_key(path) {
-            state.inodes.push(Inode::default());
-            let inode = state.inodes.len() - 1;
-            state.link(path.to_owned(), inode);
-        }
-        if !state.locks.insert(path.to_owned()) {
-            return Ok(None);
-        }
-        Ok(Some(Box::new(SimLock { disk: self.clone(), path: path.to_owned() })))
-    }
-}
-
-#[derive(Debug)]
-struct SimLock {
-    disk: SimDisk,
-    path: PathBuf,
-}
-
-impl DiskLock for SimLock {}
-
-impl Drop for SimLock {
-    fn drop(&mut self) {
-        SimDisk::lock(&self.disk).locks.remove(&self.path);
-    }
-}
-
-#[derive(Debug)]
-struct SimFile {
-    disk: SimDisk,
-    path: PathBuf,
-    inode: usize,
-}
-
-impl SimFile {
-    fn sync(&mut self, what: &str) -> io::Result<()> {
-        let mut state = SimDisk::lock(&self.disk);
-        let result = state.step(what, &self.path, &[], false);
-        // Only entries are forgotten: a directory in disorder would not start at all.
-        let is_segment = self.path.file_name().is_some_and(|name| name.to_string_lossy().contains("open-"));
-        let (off, forgets) = (state.off, state.forgets && is_segment && what == "sync data");
-        let inode = &mut state.inodes[self.inode];
-        match &result {
-            Ok(()) if forgets => {}
-            Ok(()) => {
-                let pending = std::mem::take(&mut inode.pending);
-                if std::mem::take(&mut inode.has_lost) {
-                    inode.durable = inode.content.clone();
-                } else {
-                    // A large file that is synced often is not copied each time.
-                    pending.iter().for_each(|change| apply(&mut inode.durable, change));
-                }
-            }
-            // The kernel forgets that these pages are dirty: a later sync does not write them.
-            Err(_) if !off => {
-                inode.has_lost = true;
-                let mut random = SmallRng::seed_from_u64(inode.pending.len() as u64);
-                for change in std::mem::take(&mut inode.pending) {
-                    for part in torn(&change, &mut random) {
-                        apply(&mut inode.durable, &part);
-                    }
-                }
-            }
-            Err(_) => {}
-        }
-        result
-    }
-}
-
-impl DiskFile for SimFile {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let mut state = SimDisk::lock(&self.disk);
-        state.step("read", &self.path, &offset.to_le_bytes(), false)?;
-        let content = &state.inodes[self.inode].content;
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(content.len());
-        let count = buffer.len().min(content.len() - start);
-        buffer[..count].copy_from_slice(&content[start..start + count]);
-        Ok(count)
-    }
-
-    fn write_vectored_at(&mut self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
-        let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
-        let mut state = SimDisk::lock(&self.disk);
-        let offset = usize::try_from(offset).map_err(|_| ErrorKind::FileTooLarge)?;
-        let grows = state.inodes[self.inode].content.len() < offset + bytes.len();
-        match state.step("write", &self.path, &bytes, grows) {
-            Ok(()) => {
-                state.change(self.inode, Change::Write { offset, bytes });
-                Ok(())
-            }
-            // A write that is cut off may have reached the disk in part.
-            Err(error) => {
-                if state.off {
-                    state.inodes[self.inode].pending.push(Change::Write { offset, bytes });
-                }
-                Err(error)
-            }
-        }
-    }
-
-    fn set_len(&mut self, bytes: u64) -> io::Result<()> {
-        let mut state = SimDisk::lock(&self.disk);
-        let length = usize::try_from(bytes).map_err(|_| ErrorKind::FileTooLarge)?;
-        let grows = state.inodes[self.inode].content.len() < length;
-        state.step("set length", &self.path, &bytes.to_le_bytes(), grows)?;
-        state.change(self.inode, Change::Length(length));
-        Ok(())
-    }
-
-    fn allocate(&mut self, bytes: u64) -> io::Result<bool> {
-        self.set_len(bytes).map(|()| true)
-    }
-
-    fn sync_data(&mut self) -> io::Result<()> {
-        self.sync("sync data")
-    }
-
-    fn sync_all(&mut self) -> io::Result<()> {
-        self.sync("sync all")
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        let mut state = SimDisk::lock(&self.disk);
-        state.step("length", &self.path, &[], false)?;
-        Ok(state.inodes[self.inode].content.len() as u64)
     }
 }

@@ -125,7 +125,7 @@ async fn lead_by_c(cluster: &Cluster, random: &mut SmallRng) {
 }
 
 /// Changes the role of a node for a while, or the leader, through whoever leads; whether anybody does.
-async fn change(cluster: &Cluster, random: &mut SmallRng) -> bool {
+pub(crate) async fn change(cluster: &Cluster, random: &mut SmallRng) -> bool {
     let id = pick(random, &cluster.ids());
     let leader = cluster.leader().and_then(|leader| cluster.core(leader));
     let Some(engine) = leader.map(|core| core.engine().clone()) else {

@@ -7,38 +7,37 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use dqlite::node::core::{Core, CoreError, CoreParts, LiveSettings, StoreEpochs};
 use dqlite::pages::PageStore;
-use dqlite::protocol::request::{Parameters, Request};
 use dqlite::raft::machine::{DecodedState, Decoder, NotApplied};
 use dqlite::raft::{
-    EngineOptions, LogPhase, LogSender, Machine, SnapshotContent, SnapshotFiles, SnapshotPolicy,
+    EngineOptions, LogPhase, LogSender, LogSignals, Machine, SnapshotContent, SnapshotFiles, SnapshotPolicy,
 };
 use dqlite::state_machine::databases::Databases;
 use dqlite::storage::bootstrap::bootstrap;
 use dqlite::storage::directory::Directory;
 use dqlite::storage::error::StorageError;
-use dqlite::storage::load::{LoadOptions, load};
-use dqlite::storage::log::{LogOptions, LogRequest, LogWriter, Progress};
+use dqlite::storage::load::{LoadOptions, SetAside, load};
+use dqlite::storage::log::{LogOptions, LogRequest, LogTrouble, LogWriter, Progress};
+use dqlite::storage::vault::{Vault, VaultRequest};
 use dqlite::transport::dial::{Dial, Stream};
+use dqlite::types::backoff::Backoff;
 use dqlite::types::clock::WallClock;
-use dqlite::types::config::GROUP_COMMIT_WINDOW;
+use dqlite::types::config::{DISK_RETRY_FIRST, DISK_RETRY_MAX, GROUP_COMMIT_WINDOW};
 use dqlite::types::random::RandomSource;
-use dqlite::types::tasks::{InlinePool, LaterPool, SqlSection, Tasks};
-use dqlite::types::{Entry, LogIndex, NodeId};
+use dqlite::types::tasks::{LaterPool, SqlSection, Tasks};
+use dqlite::types::{Entry, LogIndex, NodeId, Term};
 use dqlite::vfs::empty_page;
 use futures_util::future::BoxFuture;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::disk::SimDisk;
+use crate::disk_worker::DiskWorker;
+pub use crate::node_client::SimClient;
 
 /// Data directory of the simulated node.
 pub const DIRECTORY: &str = "/data";
-/// Bytes between client and node that nobody has read.
-const STREAM_BYTES: usize = 1 << 20;
 
 /// Why a simulated node did not start.
 #[derive(Debug)]
@@ -47,6 +46,8 @@ pub enum StartError {
     Storage(StorageError),
     /// Consensus or SQLite.
     Core(CoreError),
+    /// Entries were set aside.
+    SetAside(Vec<SetAside>),
 }
 
 impl From<StorageError> for StartError {
@@ -106,10 +107,18 @@ pub struct Member {
     pub dead: CancellationToken,
     /// Changes what is asked of the log, to plant a fault.
     pub tamper: Option<Tamper>,
+    /// Votes are acknowledged, and that of the first term is stored instead, to plant a fault.
+    pub forgets_votes: bool,
     /// Entries of which every so many is not applied, to plant a fault.
     pub skips: Option<u64>,
     /// How it runs SQL.
     pub sql: SqlSettings,
+    /// Who calls its disk.
+    pub disk_worker: DiskWorker,
+    /// It makes its cluster.
+    pub founds: bool,
+    /// It does not start when entries were set aside, which it may have acknowledged.
+    pub is_careful: bool,
 }
 
 /// How a node runs SQL.
@@ -181,8 +190,12 @@ pub async fn start(disk: &SimDisk, settings: NodeSettings) -> Result<Core, Start
         dial: Arc::new(Alone),
         dead: CancellationToken::new(),
         tamper: None,
+        forgets_votes: false,
         skips: None,
         sql: SqlSettings::default(),
+        disk_worker: DiskWorker::default(),
+        founds: true,
+        is_careful: false,
     };
     start_member(disk, settings, member).await
 }
@@ -196,22 +209,36 @@ pub async fn start_member(
     settings: NodeSettings,
     member: Member,
 ) -> Result<Core, StartError> {
-    let directory = Directory::open(Arc::new(disk.clone()), Path::new(DIRECTORY))?;
+    let directory = Directory::open(disk, Path::new(DIRECTORY))?;
     let lock = directory.lock()?;
-    directory.clean_up(&lock)?;
-    if member.id == 1 {
+    if member.founds {
         bootstrap(&directory, &lock, NodeId(1), &member.address)?;
     }
     let loaded = load(&directory, &lock, &load_options())?;
+    if member.is_careful && !loaded.set_aside.is_empty() {
+        return Err(StartError::SetAside(loaded.set_aside));
+    }
     let pool = LaterPool::default();
-    let mut options = LogOptions::new(Box::new(|_| {}), Arc::new(pool.clone()));
+    let (tell, fails) = watch::channel(false);
+    let on_trouble = move |trouble| {
+        tell.send_replace(matches!(trouble, LogTrouble::Failing { .. }));
+    };
+    let mut options = LogOptions::new(Box::new(on_trouble), Arc::new(pool.clone()));
     options.segment_bytes = settings.segment_bytes;
     let next_index = loaded.last_index().next();
-    let writer = LogWriter::new(directory.clone(), lock, loaded.metadata, next_index, options);
+    let writer = LogWriter::new(directory.clone(), lock, next_index, options);
+    let space = writer.space();
+    let (votes, vote_requests) = mpsc::unbounded_channel();
+    let vault = Vault::new(directory.clone(), loaded.metadata);
+    let vote_times = RandomSource::from_seed(settings.seed ^ VOTE_TIMES);
+    let worker = member.disk_worker;
+    let dead = member.dead.clone();
+    tokio::spawn(run_vault(vault, vote_requests, (dead, worker.clone()), vote_times, member.forgets_votes));
     let (sender, requests) = mpsc::unbounded_channel();
     let (phase_sender, phase) = watch::channel(LogPhase::Idle);
     let sync_times = RandomSource::from_seed(settings.seed ^ SYNC_TIMES);
-    tokio::spawn(run_log(writer, requests, member.dead, pool, sync_times, phase_sender));
+    let pools = worker.pool();
+    tokio::spawn(run_log(writer, requests, (member.dead, worker), pool, sync_times, phase_sender));
     let store = PageStore::new();
     let ticks = AtomicU64::new(1_700_000_000_000 + settings.seed * 1_000_000);
     let tamper = member.tamper;
@@ -222,7 +249,7 @@ pub async fn start_member(
         election_timeout: Duration::from_millis(3000),
         snapshot_policy: settings.policy,
         consensus: Tasks::new(tokio::runtime::Handle::current()),
-        pool: Arc::new(InlinePool),
+        pool: pools,
         random: Arc::new(RandomSource::from_seed(settings.seed)),
         // The receiver goes with the node.
         log: LogSender::new(
@@ -235,7 +262,8 @@ pub async fn start_member(
                     drop(sender.send(request));
                 }
             },
-            phase,
+            move |request| drop(votes.send(request)),
+            LogSignals { phase, fails, space },
         ),
         loaded,
         snapshots: Arc::new(SnapshotFiles::new(
@@ -251,7 +279,7 @@ pub async fn start_member(
         },
         hooks: Arc::new(StoreEpochs(Arc::clone(&store))),
         dial: member.dial,
-        payloads: None,
+        payloads: Some(store.space().payloads()),
     };
     let live = LiveSettings::default();
     live.busy_timeout_ms.store(member.sql.busy_timeout_ms, Ordering::Relaxed);
@@ -271,6 +299,8 @@ pub async fn start_member(
 const SYNC_MOST_US: u64 = 3000;
 /// Tells the random times of syncs from other random numbers of the seed.
 const SYNC_TIMES: u64 = 0x5359_4e43;
+/// The same for votes.
+const VOTE_TIMES: u64 = 0x564f_5445;
 
 /// Turns of the log between two at which segments are tended.
 const HOUSEKEEPING_TURNS: u64 = 5;
@@ -297,10 +327,44 @@ async fn next_request(
     requests.recv().await
 }
 
+/// As the thread of the vault does it.
+async fn run_vault(
+    mut vault: Vault,
+    mut requests: mpsc::UnboundedReceiver<VaultRequest>,
+    (dead, worker): (CancellationToken, DiskWorker),
+    times: RandomSource,
+    forgets: bool,
+) {
+    while let Some(mut request) = requests.recv().await {
+        request = match request {
+            // The vote of the first term is kept: a directory with a log and no vote at all is refused.
+            VaultRequest::Store { done, .. } if forgets => {
+                VaultRequest::Store { term: Term(1), voted_for: NodeId(0), done }
+            }
+            other => other,
+        };
+        let mut retry = Backoff::new(DISK_RETRY_FIRST, DISK_RETRY_MAX);
+        loop {
+            tokio::time::sleep(Duration::from_micros(times.next_u64() % SYNC_MOST_US)).await;
+            if dead.is_cancelled() {
+                return;
+            }
+            let processed = worker.with(vault, move |vault| vault.process(request, false)).await;
+            let Some((back, again)) = processed else { return };
+            vault = back;
+            match again {
+                Some(again) => request = again,
+                None => break,
+            }
+            tokio::time::sleep(retry.take()).await;
+        }
+    }
+}
+
 async fn run_log(
     mut writer: LogWriter,
     mut requests: mpsc::UnboundedReceiver<LogRequest>,
-    dead: CancellationToken,
+    (dead, worker): (CancellationToken, DiskWorker),
     housekeeping: LaterPool,
     times: RandomSource,
     phase: watch::Sender<LogPhase>,
@@ -311,12 +375,13 @@ async fn run_log(
         // Segments are closed and prepared between writes that did not wait for it.
         turns += 1;
         if turns.is_multiple_of(HOUSEKEEPING_TURNS) {
-            housekeeping.catch_up();
+            catch_up(&worker, &housekeeping).await;
         }
         let mut batch = Vec::new();
         match progress {
             Progress::Idle => {
-                writer.prepare_ahead();
+                let Some((back, ())) = worker.with(writer, LogWriter::prepare_ahead).await else { return };
+                writer = back;
                 let proposals = times.next_u64() % GATHERED_BELOW;
                 let mut next = pin!(next_request(&mut requests, &phase, proposals));
                 let first = match housekeeping.is_idle() {
@@ -325,7 +390,7 @@ async fn run_log(
                     false => match tokio::time::timeout(HOUSEKEEPING_IDLE, &mut next).await {
                         Ok(first) => first,
                         Err(_) => {
-                            housekeeping.catch_up();
+                            catch_up(&worker, &housekeeping).await;
                             next.await
                         }
                     },
@@ -350,67 +415,15 @@ async fn run_log(
         if dead.is_cancelled() {
             break;
         }
-        progress = writer.process(batch);
+        let processed = worker.with(writer, move |writer| writer.process(batch)).await;
+        let Some((back, more)) = processed else { return };
+        (writer, progress) = (back, more);
     }
     // What cannot be closed is loaded all the same.
     let _ = writer.close();
 }
 
-/// A client at the other end of a stream in memory.
-#[derive(Debug)]
-pub struct SimClient {
-    stream: DuplexStream,
-    /// Every answer, type and body.
-    pub answers: Vec<(u8, Vec<u8>)>,
-    /// Whether answers are kept.
-    pub keeps_answers: bool,
-}
-
-impl SimClient {
-    /// Connects and opens a database; None if the node does not answer.
-    pub async fn open(core: &Core, name: &str) -> Option<SimClient> {
-        let (client, server) = tokio::io::duplex(STREAM_BYTES);
-        let (read, write) = tokio::io::split(server);
-        core.serve((read, write));
-        SimClient::over(client, name).await
-    }
-
-    /// Opens a database over a stream; None if the node does not answer or refuses.
-    pub async fn over(stream: DuplexStream, name: &str) -> Option<SimClient> {
-        let mut client = SimClient { stream, answers: Vec::new(), keeps_answers: true };
-        client.stream.write_all(&1u64.to_le_bytes()).await.ok()?;
-        let name = Bytes::copy_from_slice(name.as_bytes());
-        let (kind, _) = client.call(&Request::Open { name, flags: 0, vfs: Bytes::new() }).await?;
-        (kind == 4).then_some(client)
-    }
-
-    /// Sends a request and waits for its answer; None if the connection ends.
-    pub async fn call(&mut self, request: &Request) -> Option<(u8, Vec<u8>)> {
-        self.stream.write_all(&request.encode()?).await.ok()?;
-        let mut header = [0; 8];
-        self.stream.read_exact(&mut header).await.ok()?;
-        let words = u32::from_le_bytes([header[0], header[1], header[2], header[3]]);
-        let mut body = vec![0; words as usize * 8];
-        self.stream.read_exact(&mut body).await.ok()?;
-        if self.keeps_answers {
-            self.answers.push((header[4], body.clone()));
-        }
-        Some((header[4], body))
-    }
-
-    /// Runs a statement; whether its success was acknowledged.
-    pub async fn exec(&mut self, sql: &str) -> bool {
-        let sql = Bytes::copy_from_slice(sql.as_bytes());
-        let request = Request::ExecSql { db: 0, sql, parameters: Parameters::default() };
-        self.call(&request).await.is_some_and(|(kind, _)| kind == 6)
-    }
-
-    /// The one integer of `SELECT ... AS n`; None if there is none.
-    pub async fn number(&mut self, sql: &str) -> Option<u64> {
-        let sql = Bytes::copy_from_slice(sql.as_bytes());
-        let request = Request::QuerySql { db: 0, sql, parameters: Parameters::default() };
-        let (kind, body) = self.call(&request).await?;
-        let word = body.get(24..32)?.try_into().ok()?;
-        (kind == 7).then_some(u64::from_le_bytes(word))
-    }
+async fn catch_up(worker: &DiskWorker, housekeeping: &LaterPool) {
+    // A panic ends the log: it finds it when it needs what was to be done.
+    let _ = worker.with(housekeeping.clone(), |pool| pool.catch_up()).await;
 }

@@ -4,7 +4,6 @@
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
-use std::sync::Arc;
 
 use dqlite::server::files::{self, Info};
 use dqlite::storage::directory::Directory;
@@ -18,7 +17,7 @@ const VERSIONS: u64 = 4;
 const SEEDS: u64 = 20;
 
 fn open(disk: &SimDisk) -> Directory {
-    Directory::open(Arc::new(disk.clone()), Path::new(DIRECTORY)).unwrap()
+    Directory::open(disk, Path::new(DIRECTORY)).unwrap()
 }
 
 fn info(version: u64) -> Info {
@@ -36,7 +35,7 @@ fn members(version: u64) -> Vec<Server> {
 fn write(disk: &SimDisk) -> (u64, u64) {
     let (mut infos, mut stores) = (0, 0);
     // The operation that fails may be one of opening the directory.
-    let Ok(directory) = Directory::open(Arc::new(disk.clone()), Path::new(DIRECTORY)) else { return (0, 0) };
+    let Ok(directory) = Directory::open(disk, Path::new(DIRECTORY)) else { return (0, 0) };
     for version in 1..=VERSIONS {
         if files::write_info(&directory, &info(version)).is_ok() {
             infos = version;

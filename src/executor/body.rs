@@ -283,13 +283,16 @@ impl Session {
 
     /// The failure of a statement, as far as what has ended decides it.
     pub(super) fn failed(&self, request: &Request, error: SqliteError) -> Failure {
-        let failure = Failure::from(error);
-        let end = self.ended.look(Heeds::AllButInterrupt);
-        match (failure.code, end) {
-            (failure::NOT_LEADER, _) => request.lost(),
-            (failure::INTERRUPT, Some(end)) => request.ended(end),
-            _ => failure,
-        }
+        said_of_end(request, Failure::from(error), self.ended.look(Heeds::AllButInterrupt))
+    }
+}
+
+/// What SQLite says of a statement that the node or its client has ended is not the reason.
+fn said_of_end(request: &Request, failure: Failure, end: Option<End>) -> Failure {
+    match (failure.code, end) {
+        (failure::NOT_LEADER, _) => request.lost(),
+        (failure::INTERRUPT, Some(end)) => request.ended(end),
+        _ => failure,
     }
 }
 
@@ -316,7 +319,31 @@ impl AsRef<Rest> for Rest {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::executor::sqlite::empty_page;
+    use crate::pages::PageStore;
+
+    #[test]
+    fn a_statement_that_was_ended_is_told_for_the_reason_of_its_end() {
+        let attached = PageStore::new().attach(b"test", &empty_page()).unwrap();
+        let mut request = Request::new(1, Arc::clone(attached.database()));
+        request.wrote(1);
+        let (not_leader, interrupted) = (Failure::not_leader(), Failure::interrupted());
+        let (lost, constraint) = (Failure::leadership_lost(), Failure::new(2067, "UNIQUE constraint failed"));
+        for (said, end, told) in [
+            (&not_leader, None, &lost),
+            (&not_leader, Some(End::ClientGone), &lost),
+            (&interrupted, None, &interrupted),
+            (&interrupted, Some(End::Stopping), &lost),
+            (&interrupted, Some(End::ClientGone), &lost),
+            (&constraint, Some(End::Stopping), &constraint),
+            (&constraint, None, &constraint),
+        ] {
+            assert_eq!(&said_of_end(&request, said.clone(), end), told, "{said:?} {end:?}");
+        }
+    }
 
     #[test]
     fn what_a_statement_said_counts_unless_the_versions_that_it_saw_have_gone() {

@@ -60,7 +60,17 @@ fn is_worth_keeping(text: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_worth_keeping;
+    use super::{KEPT_STATEMENT_MAX_BYTES, Key, is_worth_keeping};
+
+    #[test]
+    fn texts_up_to_a_bound_are_kept() {
+        let text = |length: usize| format!("{:length$}", "SELECT 1");
+        for (length, is_kept) in
+            [(8, true), (KEPT_STATEMENT_MAX_BYTES, true), (KEPT_STATEMENT_MAX_BYTES + 1, false)]
+        {
+            assert_eq!(Key::of(text(length).as_bytes()).is_some(), is_kept, "{length}");
+        }
+    }
 
     #[test]
     fn what_may_act_when_it_is_compiled_is_not_kept() {

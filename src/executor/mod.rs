@@ -20,13 +20,13 @@ mod text;
 mod usage;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
 use crate::pages::PageStore;
-use crate::raft::{Engine, Serving, Status};
+use crate::raft::Engine;
 use crate::types::config;
 use crate::types::tasks::{Expected, SqlSection, Tasks};
 use crate::vfs::{Members, Vfs};
@@ -47,7 +47,6 @@ pub struct Executor {
     store: Arc<PageStore>,
     vfs: Arc<Vfs>,
     engine: Engine,
-    status: watch::Receiver<Status>,
     permits: SqlPermits,
     serial: bool,
     turns: Turns,
@@ -55,8 +54,6 @@ pub struct Executor {
     sql: SqlSection,
     tasks: Tasks,
     members: Arc<dyn Members>,
-    /// Connections closed since memory was given back.
-    closed: Arc<AtomicUsize>,
     stopping: Arc<AtomicBool>,
 }
 
@@ -86,7 +83,6 @@ impl Executor {
         Arc::new(Executor {
             store: parts.store,
             vfs: parts.vfs,
-            status: parts.engine.status(),
             members: Arc::new(members::OfEngine(parts.engine.clone())),
             engine: parts.engine,
             permits: parts.permits,
@@ -95,7 +91,6 @@ impl Executor {
             busy_timeout_ms: parts.busy_timeout_ms,
             sql: parts.sql,
             tasks: parts.tasks,
-            closed: Arc::default(),
             stopping: Arc::default(),
         })
     }
@@ -134,10 +129,6 @@ impl Executor {
         self.store.space().file().is_some()
     }
 
-    fn serving(&self) -> Option<Serving> {
-        self.status.borrow().serving.filter(|serving| serving.epoch == self.store.epoch())
-    }
-
     /// Runs `work` inside SQLite. The permit is given back by the work: whoever does not wait for it any more leaves it inside.
     async fn run_inside<T: Send + 'static>(
         &self,
@@ -155,22 +146,6 @@ impl Executor {
             result
         };
         ended.run_inside(&self.sql, expected, work).await
-    }
-
-    /// A connection was closed: when many were, their memory is given back to the system a little later, once for all of them.
-    fn count_closed(&self) {
-        if !matches!(self.sql, SqlSection::BlockInPlace)
-            || self.closed.fetch_add(1, Ordering::Relaxed) + 1 != config::CLOSED_BEFORE_GIVING_BACK
-        {
-            return;
-        }
-        let (closed, section) = (Arc::clone(&self.closed), self.sql.clone());
-        // Nobody waits for it: it ends with its runtime.
-        self.tasks.handle().spawn(async move {
-            tokio::time::sleep(config::MEMORY_GIVEN_BACK_AFTER).await;
-            closed.store(0, Ordering::Relaxed);
-            section.run_now(Expected::Unknown, sqlite::memory::give_back);
-        });
     }
 
     /// Closes a seat in a task of its own: nobody waits for the permit that it takes, but a stop.
@@ -191,7 +166,7 @@ impl Executor {
             if closed.await.is_none() {
                 tracing::error!("a connection was not closed");
             }
-            executor.count_closed();
+            executor.store.space().returned().add(config::CONNECTION_RETURNED_BYTES);
         });
     }
 
@@ -219,5 +194,30 @@ impl Pace {
         }
         tokio::task::yield_now().await;
         self.since = Instant::now();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn a_request_that_goes_on_and_on_lets_others_run_each_time_that_its_share_is_over() {
+        let ago = |time: Duration| Instant::now().checked_sub(time).unwrap();
+        let mut pace = Pace { since: ago(config::SQL_ON_WORKER_MAX * 2), looks_at_the_clock: true };
+        let mut keep = pace.keep().boxed();
+        assert!((&mut keep).now_or_never().is_none());
+        assert!(keep.now_or_never().is_some());
+        assert!(pace.since.elapsed() < Duration::from_secs(60) && pace.since > ago(Duration::from_secs(60)));
+
+        let fresh = Instant::now() + Duration::from_secs(60);
+        let mut pace = Pace { since: fresh, looks_at_the_clock: true };
+        assert!(pace.keep().now_or_never().is_some());
+        assert_eq!(pace.since, fresh);
+
+        let mut pace = Pace { since: fresh, looks_at_the_clock: false };
+        assert!(pace.keep().now_or_never().is_none());
     }
 }

@@ -24,7 +24,7 @@ pub(super) enum Proving {
 
 impl Seat {
     /// Whether the request that runs looked at a root that no proof covers.
-    fn is_unproven(&self, request: &Request) -> bool {
+    pub(super) fn is_unproven(&self, request: &Request) -> bool {
         let took_snapshot = self.view.saw().is_some() && !matches!(request.proving, Proving::Proven);
         took_snapshot || (!self.proven && self.noted.transaction != TransactionState::None)
     }

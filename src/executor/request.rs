@@ -116,6 +116,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_early_end_says_that_nothing_happened_only_of_a_request_that_wrote_nothing() {
+        let attached = PageStore::new().attach(b"test", &empty_page()).unwrap();
+        let mut request = Request::new(1, Arc::clone(attached.database()));
+        let (interrupted, not_leader) = (Failure::interrupted(), Failure::not_leader());
+        let told = |request: &Request| {
+            [End::Interrupted, End::ClientGone, End::Stopping, End::EpochOver].map(|end| request.ended(end))
+        };
+        assert_eq!(request.lost(), not_leader);
+        assert_eq!(
+            told(&request),
+            [interrupted.clone(), interrupted.clone(), not_leader.clone(), not_leader]
+        );
+        request.wrote(1);
+        let lost = Failure::leadership_lost();
+        assert_eq!(request.lost(), lost);
+        assert_eq!(told(&request), [interrupted, lost.clone(), lost.clone(), lost]);
+    }
+
+    #[test]
     fn the_reply_waits_for_the_newest_version_whatever_the_order_in_which_they_are_seen() {
         let attached = PageStore::new().attach(b"test", &empty_page()).unwrap();
         let mut request = Request::new(1, Arc::clone(attached.database()));

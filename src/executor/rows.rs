@@ -116,6 +116,15 @@ impl Session {
         Ok(rows.frames.pop_front())
     }
 
+    /// Takes back the room of a frame that was sent.
+    pub fn frame_sent(&mut self, frame: Batch) {
+        if let Some(seat) = self.seat.as_deref_mut()
+            && frame.message.capacity() <= config::MESSAGE_ROOM_KEPT_BYTES
+        {
+            seat.message_room = frame.message;
+        }
+    }
+
     /// Brings the query's statement to rest, wherever it is, and waits for what it did.
     ///
     /// # Errors
@@ -234,17 +243,18 @@ fn step_on(seat: &mut Seat, inside: &mut Inside, enough: usize) -> Filled {
         let Some(Running { statement, .. }) = &seat.running else {
             return Filled { message: Vec::new(), rest: Rest::Done };
         };
+        let room = &mut seat.message_room;
         match stepped {
             Ok(Step::Row) => {
-                let writer = rows.get_or_insert_with(|| writer(statement, inside));
+                let writer = rows.get_or_insert_with(|| writer(statement, inside, room));
                 push_row(writer, statement, inside);
                 if writer.len() >= enough {
-                    let full = rows.take().unwrap_or_else(|| self::writer(statement, inside));
+                    let full = rows.take().unwrap_or_else(|| self::writer(statement, inside, room));
                     return made(full.finish(Marker::Part), Rest::Row);
                 }
             }
             Ok(Step::Done) => {
-                let writer = rows.unwrap_or_else(|| writer(statement, inside));
+                let writer = rows.unwrap_or_else(|| writer(statement, inside, room));
                 return made(writer.finish(Marker::Done), Rest::Done);
             }
             Err(rest) => return Filled { message: Vec::new(), rest },
@@ -263,9 +273,10 @@ fn made(message: Result<Vec<u8>, Unfinished>, rest: Rest) -> Filled {
     Filled { message: Vec::new(), rest: Rest::Failed(error) }
 }
 
-fn writer(statement: &Statement, inside: &Inside) -> RowsWriter {
+fn writer(statement: &Statement, inside: &Inside, room: &mut Vec<u8>) -> RowsWriter {
     let columns = 0..statement.column_count(inside);
-    RowsWriter::new(columns.map(|column| column_name(statement, inside, column)))
+    let names = columns.map(|column| column_name(statement, inside, column));
+    RowsWriter::new_in(std::mem::take(room), names)
 }
 
 /// SQLite names the column of a PRAGMA that the VFS answers after the answer: `PRAGMA journal_mode` would yield `wal`.
@@ -285,5 +296,37 @@ fn push_row(writer: &mut RowsWriter, statement: &Statement, inside: &Inside) {
     writer.begin_row(columns);
     for column in 0..columns {
         writer.push(column, statement.column_decltype(inside, column), &statement.value(inside, column));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::executor::sqlite::empty_page;
+    use crate::pages::PageStore;
+
+    #[test]
+    fn a_client_that_has_rows_is_not_told_that_this_node_never_led() {
+        let attached = PageStore::new().attach(b"test", &empty_page()).unwrap();
+        let (not_leader, lost) = (Failure::not_leader(), Failure::leadership_lost());
+        for (reads, handed_out, failure, told) in [
+            (true, true, &not_leader, &lost),
+            (true, false, &not_leader, &not_leader),
+            (false, true, &not_leader, &not_leader),
+            (true, true, &Failure::interrupted(), &Failure::interrupted()),
+            (true, true, &lost, &lost),
+        ] {
+            let rows = Rows {
+                request: Request::new(1, Arc::clone(attached.database())),
+                source: Source::Prepared(0),
+                values: Arc::default(),
+                state: State::Ended,
+                frames: VecDeque::new(),
+                collected_bytes: 0,
+                reads,
+                handed_out,
+            };
+            assert_eq!(&rows.failed(failure.clone()), told, "{reads} {handed_out} {failure:?}");
+        }
     }
 }

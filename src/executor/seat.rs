@@ -39,6 +39,8 @@ pub(super) struct Seat {
     pub(super) noted: Noted,
     /// SQLite keeps a snapshot that nothing ends: the connection is of no further use.
     pub(super) is_spoilt: bool,
+    /// Room of a message that was sent, for the next one.
+    pub(super) message_room: Vec<u8>,
 }
 
 /// What SQLite said at the end of the last entry; between entries nobody asks it.
@@ -119,6 +121,7 @@ impl Seat {
                 changes: 0,
             },
             is_spoilt: false,
+            message_room: Vec::new(),
         }
     }
 
@@ -128,6 +131,12 @@ impl Seat {
     /// It is closed: nobody has this seat then.
     pub(super) fn connection(&self) -> Result<&Connection, Failure> {
         self.connection.as_ref().ok_or(Failure::no_database())
+    }
+
+    /// What every request begins with: a proof lives as long as the transaction whose snapshot it was given for.
+    pub(super) fn begin_request(&mut self) {
+        self.view.clear_seen();
+        self.proven &= self.noted.transaction != TransactionState::None;
     }
 
     /// What every entry begins with.
@@ -248,3 +257,7 @@ impl Drop for Seat {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "seat_tests.rs"]
+mod tests;

@@ -4,8 +4,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use crate::protocol::request::Value;
+use crate::raft::{Serving, Status};
 use crate::types::config::SQL_SHORT_TEXT_BYTES;
 use crate::types::tasks::Expected;
 
@@ -15,7 +17,7 @@ use super::inside::{Rest, Values};
 use super::permits::Lane;
 use super::request::Request;
 use super::seat::{Seat, Source};
-use super::sqlite::{Connection, End, Ended, SqliteError, TransactionState};
+use super::sqlite::{Connection, End, Ended, SqliteError};
 use super::text::Text;
 
 /// One client connection's use of SQL.
@@ -24,6 +26,9 @@ pub struct Session {
     pub(super) executor: Arc<Executor>,
     pub(super) seat: Option<Box<Seat>>,
     pub(super) ended: Ended,
+    status: watch::Receiver<Status>,
+    /// What the status said when it was seen last.
+    seen_serving: Option<Serving>,
 }
 
 /// A prepared statement as the client knows it.
@@ -64,7 +69,18 @@ struct Ran {
 impl Session {
     pub(super) fn new(executor: Arc<Executor>) -> Session {
         let ended = Ended::of_node(Arc::clone(&executor.store), Arc::clone(&executor.stopping));
-        Session { executor, seat: None, ended }
+        let mut status = executor.engine.status();
+        let seen_serving = status.borrow_and_update().serving;
+        Session { executor, seat: None, ended, status, seen_serving }
+    }
+
+    /// In which epoch and term this node serves, if it does. The status, whose lock all sessions share, is read when it has changed.
+    pub fn serving(&mut self) -> Option<Serving> {
+        // An error is the end of consensus, whose last word stays.
+        if self.status.has_changed().unwrap_or(true) {
+            self.seen_serving = self.status.borrow_and_update().serving;
+        }
+        self.seen_serving.filter(|serving| serving.epoch == self.executor.store.epoch())
     }
 
     /// What ends this session's work; whoever looks after the connection sets it.
@@ -79,7 +95,7 @@ impl Session {
     /// Not the leader; a database is open already; a name that is none.
     pub async fn open(&mut self, name: &[u8]) -> Result<(), Failure> {
         self.leave_if_stale();
-        let Some(serving) = self.executor.serving() else {
+        let Some(serving) = self.serving() else {
             return Err(Failure::not_leader());
         };
         if self.seat.is_some() {
@@ -249,7 +265,7 @@ impl Session {
     /// Not the leader; no database with this number.
     pub fn check(&mut self, db: u64) -> Result<(), Failure> {
         self.leave_if_stale();
-        if self.executor.serving().is_none() {
+        if self.serving().is_none() {
             return Err(Failure::not_leader());
         }
         if db != 0 || self.seat.is_none() {
@@ -279,13 +295,12 @@ impl Session {
     /// A session that is checked to serve this request, as far as this node knows.
     pub(super) fn begin(&mut self) -> Result<Request, Failure> {
         self.leave_if_stale();
-        let Some(serving) = self.executor.serving() else {
+        let Some(serving) = self.serving() else {
             return Err(Failure::not_leader());
         };
         self.ended.begin(serving.epoch);
         let seat = self.seat_mut()?;
-        seat.view.clear_seen();
-        seat.proven &= seat.noted.transaction != TransactionState::None;
+        seat.begin_request();
         let database = Arc::clone(&seat.database);
         Ok(Request::new(serving.epoch, database))
     }

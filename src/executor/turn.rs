@@ -187,6 +187,27 @@ impl Drop for TurnGuard {
 mod tests {
     use super::*;
 
+    #[tokio::test(start_paused = true)]
+    async fn how_long_a_turn_is_held_counts_from_the_end_of_the_client_s_transaction() {
+        let turns = Turns::default();
+        let turn = turns.of(b"a", 1);
+        assert_eq!(turns.held_for(), Duration::ZERO);
+        let guard = turn.acquire(Duration::ZERO).await.unwrap();
+        let second = Duration::from_secs(1);
+        tokio::time::advance(second * 5).await;
+        assert_eq!((turns.held_for(), turns.usage()), (second * 5, (1, 0)));
+        guard.set_held_by_client(true);
+        tokio::time::advance(second * 5).await;
+        assert_eq!(turns.held_for(), Duration::ZERO);
+        for _ in 0..2 {
+            guard.set_held_by_client(false);
+            tokio::time::advance(second).await;
+        }
+        assert_eq!(turns.held_for(), second * 2);
+        drop(guard);
+        assert_eq!((turns.held_for(), turns.usage()), (Duration::ZERO, (0, 0)));
+    }
+
     #[test]
     fn a_new_epoch_has_new_turns_and_an_old_one_gets_none_of_them() {
         let turns = Turns::default();

@@ -1,11 +1,13 @@
 //! The host's connect function. spec: c-api 3.4.
 
-use std::ffi::{CString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::Arc;
 
 use super::{call, dqlite_node};
+use crate::host::threads;
+use crate::node::own_threads::{Belonging, belonging};
 use crate::transport::dial::{Connector, IpConnector, Socket};
 
 /// Connects to `address` and puts a connected stream socket into `*fd`, which the library closes; nonzero if it cannot.
@@ -13,6 +15,7 @@ pub type dqlite_connect_func =
     Option<unsafe extern "C" fn(arg: *mut c_void, address: *const c_char, fd: *mut c_int) -> c_int>;
 
 type ConnectFunction = unsafe extern "C" fn(*mut c_void, *const c_char, *mut c_int) -> c_int;
+type ConnectUnwinds = unsafe extern "C-unwind" fn(*mut c_void, *const c_char, *mut c_int) -> c_int;
 
 /// A connect function with its argument, which is handed back as it came and never looked at.
 struct HostConnector {
@@ -25,13 +28,64 @@ unsafe impl Send for HostConnector {}
 // SAFETY: as above.
 unsafe impl Sync for HostConnector {}
 
+/// A call of the host's function, on a thread that has nothing of the library on its stack.
+struct Dialling {
+    function: ConnectFunction,
+    argument: *mut c_void,
+    address: *const c_char,
+    belonging: Belonging,
+    descriptor: c_int,
+    /// None until it returns.
+    code: Option<c_int>,
+}
+
+/// Calls the function. Nothing here needs to be dropped: the function may end the thread.
+///
+/// # Safety
+/// `dialling` is a `Dialling` that nobody else uses meanwhile.
+unsafe extern "C-unwind" fn dial(dialling: *mut c_void) -> *mut c_void {
+    let dialling = dialling.cast::<Dialling>();
+    // SAFETY: by this function's contract.
+    let Dialling { function, argument, address, belonging, .. } = unsafe { &*dialling };
+    belonging.take();
+    // SAFETY: the same function with another word for how it may end: `pthread_exit` unwinds through its caller.
+    let function: ConnectUnwinds = unsafe { std::mem::transmute(*function) };
+    // SAFETY: inside the object, by this function's contract.
+    let descriptor = unsafe { &raw mut (*dialling).descriptor };
+    // SAFETY: the host's own function with its own argument; all pointers live until it returns.
+    let code = unsafe { function(*argument, *address, descriptor) };
+    // SAFETY: by this function's contract.
+    unsafe { (*dialling).code = Some(code) };
+    std::ptr::null_mut()
+}
+
+impl HostConnector {
+    /// What the function returns, and the descriptor that it gave.
+    fn call(&self, address: &CStr) -> io::Result<(c_int, c_int)> {
+        let mut dialling = Dialling {
+            function: self.function,
+            argument: self.argument,
+            address: address.as_ptr(),
+            belonging: belonging(),
+            descriptor: -1,
+            code: None,
+        };
+        // SAFETY: the object lives until the thread has ended, which is waited for, and nobody else uses it.
+        if unsafe { threads::call_foreign(dial, (&raw mut dialling).cast()) }.is_err() {
+            // SAFETY: as above; no thread was made.
+            unsafe { dial((&raw mut dialling).cast()) };
+        }
+        let code =
+            dialling.code.ok_or_else(|| io::Error::other("connect function: it has ended its thread"))?;
+        Ok((code, dialling.descriptor))
+    }
+}
+
 impl Connector for HostConnector {
     fn connect(&self, address: &str) -> io::Result<Socket> {
         let text = CString::new(address)
             .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "address with a NUL"))?;
-        let mut descriptor: c_int = -1;
-        // SAFETY: the host's own function with its own argument; both pointers live until it returns.
-        let code = unsafe { (self.function)(self.argument, text.as_ptr(), &raw mut descriptor) };
+        let (code, descriptor) = self.call(&text)?;
         if code != 0 {
             return Err(io::Error::other(format!("connect function: code {code} for '{address}'")));
         }

@@ -17,8 +17,10 @@ pub mod server;
 pub mod vfs;
 
 use std::ffi::{CStr, c_char, c_int};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::node::handle::{CallError, NodeHandle};
+use crate::node::keeper::Ending;
 use crate::node::options::DQLITE_OK;
 
 pub use crate::node::options::{DQLITE_ERROR, DQLITE_MISUSE};
@@ -37,7 +39,22 @@ unsafe fn call(n: *const dqlite_node, run: impl FnOnce(&NodeHandle) -> Result<()
     let Some(node) = (unsafe { n.as_ref() }) else {
         return DQLITE_MISUSE;
     };
-    node.handle.guard(run).map_or_else(CallError::code, |()| DQLITE_OK)
+    run(&node.handle).map_or_else(CallError::code, |()| DQLITE_OK)
+}
+
+/// Ends what C holds, and frees it unless something of it stays.
+///
+/// # Safety
+/// `held` is null, or was made by `Box::into_raw` and is not used again.
+unsafe fn destroy<T>(held: *mut T, finish: impl FnOnce(&T) -> Ending) {
+    // SAFETY: null or live, by this function's contract.
+    let Some(ending) = (unsafe { held.as_ref() }) else { return };
+    // What panics while it ends has been reported where it happened; nothing may reach C.
+    if let Ok(Ending::Free) = catch_unwind(AssertUnwindSafe(|| finish(ending))) {
+        // SAFETY: made by `Box::into_raw` and not used again, by this function's contract.
+        let held = unsafe { Box::from_raw(held) };
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(held)));
+    }
 }
 
 /// The bytes of a C string; none of a null pointer.

@@ -6,7 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
 use super::version::dqlite_node_id;
-use super::{DQLITE_ERROR, DQLITE_MISUSE, bytes, call, dqlite_node};
+use super::{DQLITE_ERROR, DQLITE_MISUSE, bytes, call, destroy, dqlite_node};
+use crate::host::panics;
 use crate::node::handle::{CallError, NodeHandle};
 use crate::node::options::DQLITE_OK;
 use crate::types::NodeId;
@@ -42,7 +43,8 @@ pub unsafe extern "C" fn dqlite_node_create(
 
 fn create(id: NodeId, address: &[u8], data_dir: &[u8]) -> (*mut dqlite_node, c_int) {
     let directory = PathBuf::from(OsStr::from_bytes(data_dir));
-    let made = catch_unwind(|| NodeHandle::create(id, address.to_vec(), directory));
+    panics::install();
+    let made = panics::caught(|| NodeHandle::create(id, address.to_vec(), directory));
     let Ok((handle, result)) = made else {
         return (std::ptr::null_mut(), DQLITE_ERROR);
     };
@@ -56,13 +58,8 @@ fn create(id: NodeId, address: &[u8], data_dir: &[u8]) -> (*mut dqlite_node, c_i
 /// `n` is null or a live node from `dqlite_node_create`, which is not used again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_node_destroy(n: *mut dqlite_node) {
-    if n.is_null() {
-        return;
-    }
-    // SAFETY: made by `Box::into_raw` and not used again, by this function's contract.
-    let node = unsafe { Box::from_raw(n) };
-    // What panics while it ends has been reported where it happened; nothing may reach C.
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(node)));
+    // SAFETY: null, or made by `Box::into_raw` and not used again, by this function's contract.
+    unsafe { destroy(n, |node| node.handle.finish()) };
 }
 
 /// Binds the address that clients and other nodes connect to: `IP`, `IPv4:PORT`, `[IPv6]:PORT`, `@NAME`, or `@` for any free name.
@@ -74,9 +71,6 @@ pub unsafe extern "C" fn dqlite_node_set_bind_address(n: *mut dqlite_node, addre
     // SAFETY: null or a C string, by this function's contract.
     let Some(address) = (unsafe { bytes(address) }) else {
         return DQLITE_MISUSE;
-    };
-    let Ok(address) = std::str::from_utf8(address) else {
-        return DQLITE_ERROR;
     };
     // SAFETY: null or live, by this function's contract.
     unsafe { call(n, |handle| handle.set_bind_address(address)) }
@@ -92,8 +86,7 @@ pub unsafe extern "C" fn dqlite_node_get_bind_address(n: *mut dqlite_node) -> *c
     let Some(node) = (unsafe { n.as_ref() }) else {
         return std::ptr::null();
     };
-    let address = node.handle.guard(|handle| Ok(handle.bind_address()));
-    address.ok().flatten().unwrap_or(std::ptr::null())
+    node.handle.bind_address()
 }
 
 /// Starts the node and returns when it serves clients; its directory is in use until it is stopped.
@@ -129,7 +122,7 @@ pub unsafe extern "C" fn dqlite_node_handover(n: *mut dqlite_node) -> c_int {
     unsafe { call(n, NodeHandle::handover) }
 }
 
-/// What went wrong last, empty at first; of a running node that has stopped by itself, why. Never null.
+/// Why the last call failed, empty if it did not; of a node that has stopped by itself since, why. Never null.
 ///
 /// # Safety
 /// `n` is null or a live node.
@@ -139,6 +132,6 @@ pub unsafe extern "C" fn dqlite_node_errmsg(n: *mut dqlite_node) -> *const c_cha
     let Some(node) = (unsafe { n.as_ref() }) else {
         return c"node is NULL".as_ptr();
     };
-    let text = node.handle.guard(|handle| Ok(handle.error_text().as_ptr()));
+    let text = catch_unwind(AssertUnwindSafe(|| node.handle.error_text().as_ptr()));
     text.map_or_else(|_| c"internal error".as_ptr(), <*const u8>::cast)
 }

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 
 use super::connect::{connector, dqlite_connect_func};
 use super::version::dqlite_node_id;
-use super::{DQLITE_ERROR, DQLITE_MISUSE, bytes};
+use super::{DQLITE_ERROR, DQLITE_MISUSE, bytes, destroy};
+use crate::host::panics;
+use crate::node::keeper::Refused;
 use crate::node::options::DQLITE_OK;
 use crate::node::threads::panic_text;
 use crate::server::{Server, ServerError};
@@ -26,8 +28,12 @@ unsafe fn call(server: *const dqlite_server, run: impl FnOnce(&Server) -> Result
     let Some(server) = (unsafe { server.as_ref() }) else {
         return DQLITE_MISUSE;
     };
-    match catch_unwind(AssertUnwindSafe(|| run(&server.server))) {
+    match panics::caught(|| run(&server.server)) {
         Ok(Ok(())) => DQLITE_OK,
+        Ok(Err(ServerError::Refused(Refused::Misuse(text)))) => {
+            tracing::warn!(text, "server");
+            DQLITE_MISUSE
+        }
         Ok(Err(error)) => {
             tracing::error!(%error, "server");
             DQLITE_ERROR
@@ -53,6 +59,7 @@ pub unsafe extern "C" fn dqlite_server_create(path: *const c_char, server: *mut 
     }
     // SAFETY: null or a C string, by this function's contract.
     let path = unsafe { bytes(path) };
+    panics::install();
     let (made, code) = match path {
         Some(path) => {
             let server = Server::new(PathBuf::from(OsStr::from_bytes(path)));
@@ -78,10 +85,7 @@ pub unsafe extern "C" fn dqlite_server_set_address(
     let Some(address) = (unsafe { bytes(address) }) else {
         return DQLITE_MISUSE;
     };
-    let set = |server: &Server| {
-        server.change(|settings| settings.address = Some(address.to_vec()));
-        Ok(())
-    };
+    let set = |server: &Server| server.change(|settings| settings.address = Some(address.to_vec()));
     // SAFETY: null or live, by this function's contract.
     unsafe { call(server, set) }
 }
@@ -92,10 +96,7 @@ pub unsafe extern "C" fn dqlite_server_set_address(
 /// `server` is null or a live server.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_server_set_auto_bootstrap(server: *mut dqlite_server, on: bool) -> c_int {
-    let set = |server: &Server| {
-        server.change(|settings| settings.auto_bootstrap = on);
-        Ok(())
-    };
+    let set = |server: &Server| server.change(|settings| settings.auto_bootstrap = on);
     // SAFETY: null or live, by this function's contract.
     unsafe { call(server, set) }
 }
@@ -140,10 +141,7 @@ pub unsafe extern "C" fn dqlite_server_set_bind_address(
     let Some(address) = (unsafe { bytes(addr) }) else {
         return DQLITE_MISUSE;
     };
-    let set = |server: &Server| {
-        server.change(|settings| settings.bind_address = Some(address.to_vec()));
-        Ok(())
-    };
+    let set = |server: &Server| server.change(|settings| settings.bind_address = Some(address.to_vec()));
     // SAFETY: null or live, by this function's contract.
     unsafe { call(server, set) }
 }
@@ -159,10 +157,7 @@ pub unsafe extern "C" fn dqlite_server_set_connect_func(
     arg: *mut c_void,
 ) -> c_int {
     let connector = connector(f, arg);
-    let set = |server: &Server| {
-        server.change(|settings| settings.connector = connector);
-        Ok(())
-    };
+    let set = |server: &Server| server.change(|settings| settings.connector = connector);
     // SAFETY: null or live, by this function's contract.
     unsafe { call(server, set) }
 }
@@ -222,11 +217,6 @@ pub unsafe extern "C" fn dqlite_server_stop(server: *mut dqlite_server) -> c_int
 /// `server` is null or a live server, which is not used again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_server_destroy(server: *mut dqlite_server) {
-    if server.is_null() {
-        return;
-    }
-    // SAFETY: made by `Box::into_raw` and not used again, by this function's contract.
-    let server = unsafe { Box::from_raw(server) };
-    // Nothing may reach C.
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(server)));
+    // SAFETY: null, or made by `Box::into_raw` and not used again, by this function's contract.
+    unsafe { destroy(server, |server| server.server.finish()) };
 }

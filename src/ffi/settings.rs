@@ -40,10 +40,8 @@ pub unsafe extern "C" fn dqlite_node_set_network_latency_ms(
 /// `n` is null or a live node.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_node_set_failure_domain(n: *mut dqlite_node, code: c_ulonglong) -> c_int {
-    let set = |handle: &NodeHandle| {
-        handle.live().failure_domain.store(code, Ordering::Relaxed);
-        Ok(())
-    };
+    let set =
+        |handle: &NodeHandle| handle.change_live(|live| live.failure_domain.store(code, Ordering::Relaxed));
     // SAFETY: null or live, by this function's contract.
     unsafe { call(n, set) }
 }
@@ -96,10 +94,7 @@ pub unsafe extern "C" fn dqlite_node_set_block_size(n: *mut dqlite_node, size: u
 /// `n` is null or a live node.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_node_set_auto_recovery(n: *mut dqlite_node, enabled: bool) -> c_int {
-    let set = |handle: &NodeHandle| {
-        handle.change_any_time(|options| options.auto_recovery = enabled);
-        Ok(())
-    };
+    let set = |handle: &NodeHandle| handle.change_any_time(|options| options.auto_recovery = enabled);
     // SAFETY: null or live, by this function's contract.
     unsafe { call(n, set) }
 }
@@ -111,8 +106,7 @@ pub unsafe extern "C" fn dqlite_node_set_auto_recovery(n: *mut dqlite_node, enab
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_node_set_snapshot_compression(n: *mut dqlite_node, enabled: bool) -> c_int {
     let set = |handle: &NodeHandle| {
-        handle.live().snapshot_compression.store(enabled, Ordering::Relaxed);
-        Ok(())
+        handle.change_live(|live| live.snapshot_compression.store(enabled, Ordering::Relaxed))
     };
     // SAFETY: null or live, by this function's contract.
     unsafe { call(n, set) }
@@ -124,10 +118,8 @@ pub unsafe extern "C" fn dqlite_node_set_snapshot_compression(n: *mut dqlite_nod
 /// `n` is null or a live node.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_node_set_target_voters(n: *mut dqlite_node, voters: c_int) -> c_int {
-    let set = |handle: &NodeHandle| {
-        handle.live().target_voters.store(voters, Ordering::Relaxed);
-        Ok(())
-    };
+    let set =
+        |handle: &NodeHandle| handle.change_live(|live| live.target_voters.store(voters, Ordering::Relaxed));
     // SAFETY: null or live, by this function's contract.
     unsafe { call(n, set) }
 }
@@ -139,8 +131,7 @@ pub unsafe extern "C" fn dqlite_node_set_target_voters(n: *mut dqlite_node, vote
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_node_set_target_standbys(n: *mut dqlite_node, standbys: c_int) -> c_int {
     let set = |handle: &NodeHandle| {
-        handle.live().target_standbys.store(standbys, Ordering::Relaxed);
-        Ok(())
+        handle.change_live(|live| live.target_standbys.store(standbys, Ordering::Relaxed))
     };
     // SAFETY: null or live, by this function's contract.
     unsafe { call(n, set) }
@@ -155,10 +146,8 @@ pub unsafe extern "C" fn dqlite_node_set_pool_thread_count(
     n: *mut dqlite_node,
     thread_count: c_uint,
 ) -> c_int {
-    let set = |handle: &NodeHandle| {
-        handle.change_any_time(|options| options.pool_thread_count = thread_count);
-        Ok(())
-    };
+    let set =
+        |handle: &NodeHandle| handle.change_any_time(|options| options.pool_thread_count = thread_count);
     // SAFETY: null or live, by this function's contract.
     unsafe { call(n, set) }
 }
@@ -169,10 +158,8 @@ pub unsafe extern "C" fn dqlite_node_set_pool_thread_count(
 /// `n` is null or a live node.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_node_set_busy_timeout(n: *mut dqlite_node, msecs: c_uint) -> c_int {
-    let set = |handle: &NodeHandle| {
-        handle.live().busy_timeout_ms.store(msecs, Ordering::Relaxed);
-        Ok(())
-    };
+    let set =
+        |handle: &NodeHandle| handle.change_live(|live| live.busy_timeout_ms.store(msecs, Ordering::Relaxed));
     // SAFETY: null or live, by this function's contract.
     unsafe { call(n, set) }
 }
@@ -202,10 +189,8 @@ pub unsafe extern "C" fn dqlite_node_enable_disk_mode(n: *mut dqlite_node) -> c_
 /// `n` is null or a live node.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_node_enable_role_management(n: *mut dqlite_node) -> c_int {
-    let set = |handle: &NodeHandle| {
-        handle.live().role_management.store(true, Ordering::Relaxed);
-        Ok(())
-    };
+    let set =
+        |handle: &NodeHandle| handle.change_live(|live| live.role_management.store(true, Ordering::Relaxed));
     // SAFETY: null or live, by this function's contract.
     unsafe { call(n, set) }
 }

@@ -1,7 +1,6 @@
 //! What each request gets. spec: client-protocol 5, 6, 8, 12, 13.
 
 use std::io;
-use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 
 use crate::executor::session::{Executed, Tail};
@@ -13,7 +12,6 @@ use crate::protocol::request::{DecodeError, Parameters, Request, Value};
 use crate::protocol::response;
 use crate::transport::client_stream::{ClientRead, ClientWrite};
 use crate::types::config::PAGE_SIZE;
-use crate::types::{PageNumber, Role};
 
 use super::connection::{Connection, Dumped, Next, Version};
 use super::reader::Frame;
@@ -35,7 +33,7 @@ impl<R: ClientRead, W: ClientWrite> Connection<R, W> {
             }
         };
         drop(frame);
-        if needs_leader(&request) {
+        if needs_leader(&request) && self.session.serving().is_none() {
             let settled = self.session.ended().race(Heeds::All, self.gateway.engine.settled());
             // Whoever serves the request looks at what has ended.
             let _ = settled.await;
@@ -171,6 +169,7 @@ impl<R: ClientRead, W: ClientWrite> Connection<R, W> {
                 return Ok(());
             }
             self.send(&frame.message).await?;
+            self.session.frame_sent(frame);
         }
         Ok(())
     }
@@ -178,13 +177,8 @@ impl<R: ClientRead, W: ClientWrite> Connection<R, W> {
     fn leader(&self) -> Vec<u8> {
         let status = self.gateway.engine.status();
         let status = status.borrow();
-        let is_voter = self
-            .gateway
-            .engine
-            .configuration()
-            .configuration
-            .get(self.gateway.engine.id())
-            .is_some_and(|server| server.role == Role::Voter);
+        let engine = &self.gateway.engine;
+        let is_voter = engine.configuration().configuration.is_voter(engine.id());
         let known = if is_voter || self.version == Version::Legacy { status.leader.clone() } else { None };
         let (id, address) = known.map_or((0, Vec::new()), |(id, address)| (id.0, address));
         match self.version {
@@ -227,7 +221,11 @@ impl<R: ClientRead, W: ClientWrite> Connection<R, W> {
         while next <= root.page_count() {
             let end = root.page_count().min(next + DUMP_CHUNK_PAGES as u32 - 1);
             // The length of the answer has been told: who cannot read a page can only close the connection.
-            self.gateway.executor.read_pages(|| pages_of(root, next..=end, &mut chunk))?;
+            let append = |bytes: &[u8; PAGE_SIZE]| {
+                chunk.extend_from_slice(bytes);
+                Ok(())
+            };
+            self.gateway.executor.read_pages(|| root.scan(next..=end, append))?;
             next = end + 1;
             if chunk.len() >= DUMP_CHUNK_PAGES * PAGE_SIZE {
                 self.send(&chunk).await?;
@@ -238,17 +236,6 @@ impl<R: ClientRead, W: ClientWrite> Connection<R, W> {
         self.send(&chunk).await?;
         Ok(Next::Request)
     }
-}
-
-/// Appends pages of a root.
-fn pages_of(root: &Root, numbers: RangeInclusive<u32>, chunk: &mut Vec<u8>) -> io::Result<()> {
-    for number in numbers {
-        match root.get(PageNumber(number)) {
-            Some(page) => page.scan(|bytes| chunk.extend_from_slice(bytes))?,
-            None => chunk.resize(chunk.len() + PAGE_SIZE, 0),
-        }
-    }
-    Ok(())
 }
 
 /// Pages of a DUMP written to the socket at once.
@@ -278,4 +265,35 @@ fn values(parameters: &Parameters) -> Result<Vec<Value>, Failure> {
 
 fn result(executed: Executed) -> Vec<u8> {
     response::result(executed.last_insert_id, executed.rows_affected)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn what_every_node_can_say_waits_for_no_election() {
+        let (sql, name) = (Bytes::new(), Bytes::new());
+        let parameters = Parameters::default();
+        for (request, needs) in [
+            (Request::Leader, false),
+            (Request::Client { id: 1 }, false),
+            (Request::Interrupt { db: 0 }, false),
+            (Request::Finalize { db: 0, stmt: 0 }, false),
+            (Request::Dump { name: name.clone() }, false),
+            (Request::Cluster { format: 0 }, false),
+            (Request::Describe { format: 0 }, false),
+            (Request::Weight { weight: 0 }, false),
+            (Request::Open { name, flags: 0, vfs: Bytes::new() }, true),
+            (Request::Prepare { db: 0, sql: sql.clone(), schema: 0 }, true),
+            (Request::Exec { db: 0, stmt: 0, parameters: parameters.clone() }, true),
+            (Request::QuerySql { db: 0, sql, parameters }, true),
+            (Request::Promote { id: 1 }, true),
+            (Request::Transfer { id: 1 }, true),
+        ] {
+            assert_eq!(needs_leader(&request), needs, "{request:?}");
+        }
+    }
 }

@@ -8,13 +8,13 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::sync::watch;
 use tokio::task::unconstrained;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::inbox::{End, Inbox};
+use super::inbox::{End, Inbox, Seen};
 use crate::executor::sqlite::Ended;
 use crate::transport::client_stream::ClientRead;
-use crate::types::config::{CLIENT_LOOK_EVERY, STATEMENT_WITHOUT_CLIENT_MAX};
+use crate::types::config::{CLIENT_LOOK_EVERY, CLIENT_SILENCE_LOOK_EVERY, STATEMENT_WITHOUT_CLIENT_MAX};
 
 /// Resolves at the end of the epoch that was seen last, and gives back what watches it; None when the node stops.
 type Over = Pin<Box<dyn Future<Output = Option<watch::Receiver<u64>>> + Send>>;
@@ -33,6 +33,8 @@ pub(super) struct Attendant<R> {
     patience: Option<Pin<Box<Sleep>>>,
     /// When a stream that nobody reads is looked at again.
     next_look: Option<Pin<Box<Sleep>>>,
+    /// When it is looked at again whether the client's machine has fallen silent.
+    next_silence_look: Option<Pin<Box<Sleep>>>,
 }
 
 /// With the epoch that was told last.
@@ -57,7 +59,17 @@ impl<R: ClientRead> Attendant<R> {
         epoch: watch::Receiver<u64>,
     ) -> Attendant<R> {
         let (told_epoch, over) = over(stop.clone(), epoch);
-        Attendant { inbox, ended, stop, over, told_epoch, waits: None, patience: None, next_look: None }
+        Attendant {
+            inbox,
+            ended,
+            stop,
+            over,
+            told_epoch,
+            waits: None,
+            patience: None,
+            next_look: None,
+            next_silence_look: None,
+        }
     }
 
     /// What it tells the session.
@@ -78,12 +90,15 @@ impl<R: ClientRead> Attendant<R> {
 
     fn look_now(&mut self, context: &mut Context<'_>) {
         self.wait_for_the_end(context);
-        let (is_full, mut end) = self.inbox.read_ahead(context);
+        let Seen { is_full, is_owed, mut end } = self.inbox.read_ahead(context);
         if is_full {
             self.look_for_hang_up(context);
             end = self.inbox.end();
         } else {
             self.next_look = None;
+        }
+        if is_owed && self.look_for_silence(context) {
+            end = self.inbox.end();
         }
         match end {
             None => {}
@@ -127,6 +142,24 @@ impl<R: ClientRead> Attendant<R> {
                 return;
             }
             self.next_look = None;
+        }
+    }
+
+    /// While a machine owes acknowledgements, the operating system asks it for no other sign of life, and waits for it for a quarter
+    /// of an hour. Whether it has looked.
+    fn look_for_silence(&mut self, context: &mut Context<'_>) -> bool {
+        let mut has_looked = false;
+        loop {
+            let next = || Box::pin(sleep(CLIENT_SILENCE_LOOK_EVERY));
+            let next_look = self.next_silence_look.get_or_insert_with(next);
+            if next_look.as_mut().poll(context).is_pending() {
+                return has_looked;
+            }
+            self.next_silence_look = None;
+            has_looked = true;
+            if !self.inbox.look_for_silence() {
+                return true;
+            }
         }
     }
 

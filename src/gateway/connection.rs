@@ -39,7 +39,7 @@ pub(super) enum Version {
 }
 
 impl Version {
-    fn from_handshake(word: u64) -> Option<Version> {
+    pub(super) fn from_handshake(word: u64) -> Option<Version> {
         match word {
             1 => Some(Version::One),
             0x8610_4dd7_6043_3fe5 => Some(Version::Legacy),

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use tokio::time::Instant;
-use tracing::debug;
+use tracing::{debug, info};
 
 use super::reader::{Frame, FrameReader};
 use crate::executor::sqlite::Ended;
@@ -68,6 +68,18 @@ struct State<R> {
     working: bool,
     /// An INTERRUPT has come behind the request that is worked on.
     interrupted: bool,
+    /// The client's machine may owe acknowledgements of what was sent.
+    is_owed: bool,
+}
+
+/// What there is of a stream.
+pub(super) struct Seen {
+    /// As much was read ahead as is allowed.
+    pub(super) is_full: bool,
+    /// The client's machine may owe acknowledgements, so that it has to be looked for.
+    pub(super) is_owed: bool,
+    /// How the stream has ended, if it has.
+    pub(super) end: Option<End>,
 }
 
 impl<R: ClientRead> Inbox<R> {
@@ -80,6 +92,7 @@ impl<R: ClientRead> Inbox<R> {
             waker: None,
             working: false,
             interrupted: false,
+            is_owed: false,
         };
         Inbox { state: Mutex::new(state), ended }
     }
@@ -111,12 +124,25 @@ impl<R: ClientRead> Inbox<R> {
         self.lock().remember(context);
     }
 
-    /// Reads on behind the request that is worked on, up to a bound. The stream wakes who has asked last. Whether as much was
-    /// read as is allowed, and how the stream has ended, if it has.
-    pub(super) fn read_ahead(&self, context: &mut Context<'_>) -> (bool, Option<End>) {
+    /// Reads on behind the request that is worked on, up to a bound. The stream wakes who has asked last.
+    pub(super) fn read_ahead(&self, context: &mut Context<'_>) -> Seen {
         let mut state = self.lock();
         state.read_ahead(context, &self.ended);
-        (state.reader.is_some() && state.events.len() >= config::REQUESTS_AHEAD, state.end)
+        let is_full = state.reader.is_some() && state.events.len() >= config::REQUESTS_AHEAD;
+        Seen { is_full, is_owed: state.is_owed, end: state.end }
+    }
+
+    /// Looks how long the client's machine has been silent, if it owes acknowledgements: whether it does, and is to be looked for
+    /// again. A stream that was read to its end has a bound of its own.
+    pub(super) fn look_for_silence(&self) -> bool {
+        let mut state = self.lock();
+        let silence = state.reader.as_ref().and_then(|reader| reader.stream().silence());
+        state.is_owed = silence.is_some_and(|silence| silence < config::CLIENT_SILENCE_MAX);
+        if silence.is_some() && !state.is_owed {
+            info!(?silence, "a client's machine is silent: its connection is closed");
+            state.fail();
+        }
+        state.is_owed
     }
 
     /// Looks whether the client has gone, or sends no more, though the stream was not read to its end.
@@ -130,9 +156,12 @@ impl<R: ClientRead> Inbox<R> {
         }
     }
 
-    /// The client has taken bytes. If it sends no more, it lives: to one that has closed its socket nothing can be sent but once.
+    /// The client's socket has taken bytes. If it sends no more, it lives: to one that has closed its socket nothing can be sent
+    /// but once.
     pub(super) fn client_takes(&self) {
-        if let Some(End::Closed { since }) = &mut self.lock().end {
+        let mut state = self.lock();
+        state.is_owed = R::CAN_FALL_SILENT;
+        if let Some(End::Closed { since }) = &mut state.end {
             *since = Instant::now();
         }
     }

@@ -86,8 +86,11 @@ fn check(configuration: &Configuration, own: NodeId, request: &Request) -> Resul
             }
         }
         Request::Transfer { id } => {
-            let is_voter = configuration.get(NodeId(*id)).is_some_and(|server| server.role == Role::Voter);
-            if is_voter && own.0 != *id { Ok(()) } else { Err(ID_INVALID) }
+            if configuration.is_voter(NodeId(*id)) && own.0 != *id {
+                Ok(())
+            } else {
+                Err(ID_INVALID)
+            }
         }
         _ => Ok(()),
     }
@@ -99,4 +102,86 @@ fn check_role(configuration: &Configuration, id: NodeId, role: Role) -> Result<(
         return Err(ROLE_INVALID);
     }
     if configuration.is_only_voter(id) { Err(NOT_POSSIBLE) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::types::Server;
+
+    /// 1 and 2 vote, or 1 alone; 3 is a stand-by, 4 a spare.
+    fn members(voters: u64) -> Configuration {
+        let role = |id| match id {
+            1 | 2 if id <= voters => Role::Voter,
+            4 => Role::Spare,
+            _ => Role::StandBy,
+        };
+        let server =
+            |id| Server { id: NodeId(id), address: format!("127.0.0.1:{id}").into(), role: role(id) };
+        Configuration::new((1..=4).map(server).collect()).unwrap()
+    }
+
+    #[test]
+    fn a_change_that_makes_no_sense_is_refused_for_its_own_reason() {
+        let add = |id, port: u64| Request::Add { id, address: Bytes::from(format!("127.0.0.1:{port}")) };
+        let assign = |id, role| Request::Assign { id, role };
+        let promote = |id| Request::Promote { id };
+        let remove = |id| Request::Remove { id };
+        let transfer = |id| Request::Transfer { id };
+        let (two, one, ok) = (2, 1, Ok(()));
+        for (voters, request, expected) in [
+            (two, add(0, 9), Err(ID_INVALID)),
+            (two, add(3, 9), Err(ID_IN_USE)),
+            (two, add(5, 4), Err(ADDRESS_IN_USE)),
+            (two, add(5, 5), ok.clone()),
+            (two, assign(5, 0), Err(NOT_FOUND)),
+            (two, assign(3, 3), Err(ROLE_INVALID)),
+            (two, assign(1, 0), Err(ROLE_INVALID)),
+            (two, assign(3, 1), Err(ROLE_INVALID)),
+            (two, assign(3, 0), ok.clone()),
+            (two, assign(1, 2), ok.clone()),
+            (one, assign(1, 2), Err(NOT_POSSIBLE)),
+            (one, assign(2, 0), ok.clone()),
+            (two, promote(2), Err(ROLE_INVALID)),
+            (two, promote(4), ok.clone()),
+            (two, promote(5), Err(NOT_FOUND)),
+            (two, remove(5), Err(ID_INVALID)),
+            (two, remove(1), ok.clone()),
+            (one, remove(1), Err(NOT_POSSIBLE)),
+            (one, remove(2), ok.clone()),
+            (two, transfer(0), ok.clone()),
+            (one, transfer(0), Err(NOT_FOUND)),
+            (two, transfer(1), Err(ID_INVALID)),
+            (two, transfer(2), ok.clone()),
+            (two, transfer(3), Err(ID_INVALID)),
+            (two, transfer(5), Err(ID_INVALID)),
+            (two, Request::Leader, ok),
+        ] {
+            assert_eq!(
+                check(&members(voters), NodeId(1), &request),
+                expected,
+                "{request:?} of {voters} voters"
+            );
+        }
+    }
+
+    #[test]
+    fn a_change_that_failed_is_told_with_its_own_code() {
+        for (error, failed) in [
+            (ChangeError::NotLeader, SERVER_NOT_LEADER),
+            (ChangeError::InProgress, IN_PROGRESS),
+            (ChangeError::NotCommittedYet, IN_PROGRESS),
+            (ChangeError::LeadershipLost, SERVER_LOST_LEADERSHIP),
+            (ChangeError::Stopped(String::new()), SERVER_LOST_LEADERSHIP),
+            (ChangeError::NoConnection(NodeId(1)), NO_CONNECTION),
+            (ChangeError::NotFound(NodeId(1)), NOT_FOUND),
+            (ChangeError::Duplicate(String::new()), ID_IN_USE),
+            (ChangeError::NotAllowed(String::new()), NOT_POSSIBLE),
+            (ChangeError::TransferFailed, TRANSFER_FAILED),
+        ] {
+            assert_eq!(failure(&error), failed, "{error}");
+        }
+    }
 }

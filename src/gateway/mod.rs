@@ -10,5 +10,6 @@ mod inbox;
 mod membership;
 mod reader;
 mod stalled;
+mod unproved;
 
 pub use connection::{Connection, Gateway, GatewayParts, PeerConnection, PeerSink};

@@ -12,8 +12,12 @@ use tokio_util::io::poll_read_buf;
 use crate::protocol::header::{HEADER_BYTES, MessageHeader};
 use crate::types::config;
 
-/// Room for what is read at once, at least: small requests come whole.
+/// Room for what is read at once, at first: small requests come whole.
 const READ_MIN_BYTES: usize = 4096;
+
+/// Room that is left is used as long as it is no less: more is made where the requests before may be gone, and their room with
+/// them.
+const READ_LEFT_BYTES: usize = 1024;
 
 /// One whole request.
 #[derive(Debug)]
@@ -177,7 +181,9 @@ impl<S: AsyncRead + Unpin> FrameReader<S> {
     fn poll_fill(&mut self, context: &mut Context<'_>, length: usize) -> Poll<Result<bool, ReadError>> {
         while self.received.len() < length {
             let missing = length - self.received.len();
-            self.received.reserve(missing.clamp(READ_MIN_BYTES, config::READ_CHUNK_BYTES));
+            if self.received.capacity() - self.received.len() < missing.max(READ_LEFT_BYTES) {
+                self.received.reserve(missing.clamp(READ_MIN_BYTES, config::READ_CHUNK_BYTES));
+            }
             if ready!(poll_read_buf(Pin::new(&mut self.stream), context, &mut self.received))? == 0 {
                 return Poll::Ready(Ok(false));
             }
@@ -192,6 +198,28 @@ mod tests {
 
     async fn next<S: AsyncRead + Unpin>(reader: &mut FrameReader<S>) -> Result<Option<Frame>, ReadError> {
         poll_fn(|context| reader.poll_frame(context)).await
+    }
+
+    #[tokio::test]
+    async fn a_long_request_takes_nothing_of_the_one_behind_it() {
+        let words = |words: u32, kind: u8| [&words.to_le_bytes()[..], &[kind, 0, 0, 0]].concat();
+        for long in [config::READ_CHUNK_BYTES / 8 + 1, 40_000, 300_000] {
+            let first = [words(u32::try_from(long).unwrap(), 1), vec![7; long * 8]].concat();
+            let bytes = [first, words(2, 2), vec![9; 16]].concat();
+            let mut reader = FrameReader::new(&bytes[..]);
+
+            let frame = next(&mut reader).await.unwrap().unwrap();
+            assert_eq!((frame.header.kind, frame.body), (1, vec![7; long * 8].into()));
+            let frame = next(&mut reader).await.unwrap().unwrap();
+            assert_eq!((frame.header.kind, frame.body), (2, vec![9; 16].into()));
+            assert!(next(&mut reader).await.unwrap().is_none());
+
+            // Its header alone comes first.
+            let (header, rest) = bytes.split_at(HEADER_BYTES);
+            let mut reader = FrameReader::new(tokio::io::AsyncReadExt::chain(header, rest));
+            assert_eq!(next(&mut reader).await.unwrap().unwrap().body, vec![7; long * 8]);
+            assert_eq!(next(&mut reader).await.unwrap().unwrap().body, vec![9; 16]);
+        }
     }
 
     // conformance: client-protocol H5

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::failure::Failure;
 use super::roles::Membership;
+use super::threads::receive;
 use crate::transport::dial::Dial;
 use crate::types::tasks::{BlockingPool, Tasks};
 
@@ -22,6 +24,8 @@ pub struct Background {
     pub dial: Arc<dyn Dial>,
     /// Who leads and who belongs to the cluster, as far as this node knows.
     pub membership: Arc<dyn Membership>,
+    /// Why the node has stopped by itself.
+    pub(super) failure: Failure,
 }
 
 impl Background {
@@ -41,7 +45,7 @@ impl Background {
             // The receiver waits for just this.
             let _ = sender.send(task.await);
         });
-        receiver.recv().ok()
+        receive(&receiver, || self.failure.reason().is_some())
     }
 }
 

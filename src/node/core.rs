@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::tidying;
 use crate::executor::permits::SqlPermits;
 use crate::executor::sqlite::threading::{self, sqlite_is_serial};
 use crate::executor::{Executor, ExecutorParts};
@@ -154,6 +155,7 @@ impl Core {
     /// # Errors
     /// Those of consensus and of SQLite.
     pub async fn start(parts: CoreParts) -> Result<Core, CoreError> {
+        parts.store.room().set_disk(parts.engine.log.space());
         let vfs = Vfs::register(Arc::clone(&parts.store), VfsOptions::default(), parts.on_panic)?;
         let engine = match Engine::start(parts.engine).await {
             Ok(engine) => engine,
@@ -163,6 +165,7 @@ impl Core {
             }
         };
         engine.set_deletions_always(parts.live.deletions_always.load(Ordering::Relaxed));
+        let (returned, sql) = (parts.store.space().returned().clone(), parts.sql.clone());
         let executor = Executor::new(ExecutorParts {
             store: parts.store,
             vfs: Arc::clone(&vfs),
@@ -175,6 +178,9 @@ impl Core {
             sql: parts.sql,
             tasks: parts.sql_tasks.clone(),
         });
+        if matches!(sql, SqlSection::BlockInPlace) {
+            tidying::start(&parts.sql_tasks, &returned, sql);
+        }
         let stop = CancellationToken::new();
         let gateway = Gateway::new(GatewayParts {
             executor: Arc::clone(&executor),
@@ -235,7 +241,10 @@ impl Core {
         self.engine.end_proposals();
         self.connections().end();
         let ended = timeout(config::STOP_INSIDE_MAX, self.sql_tasks.finished()).await;
-        self.engine.shutdown().await;
+        // Consensus may wait for a disk that does not return: whoever owns the disk's threads tells.
+        if timeout(config::STOP_CONSENSUS_MAX, self.engine.shutdown()).await.is_err() {
+            tracing::warn!("consensus waits for the disk, and is left behind");
+        }
         if ended.is_ok() {
             give_back(&self.vfs).await;
         } else {

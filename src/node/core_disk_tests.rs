@@ -14,6 +14,7 @@ use crate::pages::PageSpace;
 use crate::pages::testing::FaultyDisk;
 use crate::protocol::request::Request;
 use crate::raft::testing::TestDisk;
+use crate::types::config::DISK_FULL_WAIT;
 
 async fn start_in(disk: &TestDisk, seed: u64, space: PageSpace) -> Result<Core, CoreError> {
     core_testing::start_in(disk, seed, LiveSettings::default(), space).await
@@ -136,10 +137,12 @@ async fn an_entry_that_cannot_be_applied_stops_the_node_unless_only_space_is_mis
 
     let (faults, space) = faulty();
     faults.0.write.store(libc::ENOSPC, Ordering::SeqCst);
-    let mut starting = Box::pin(start_in(&disk, 3, space));
-    assert!(tokio::time::timeout(Duration::from_secs(60), &mut starting).await.is_err());
+    let starting = tokio::time::timeout(Duration::from_secs(60), start_in(&disk, 3, space));
+    let core = starting.await.expect("a start that returns, whatever the disk does").unwrap();
+    assert!(core.engine().serving().is_none());
     faults.0.write.store(0, Ordering::SeqCst);
-    let core = starting.await.unwrap();
+    let mut status = core.engine().status();
+    status.wait_for(|status| status.serving.is_some()).await.unwrap();
     let mut client = Client::open(&core, "test.db").await;
     assert_eq!(client.number("SELECT count(*) AS n FROM t").await, 1);
     core.stop().await;
@@ -165,5 +168,45 @@ async fn a_dump_that_cannot_read_a_page_ends_its_connection_alone() {
     assert_eq!(kind, 9);
     assert!(body.len() > 500 * 4096);
     assert_eq!(client.number("SELECT count(*) AS n FROM t").await, 500);
+    core.stop().await;
+}
+
+// A full disk is an answer: after a while, and nothing has happened. Reads go on, also on the same connection.
+#[tokio::test(start_paused = true)]
+async fn a_write_that_finds_no_space_on_the_disk_is_refused_and_did_not_happen() {
+    let disk = TestDisk::bootstrapped();
+    let full = disk.lock().space.0.clone();
+    let core = start_in(&disk, 1, PageSpace::memory()).await.unwrap();
+    let mut client = Client::open(&core, "test.db").await;
+    client.exec("CREATE TABLE t(a)").await.unwrap();
+    client.exec("INSERT INTO t VALUES(1)").await.unwrap();
+
+    full.store(true, Ordering::SeqCst);
+    let began = tokio::time::Instant::now();
+    let refused = client.exec("INSERT INTO t VALUES(2)").await.unwrap_err();
+    assert_eq!(refused, (FULL, "database or disk is full".to_owned()));
+    let waited = began.elapsed();
+    assert!(waited >= DISK_FULL_WAIT && waited < DISK_FULL_WAIT * 2, "{waited:?}");
+    assert_eq!(client.number("SELECT count(*) AS n FROM t").await, 1);
+    assert_eq!(client.exec("CREATE TABLE u(a)").await.unwrap_err().0, FULL);
+    // A transaction is rolled back by the COMMIT that finds no space.
+    client.exec("BEGIN").await.unwrap();
+    client.exec("INSERT INTO t VALUES(3)").await.unwrap();
+    assert_eq!(client.exec("COMMIT").await.unwrap_err().0, FULL);
+    client.exec("BEGIN").await.unwrap();
+    assert_eq!(client.number("SELECT count(*) AS n FROM t").await, 1);
+    // What gives up needs no space.
+    client.exec("INSERT INTO t VALUES(4)").await.unwrap();
+    client.exec("ROLLBACK").await.unwrap();
+
+    // A short want of space costs nothing but time.
+    let frees = tokio::spawn(async move {
+        tokio::time::sleep(DISK_FULL_WAIT / 2).await;
+        full.store(false, Ordering::SeqCst);
+    });
+    client.exec("INSERT INTO t VALUES(5)").await.unwrap();
+    frees.await.unwrap();
+    assert_eq!(client.number("SELECT sum(a) AS n FROM t").await, 6);
+    drop(client);
     core.stop().await;
 }

@@ -53,7 +53,7 @@ pub(super) async fn start_in(
         machine: Box::new(Databases::new(Arc::clone(&store), empty_page())),
         hooks: Arc::new(StoreEpochs(Arc::clone(&store))),
         dial: Arc::new(crate::raft::testing::NoDial),
-        payloads: None,
+        payloads: Some(store.space().payloads()),
     };
     let parts = CoreParts {
         store,

@@ -197,6 +197,10 @@ async fn the_journal_mode_is_wal_under_its_own_name() {
         // Name of 13 bytes in two words, types, value.
         assert_eq!(text(&rows[0], 32), "wal", "{sql}");
     }
+    for sql in ["SELECT 1 AS wal", "SELECT 'journal_mode' AS wal", "SELECT 'journal_mode' AS wal, 2 AS b"] {
+        assert_eq!(text(&client.query(sql).await.unwrap()[0], 8), "wal", "{sql}");
+    }
+    assert_eq!(text(&client.query("PRAGMA user_version").await.unwrap()[0], 8), "user_version");
     core.stop().await;
 }
 

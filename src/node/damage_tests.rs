@@ -2,8 +2,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::opening::open_directory;
 use super::running_tests::{connect_to, fixture, number, start};
+use crate::storage::load::LoadOptions;
+use crate::storage::recover::recover;
+use crate::types::clock::SystemWallClock;
+use crate::types::{Configuration, NodeId, Role, Server};
 
 /// The newest file of a kind: snapshots end in their time.
 fn newest(directory: &Path, is_meta: bool) -> PathBuf {
@@ -108,7 +114,7 @@ fn a_snapshot_or_segments_that_are_missing_are_made_up_for_where_that_is_possibl
 
 // conformance: disk-format 7
 #[test]
-fn without_metadata_the_first_start_fails_and_the_second_has_everything() {
+fn a_log_without_metadata_is_refused_each_time_and_stays_as_it_is() {
     let damages: [Damage; 2] = [
         |path| fs::remove_file(path.join("metadata1")).unwrap(),
         |path| edit(&path.join("metadata1"), |bytes| bytes.truncate(31)),
@@ -117,8 +123,21 @@ fn without_metadata_the_first_start_fails_and_the_second_has_everything() {
         let directory = fixture("1.18.6", "single");
         damage(directory.path());
 
-        let error = rows(directory.path()).unwrap_err();
-        assert!(error.starts_with("raft_bootstrap(): "), "{error}");
+        for _ in 0..2 {
+            let error = rows(directory.path()).unwrap_err();
+            assert!(
+                error.starts_with("raft_bootstrap(): io: metadata1 and metadata2 are missing"),
+                "{error}"
+            );
+        }
+        // As the text says: a node that is alone gets a configuration, and with it a term.
+        let opened = open_directory(directory.path()).unwrap();
+        let lock = opened.lock().unwrap();
+        let alone = Server { id: NodeId(1), address: b"127.0.0.1:1".to_vec(), role: Role::Voter };
+        let wall_clock = Arc::new(SystemWallClock);
+        let options = LoadOptions { auto_recovery: true, wall_clock, payloads: None };
+        recover(&opened, &lock, &options, &Configuration::new(vec![alone]).unwrap()).unwrap();
+        drop(lock);
         assert_eq!(rows(directory.path()), Ok(2));
     }
 }

@@ -1,28 +1,30 @@
 //! What a `dqlite_node` is: settings, then a running node, then nothing. Calls out of order are refused, never fatal.
 //! spec: c-api 3.
 
-use std::ffi::CString;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ffi::{CString, c_char};
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use super::core::LiveSettings;
 use super::environment;
 use super::error_text::{ErrorText, cut};
-use super::failure::Failure;
+use super::keeper::{Ending, Keeper, Refused, StillInside, elsewhere, elsewhere_if_possible};
+use super::life::{Call, Verdict, verdict};
+use super::opening::open_directory;
 use super::options::{DQLITE_ERROR, DQLITE_MISUSE, OptionError, Options};
 use super::run_parts::RunParts;
-use super::running::{Running, open_directory};
-use super::threads::{OwnThreads, panic_text};
+use super::running::Running;
+use super::threads::panic_text;
 use super::trace;
+use crate::host::panics;
 use crate::storage::directory::Directory;
-use crate::storage::disk::FileDisk;
 use crate::storage::error::StorageError;
-use crate::storage::load::LoadOptions;
+use crate::storage::load::{LoadOptions, SetAside};
 use crate::storage::recover::{self, Forgotten};
+use crate::storage::vault::read_metadata;
 use crate::transport::dial::{Connector, IpConnector};
-use crate::transport::listener::{BindError, BoundSocket};
+use crate::transport::listener::BoundSocket;
 use crate::types::clock::SystemWallClock;
 use crate::types::payload::PayloadStore;
 use crate::types::{Configuration, LogIndex, NodeId, Server, Term};
@@ -50,67 +52,94 @@ impl CallError {
     }
 }
 
-impl From<OptionError> for CallError {
-    fn from(error: OptionError) -> CallError {
-        if error.code() == DQLITE_MISUSE { CallError::Misuse } else { CallError::Error }
+/// A call that did not succeed: its code, and the text that `errmsg` gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Refusal {
+    code: CallError,
+    text: String,
+}
+
+impl Refusal {
+    fn error(error: impl std::fmt::Display) -> Refusal {
+        Refusal { code: CallError::Error, text: error.to_string() }
+    }
+
+    fn misuse(error: impl std::fmt::Display) -> Refusal {
+        Refusal { code: CallError::Misuse, text: error.to_string() }
     }
 }
 
-enum Life {
-    Created,
-    Running(Box<Running>),
-    Stopped,
+impl From<Refused> for Refusal {
+    fn from(refused: Refused) -> Refusal {
+        match refused {
+            Refused::Misuse(text) => Refusal::misuse(text),
+            Refused::Error(text) => Refusal::error(text),
+        }
+    }
 }
 
-struct Inner {
-    life: Life,
+impl From<StillInside> for Refusal {
+    fn from(error: StillInside) -> Refusal {
+        Refusal::error(error)
+    }
+}
+
+impl From<OptionError> for Refusal {
+    fn from(error: OptionError) -> Refusal {
+        if error.code() == DQLITE_MISUSE { Refusal::misuse(error) } else { Refusal::error(error) }
+    }
+}
+
+/// What the next start is made of.
+struct Settings {
+    /// From the creation, if it could be used then, until the stop: the host may want to unmount it then.
+    directory: Option<Directory>,
     options: Options,
     listener: Option<BoundSocket>,
     connector: Arc<dyn Connector>,
-}
-
-/// What is asked while a start, a stop or a handover takes its time. Locked for no longer than a look.
-#[derive(Default)]
-struct Shown {
     /// The last one is the current one; earlier ones stay because C may hold them.
     bind_addresses: Vec<CString>,
-    /// Of a node that runs.
-    running: Option<(Failure, OwnThreads)>,
 }
 
-/// A node as the C interface has it. Usable from any thread; calls that change something wait for each other, and nobody waits for
-/// more than a look to ask something.
+/// A node as the C interface has it. Usable from any thread; what a call does is decided by `life`.
 pub struct NodeHandle {
     id: NodeId,
     address: Vec<u8>,
-    directory: PathBuf,
+    path: PathBuf,
     live: Arc<LiveSettings>,
     error: ErrorText,
-    usable: bool,
-    shown: Mutex<Shown>,
-    inner: Mutex<Inner>,
+    /// The text has told why the node has failed.
+    failure_told: AtomicBool,
+    /// Where the text of the bound address is.
+    bind_address: AtomicPtr<c_char>,
+    keeper: Keeper<Settings>,
 }
 
 impl NodeHandle {
     /// Checks `directory` and changes nothing in it. A handle of a bad directory is made all the same: its text says
     /// what is wrong. The address is not parsed. spec: c-api 3.1.
     pub fn create(id: NodeId, address: Vec<u8>, directory: PathBuf) -> (NodeHandle, Result<(), CallError>) {
-        let opened = Directory::open(Arc::new(FileDisk), &directory);
-        let inner = Inner {
-            life: Life::Created,
+        let opened = elsewhere_if_possible(|| {
+            let opened = open_directory(&directory)?;
+            read_metadata(&opened).map(|_| opened)
+        });
+        let settings = Settings {
+            directory: opened.as_ref().ok().cloned(),
             options: Options::default(),
             listener: None,
             connector: Arc::new(IpConnector),
+            bind_addresses: Vec::new(),
         };
         let handle = NodeHandle {
             id,
             address,
-            directory,
+            // Where it was, wherever the process goes.
+            path: std::path::absolute(&directory).unwrap_or(directory),
             live: Arc::default(),
             error: ErrorText::default(),
-            usable: opened.is_ok(),
-            shown: Mutex::default(),
-            inner: Mutex::new(inner),
+            failure_told: AtomicBool::new(false),
+            bind_address: AtomicPtr::new(std::ptr::null_mut()),
+            keeper: Keeper::new(verdict, settings),
         };
         let result = match opened {
             Ok(_) => Ok(()),
@@ -128,30 +157,23 @@ impl NodeHandle {
         (handle, result)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn shown(&self) -> MutexGuard<'_, Shown> {
-        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Runs a call. A panic in it becomes the text, and the node is stopped for good.
-    ///
-    /// # Errors
-    /// Those of the call; `Error` after a panic.
-    pub fn guard<T>(&self, call: impl FnOnce(&NodeHandle) -> Result<T, CallError>) -> Result<T, CallError> {
-        match catch_unwind(AssertUnwindSafe(|| call(self))) {
-            Ok(result) => result,
-            Err(panic) => {
-                self.error.set(&format!("internal error: {}", panic_text(panic.as_ref())));
-                let life = std::mem::replace(&mut self.lock().life, Life::Stopped);
-                self.shown().running = None;
-                // A second panic while stopping changes nothing: what it was in is dropped.
-                let _ = catch_unwind(AssertUnwindSafe(|| drop(life)));
-                Err(CallError::Error)
+    /// Runs a call; the text is that of the last one that has ended. A panic in it becomes the text, and the node fails.
+    fn run<T>(&self, call: impl FnOnce(&NodeHandle) -> Result<T, Refusal>) -> Result<T, CallError> {
+        let inside = self.keeper.come_in();
+        let result = panics::caught(|| call(self));
+        let result = result.unwrap_or_else(|panic| {
+            let text = format!("internal error: {}", panic_text(panic.as_ref()));
+            if !self.keeper.is_in_child() {
+                self.keeper.lock().watch().failure.report(&text);
             }
-        }
+            Err(Refusal::error(text))
+        });
+        let text = result.as_ref().err().map_or("", |refusal| &refusal.text);
+        self.error.set(text);
+        // What fails tells its own reason; else a node that has failed goes on telling why.
+        self.failure_told.store(result.is_err(), Ordering::Release);
+        drop(inside);
+        result.map_err(|refusal| refusal.code)
     }
 
     /// Changes settings that are fixed while the node runs.
@@ -159,45 +181,60 @@ impl NodeHandle {
     /// # Errors
     /// `Misuse` while it runs; what the setting refuses.
     pub fn change(&self, set: impl FnOnce(&mut Options) -> Result<(), OptionError>) -> Result<(), CallError> {
-        let mut inner = self.lock();
-        if matches!(inner.life, Life::Running(_)) {
-            return Err(CallError::Misuse);
-        }
-        set(&mut inner.options).map_err(CallError::from)
+        self.run(|handle| {
+            let (mut held, _) = handle.keeper.enter(Call::Set)?;
+            Ok(set(&mut held.settings.options)?)
+        })
     }
 
     /// Changes settings that are taken at the next start but may be set at any time.
-    pub fn change_any_time(&self, set: impl FnOnce(&mut Options)) {
-        set(&mut self.lock().options);
+    ///
+    /// # Errors
+    /// `Misuse` in a forked child.
+    pub fn change_any_time(&self, set: impl FnOnce(&mut Options)) -> Result<(), CallError> {
+        self.run(|handle| {
+            let (mut held, _) = handle.keeper.enter(Call::SetAnyTime)?;
+            set(&mut held.settings.options);
+            Ok(())
+        })
     }
 
-    /// Settings that work while the node runs.
-    #[must_use]
-    pub fn live(&self) -> &LiveSettings {
-        &self.live
+    /// Changes settings that work while the node runs.
+    ///
+    /// # Errors
+    /// `Misuse` in a forked child.
+    pub fn change_live(&self, set: impl FnOnce(&LiveSettings)) -> Result<(), CallError> {
+        self.run(|handle| {
+            drop(handle.keeper.enter(Call::SetAnyTime)?);
+            set(&handle.live);
+            Ok(())
+        })
     }
 
     /// Binds a socket, which listens after `start`. spec: c-api 3.3.
     ///
     /// # Errors
     /// `Misuse` while the node runs; `Error` if the address is none or cannot be had.
-    pub fn set_bind_address(&self, address: &str) -> Result<(), CallError> {
-        let mut inner = self.lock();
-        if matches!(inner.life, Life::Running(_)) {
-            return Err(CallError::Misuse);
-        }
-        // The old socket stays if the new address is refused.
-        let socket = BoundSocket::bind(address).map_err(|_: BindError| CallError::Error)?;
-        let shown = CString::new(socket.display_address()).map_err(|_| CallError::Error)?;
-        inner.listener = Some(socket);
-        self.shown().bind_addresses.push(shown);
-        Ok(())
+    pub fn set_bind_address(&self, address: impl AsRef<[u8]>) -> Result<(), CallError> {
+        self.run(|handle| {
+            drop(handle.keeper.enter(Call::Set)?);
+            let address = std::str::from_utf8(address.as_ref())
+                .map_err(|_| Refusal::error("a listen address that is no UTF-8"))?;
+            // The old socket stays if the new address is refused.
+            let socket = BoundSocket::bind(address).map_err(Refusal::error)?;
+            let text = CString::new(socket.display_address()).map_err(Refusal::error)?;
+            let (mut held, _) = handle.keeper.enter(Call::Set)?;
+            held.settings.listener = Some(socket);
+            handle.bind_address.store(text.as_ptr().cast_mut(), Ordering::Release);
+            held.settings.bind_addresses.push(text);
+            Ok(())
+        })
     }
 
-    /// The address in use, at a place that stays until the handle is dropped.
+    /// The address in use, at a place that stays until the handle is dropped; null if there is none.
     #[must_use]
-    pub fn bind_address(&self) -> Option<*const std::ffi::c_char> {
-        self.shown().bind_addresses.last().map(|address| address.as_ptr())
+    pub fn bind_address(&self) -> *const c_char {
+        self.bind_address.load(Ordering::Acquire)
     }
 
     /// Who connects to other nodes.
@@ -205,12 +242,10 @@ impl NodeHandle {
     /// # Errors
     /// `Misuse` while the node runs.
     pub fn set_connector(&self, connector: Arc<dyn Connector>) -> Result<(), CallError> {
-        let mut inner = self.lock();
-        if matches!(inner.life, Life::Running(_)) {
-            return Err(CallError::Misuse);
-        }
-        inner.connector = connector;
-        Ok(())
+        self.run(|handle| {
+            handle.keeper.enter(Call::Set)?.0.settings.connector = connector;
+            Ok(())
+        })
     }
 
     /// Starts the node; it serves clients when this returns. A node whose directory is at the end of all terms starts, too, and
@@ -219,64 +254,58 @@ impl NodeHandle {
     /// # Errors
     /// `Misuse` without a bind address, after a stop, or on a handle whose creation failed; otherwise `Error` with a text.
     pub fn start(&self) -> Result<(), CallError> {
-        let mut inner = self.lock();
-        match inner.life {
-            Life::Created => {}
-            Life::Running(_) => {
-                self.error.set(&StorageError::Locked.to_string());
-                return Err(CallError::Error);
-            }
-            Life::Stopped => {
-                self.error.set("the node has been stopped: create another one");
-                return Err(CallError::Misuse);
-            }
-        }
-        if !self.usable {
-            return Err(CallError::Misuse);
-        }
-        trace::follow_environment();
-        self.live.deletions_always.store(environment::deletions_always(), Ordering::Relaxed);
-        let listener = self.take_listener(&mut inner)?;
+        self.run_and_tell(|handle| elsewhere(|| handle.try_start()).map_err(Refusal::error)?)
+    }
+
+    fn try_start(&self) -> Result<Option<String>, Refusal> {
+        let (mut held, _) = self.keeper.enter(Call::Start)?;
+        let directory =
+            held.settings.directory.clone().ok_or_else(|| {
+                Refusal::misuse("the directory could not be used when the node was created")
+            })?;
+        let lock = directory.lock().map_err(Refusal::error)?;
+        let listener = take_listener(&mut held.settings)?;
         let parts = RunParts {
             id: self.id,
             address: self.address.clone(),
-            directory: self.directory.clone(),
-            options: inner.options.clone(),
+            directory,
+            lock,
+            options: held.settings.options.clone(),
             live: Arc::clone(&self.live),
             listener,
-            connector: Arc::clone(&inner.connector),
+            connector: Arc::clone(&held.settings.connector),
         };
-        let running = Running::start(parts).map_err(|error| self.failed(&error.to_string()))?;
-        if let Some(term) = running.core().and_then(|core| core.engine().terms_ended_in()) {
-            self.error.set(&format!(
+        let start = self.keeper.begin_start(held);
+        trace::follow_environment();
+        self.live.deletions_always.store(environment::deletions_always(), Ordering::Relaxed);
+        let running = Running::start_unless(parts, &start.watch).map_err(Refusal::error)?;
+        let term = running.core().and_then(|core| core.engine().terms_ended_in());
+        let set_aside = set_aside_text(running.set_aside());
+        start.succeed(Box::new(running)).map_err(Refusal::error)?;
+        tracing::info!(id = self.id.0, directory = %self.path.display(), "node started");
+        let no_term = term.map(|term| {
+            format!(
                 "no term is left for elections: the directory is in term {term}, and this node stands for none. \
                  dqlite_node_recover_ext gives it another"
-            ));
+            )
+        });
+        Ok(set_aside.or(no_term))
+    }
+
+    /// The directory that was opened when the handle was made, or where it was by its path.
+    fn opened(&self, settings: &Settings) -> Result<Directory, StorageError> {
+        settings.directory.clone().map_or_else(|| open_directory(&self.path), Ok)
+    }
+
+    /// A call that has something to tell though it succeeded.
+    fn run_and_tell(
+        &self,
+        call: impl FnOnce(&NodeHandle) -> Result<Option<String>, Refusal>,
+    ) -> Result<(), CallError> {
+        if let Some(text) = self.run(call)? {
+            self.error.set(&text);
         }
-        let own = running.own_threads().cloned();
-        self.shown().running = own.map(|own| (running.failure_board().clone(), own));
-        inner.life = Life::Running(Box::new(running));
-        tracing::info!(id = self.id.0, directory = %self.directory.display(), "node started");
         Ok(())
-    }
-
-    /// The socket of `set_bind_address`; a start that failed has closed it, then the same address is bound again.
-    fn take_listener(&self, inner: &mut Inner) -> Result<BoundSocket, CallError> {
-        if let Some(listener) = inner.listener.take() {
-            return Ok(listener);
-        }
-        let address =
-            self.shown().bind_addresses.last().and_then(|address| address.to_str().ok().map(str::to_owned));
-        let Some(address) = address else {
-            self.error.set("no bind address has been set");
-            return Err(CallError::Misuse);
-        };
-        BoundSocket::bind(&address).map_err(|error| self.failed(&error.to_string()))
-    }
-
-    fn failed(&self, text: &str) -> CallError {
-        self.error.set(text);
-        CallError::Error
     }
 
     /// Stops the node; nothing of it runs afterwards and its directory is free. spec: c-api 3.9.
@@ -285,27 +314,33 @@ impl NodeHandle {
     /// `Misuse` if it does not run, or on a thread of its own, which it would have to wait for; `Error` if it had failed before,
     /// or if threads are left inside SQLite or the host's functions, which the text tells.
     pub fn stop(&self) -> Result<(), CallError> {
-        if self.shown().running.as_ref().is_some_and(|(_, own)| own.is_one()) {
-            self.error.set("a node cannot be stopped in a function that it calls itself");
-            return Err(CallError::Misuse);
+        self.run(|handle| elsewhere_if_possible(|| handle.try_stop(Call::Stop)))
+    }
+
+    fn try_stop(&self, call: Call) -> Result<(), Refusal> {
+        let (mut held, verdict) = self.keeper.enter(call)?;
+        if matches!(verdict, Verdict::Enter(_)) {
+            held.settings.directory = None;
         }
-        let mut inner = self.lock();
-        if !matches!(inner.life, Life::Running(_)) {
-            return Err(CallError::Misuse);
-        }
-        let Life::Running(mut running) = std::mem::replace(&mut inner.life, Life::Stopped) else {
-            return Err(CallError::Misuse);
+        self.keeper.stop(held, verdict, |running| {
+            let stopped = running.stop();
+            tracing::info!(id = self.id.0, "node stopped");
+            match (running.failure(), stopped) {
+                (None, Ok(())) => Ok(()),
+                (None, Err(left)) => Err(Refusal::error(left)),
+                (Some(reason), Ok(())) => Err(Refusal::error(reason)),
+                (Some(reason), Err(left)) => Err(Refusal::error(format!("{reason}; {left}"))),
+            }
+        })
+    }
+
+    /// Ends the node for good, whatever it does, and tells whether the handle may be freed.
+    pub fn finish(&self) -> Ending {
+        // Who is told of nothing more cannot be told what is left.
+        let end = || {
+            let _ = self.run(|handle| elsewhere_if_possible(|| handle.try_stop(Call::Destroy)));
         };
-        let stopped = running.stop();
-        self.shown().running = None;
-        tracing::info!(id = self.id.0, "node stopped");
-        if let Err(left) = stopped {
-            return Err(self.failed(&left.to_string()));
-        }
-        match running.failure() {
-            Some(reason) => Err(self.failed(&reason)),
-            None => Ok(()),
-        }
+        self.keeper.finish(|text| self.error.set(text), end)
     }
 
     /// Gives leadership and vote to other nodes before a stop. spec: c-api 3.9.
@@ -313,59 +348,108 @@ impl NodeHandle {
     /// # Errors
     /// `Misuse` if the node does not run; `Error` if there is nobody to hand over to.
     pub fn handover(&self) -> Result<(), CallError> {
-        match &self.lock().life {
-            Life::Running(running) => running.handover().map_err(|_| CallError::Error),
-            Life::Created | Life::Stopped => Err(CallError::Misuse),
-        }
+        self.run(|handle| elsewhere_if_possible(|| handle.try_handover()))
+    }
+
+    fn try_handover(&self) -> Result<(), Refusal> {
+        let (held, _) = self.keeper.enter(Call::Handover)?;
+        let handing = held.running().and_then(Running::handing_over);
+        drop(held);
+        let handing = handing.ok_or_else(|| Refusal::misuse("the node does not run"))?;
+        handing.run().map_err(|error| Refusal::error(format!("handover: {error}")))
     }
 
     /// Puts a configuration behind the log. spec: c-api 3.10.
     ///
     /// # Errors
-    /// `Error` if the directory is in use (without a text), if it or the servers are refused (with one).
+    /// `Error` if the directory is in use, or if it or the servers are refused.
     pub fn recover(&self, servers: Vec<Server>) -> Result<(), CallError> {
+        self.run_and_tell(|handle| elsewhere_if_possible(|| handle.try_recover(servers)))
+    }
+
+    fn try_recover(&self, servers: Vec<Server>) -> Result<Option<String>, Refusal> {
+        let (held, _) = self.keeper.enter(Call::Recover)?;
+        let (options, opened) = (held.settings.options.clone(), self.opened(&held.settings));
+        drop(held);
         trace::follow_environment();
-        let inner = self.lock();
-        let failed = |error: StorageError| self.failed(&format!("raft_recover(): io: {error}"));
+        let failed = |error: StorageError| Refusal::error(format!("raft_recover(): io: {error}"));
         if servers.is_empty() {
-            self.error.set("raft_recover(): io: a configuration needs at least one server");
-            return Err(CallError::Misuse);
+            return Err(Refusal::misuse("raft_recover(): io: a configuration needs at least one server"));
         }
         let configuration = Configuration::new(servers).map_err(|error| failed(error.into()))?;
-        let directory = Directory::open(Arc::new(FileDisk), &self.directory).map_err(failed)?;
-        let lock = match directory.lock() {
-            Ok(lock) => lock,
-            Err(StorageError::Locked) => return Err(CallError::Error),
-            Err(error) => return Err(failed(error)),
-        };
-        directory.clean_up(&lock).map_err(failed)?;
-        recover::recover(&directory, &lock, &load_options(&inner.options), &configuration).map_err(failed)?;
-        tracing::info!(directory = %self.directory.display(), "configuration put behind the log");
-        Ok(())
+        let directory = opened.map_err(failed)?;
+        let lock = directory.lock().map_err(|error| match &error {
+            StorageError::Locked { .. } => {
+                let by = error.holder().unwrap_or("another node");
+                Refusal::error(format!("raft_recover(): {error}: it is held by {by}"))
+            }
+            _ => failed(error),
+        })?;
+        let recovered = recover::recover(&directory, &lock, &load_options(&options), &configuration);
+        let told = set_aside_text(&recovered.map_err(failed)?);
+        tracing::info!(directory = %self.path.display(), "configuration put behind the log");
+        Ok(told)
     }
 
     /// Index and term of the last entry on disk; 0 and 0 in an empty directory, where nothing is made.
     ///
     /// # Errors
-    /// `Misuse` while the node runs; `Error` if the directory cannot be loaded. No text. spec: c-api 3.10.
+    /// `Misuse` while the node runs; `Error` if the directory cannot be loaded. spec: c-api 3.10.
     pub fn describe_last_entry(&self) -> Result<(LogIndex, Term), CallError> {
-        let inner = self.lock();
-        if matches!(inner.life, Life::Running(_)) {
-            return Err(CallError::Misuse);
-        }
-        let directory = open_directory(&self.directory).map_err(|_| CallError::Error)?;
-        recover::describe_last_entry(&directory, &load_options(&inner.options)).map_err(|_| CallError::Error)
+        self.run(|handle| {
+            let (held, _) = handle.keeper.enter(Call::Describe)?;
+            let (options, opened) = (load_options(&held.settings.options), handle.opened(&held.settings));
+            drop(held);
+            elsewhere_if_possible(|| {
+                let directory = opened.map_err(Refusal::error)?;
+                recover::describe_last_entry(&directory, &options).map_err(Refusal::error)
+            })
+        })
     }
 
-    /// The text of the last failure; of a running node that has failed, why. Its place stays until the handle is dropped.
+    /// The text of the last call that ended, or why the node has failed since. Its place stays until the handle is dropped.
     #[must_use]
     pub fn error_text(&self) -> &ErrorText {
-        let failure = self.shown().running.as_ref().and_then(|(failure, _)| failure.reason());
-        if let Some(reason) = failure {
-            self.error.set(&reason);
+        if !self.keeper.is_in_child() {
+            let held = self.keeper.lock();
+            let failure = held.running().and_then(Running::failure);
+            drop(held);
+            if let Some(reason) = failure.filter(|_| !self.failure_told.swap(true, Ordering::AcqRel)) {
+                self.error.set(&reason);
+            }
         }
         &self.error
     }
+}
+
+/// The socket of `set_bind_address`; a start that failed has closed it, then the same address is bound again.
+fn take_listener(settings: &mut Settings) -> Result<BoundSocket, Refusal> {
+    if let Some(listener) = settings.listener.take() {
+        return Ok(listener);
+    }
+    let address = settings.bind_addresses.last().and_then(|address| address.to_str().ok());
+    let address = address.ok_or_else(|| Refusal::misuse("no bind address has been set"))?;
+    BoundSocket::bind(address).map_err(Refusal::error)
+}
+
+/// What a call tells that succeeded and has set segments aside.
+fn set_aside_text(segments: &[SetAside]) -> Option<String> {
+    let [first, later @ ..] = segments else { return None };
+    let known: u64 = segments.iter().filter_map(|segment| segment.entries).sum();
+    let entries = match segments.iter().all(|segment| segment.entries.is_some()) {
+        true if known == 1 => "1 entry".to_owned(),
+        true => format!("{known} entries"),
+        false if known > 0 => format!("more than {known} entries"),
+        false => "entries".to_owned(),
+    };
+    let behind = match later.len() {
+        0 => String::new(),
+        count => format!("; and {count} behind it"),
+    };
+    Some(format!(
+        "set aside: {entries} of the log, which this node may have acknowledged: {first}{behind}. They are kept in \
+         corrupt-*"
+    ))
 }
 
 fn load_options(options: &Options) -> LoadOptions {

@@ -2,7 +2,7 @@
 
 use sha1::{Digest, Sha1};
 
-use super::running::BOOTSTRAP_ID;
+use super::opening::BOOTSTRAP_ID;
 use crate::types::NodeId;
 use crate::types::clock::WallClock;
 

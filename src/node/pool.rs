@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 
+use crate::host::threads;
 use crate::types::config;
 use crate::types::tasks::BlockingPool;
 
@@ -105,7 +106,7 @@ impl Pool {
         });
         let pool = Pool { handle, shared };
         let (own, runtime) = (Arc::clone(&pool.shared), pool.handle.clone());
-        let ahead = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let ahead = threads::spawn(name, None, move || {
             let _kept = on_start();
             let _entered = runtime.enter();
             own.work_ahead();
@@ -114,7 +115,7 @@ impl Pool {
         Ok(pool)
     }
 
-    /// The node is about to stop: work behind gives way to nobody any more.
+    /// The node is about to stop: work behind is not wanted any more.
     pub fn hurry(&self) {
         self.shared.hurries.store(true, Ordering::Relaxed);
     }
@@ -136,11 +137,11 @@ impl Pool {
         state.ended = true;
         state.waiting.clear();
         let left = state.running;
-        let threads = state.ahead.take().into_iter().chain(std::mem::take(&mut state.behind));
-        let threads: Vec<JoinHandle<()>> = if left == 0 { threads.collect() } else { Vec::new() };
+        let made = state.ahead.take().into_iter().chain(std::mem::take(&mut state.behind));
+        let made: Vec<JoinHandle<()>> = if left == 0 { made.collect() } else { Vec::new() };
         drop(state);
         self.shared.changed.notify_all();
-        for thread in threads {
+        for thread in made {
             // Panics were caught inside.
             drop(thread.join());
         }
@@ -185,7 +186,7 @@ impl BlockingPool for Pool {
             return;
         }
         let (own, shared) = (Arc::clone(&work), Arc::clone(&self.shared));
-        let thread = std::thread::Builder::new().name("dqlite-snapshot".into()).spawn(move || {
+        let thread = threads::spawn("dqlite-snapshot", None, move || {
             // Where it may not, it does the work all the same.
             let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), BEHIND_NICE);
             let work = own.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -207,10 +208,12 @@ impl BlockingPool for Pool {
     }
 
     // Half of the time, whatever the machine and its disk can do.
-    fn give_way(&self, worked: Duration) {
-        if !self.shared.hurries.load(Ordering::Relaxed) {
+    fn give_way(&self, worked: Duration) -> bool {
+        let goes_on = !self.shared.hurries.load(Ordering::Relaxed);
+        if goes_on {
             std::thread::sleep(worked.min(config::SNAPSHOT_REST_MAX));
         }
+        goes_on
     }
 }
 

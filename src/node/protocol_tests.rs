@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 use super::core::Core;
 use super::core_testing::{Client, err, exec_sql, failure, message, open, query_sql, start, word};
 use crate::peers::link::connect_bytes;
-use crate::peers::message::{Message, RequestVote};
+use crate::peers::message::{AppendEntries, Message};
 use crate::protocol::decode;
 use crate::protocol::request::{Request, Value};
 use crate::raft::testing::TestDisk;
@@ -324,16 +324,16 @@ async fn names_of_databases_are_bytes_and_those_that_mean_more_are_refused() {
 #[tokio::test(start_paused = true)]
 async fn a_raft_connection_begins_behind_either_handshake_and_with_the_next_byte() {
     use tokio::io::AsyncReadExt;
-    let request = RequestVote {
+    // Its term is taken up whoever sends it; a vote of a stranger is refused.
+    let request = AppendEntries {
         term: Term(7),
-        candidate: NodeId(77),
-        last_index: LogIndex(9),
-        last_term: Term(6),
-        disrupts_leader: true,
-        is_pre_vote: false,
+        previous_index: LogIndex(9),
+        previous_term: Term(6),
+        commit: LogIndex::NONE,
+        entries: Vec::new(),
     };
     let connect = connect_bytes(NodeId(77), b"elsewhere");
-    let message = Message::RequestVote(request).encode();
+    let message = Message::AppendEntries(request).encode();
     for version in [1, 0x8610_4dd7_6043_3fe5_u64] {
         let core = start(&TestDisk::bootstrapped(), 1).await;
         let one = [&version.to_le_bytes()[..], &connect[8..], &message].concat();

@@ -1,10 +1,10 @@
 //! What a node hands over to be run.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::core::LiveSettings;
 use super::options::Options;
+use crate::storage::directory::{Directory, DirectoryLock};
 use crate::transport::dial::Connector;
 use crate::transport::listener::BoundSocket;
 use crate::types::NodeId;
@@ -15,8 +15,10 @@ pub struct RunParts {
     pub id: NodeId,
     /// What others dial for this node; bytes without NUL.
     pub address: Vec<u8>,
-    /// The data directory. It was there when the node was created.
-    pub directory: PathBuf,
+    /// The data directory.
+    pub directory: Directory,
+    /// The right to it.
+    pub lock: DirectoryLock,
     /// Settings fixed for the run.
     pub options: Options,
     /// Settings that the host may change.

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::core::LiveSettings;
+use super::opening::open_directory;
 use super::options::Options;
 use super::run_parts::RunParts;
-use super::running::{Running, StartError};
+use super::running::Running;
+use super::start::StartError;
 use crate::protocol::request::{Parameters, Request};
 use crate::transport::dial::IpConnector;
 use crate::transport::listener::BoundSocket;
@@ -27,14 +29,18 @@ pub(super) fn start_with(
 ) -> (Result<Running, StartError>, String) {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let address = format!("127.0.0.1:{port}");
-    let running = Running::start(RunParts {
-        id,
-        address: address.clone().into_bytes(),
-        directory: directory.to_owned(),
-        options,
-        live: Arc::new(LiveSettings::default()),
-        listener: BoundSocket::bind(&address).unwrap(),
-        connector: Arc::new(IpConnector),
+    let directory = open_directory(directory).unwrap();
+    let running = directory.lock().map_err(|error| StartError(error.to_string())).and_then(|lock| {
+        Running::start(RunParts {
+            id,
+            address: address.clone().into_bytes(),
+            directory,
+            lock,
+            options,
+            live: Arc::new(LiveSettings::default()),
+            listener: BoundSocket::bind(&address).unwrap(),
+            connector: Arc::new(IpConnector),
+        })
     });
     (running, address)
 }
@@ -241,10 +247,12 @@ fn a_connect_function_that_hangs_holds_up_nobody_but_its_peer() {
     let connector = Arc::new(Hanging(std::sync::Mutex::new(hanging), 0.into()));
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let address = format!("127.0.0.1:{port}");
+    let directory = open_directory(folder.path()).unwrap();
     let mut running = Running::start(RunParts {
         id: NodeId(1),
         address: address.clone().into_bytes(),
-        directory: folder.path().to_owned(),
+        lock: directory.lock().unwrap(),
+        directory,
         options: Options::default(),
         live: Arc::new(LiveSettings::default()),
         listener: BoundSocket::bind(&address).unwrap(),

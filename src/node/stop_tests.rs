@@ -13,7 +13,7 @@ use crate::protocol::request::{Parameters, Request, Value};
 use crate::raft::testing::TestDisk;
 use crate::raft::{LogPhase, Proposed, RefusedReason};
 use crate::storage::directory::Directory;
-use crate::storage::disk::FileDisk;
+use crate::storage::file_disk::FileDisk;
 use crate::types::EntryData;
 use crate::types::config::{STOP_INSIDE_MAX, STOP_LEFT_MAX};
 
@@ -112,7 +112,7 @@ fn the_directory_is_free_before_a_statement_that_nothing_interrupts_ends_and_the
         let stopped = running.stop();
         (stopped, Instant::now())
     });
-    let directory = Directory::open(Arc::new(FileDisk), folder.path()).unwrap();
+    let directory = Directory::open(&FileDisk, folder.path()).unwrap();
     let free = loop {
         match directory.lock() {
             Ok(lock) => break (lock, Instant::now()).1,

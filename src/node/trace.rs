@@ -3,7 +3,6 @@
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Once;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -15,6 +14,7 @@ use tracing::subscriber::{Interest, Subscriber};
 use tracing::{Event, Level, Metadata};
 
 use super::error_text::cut;
+use crate::host::standard_error;
 use crate::types::clock::{SystemWallClock, WallClock};
 use crate::types::config::TRACE_LINE_MAX_BYTES;
 
@@ -84,8 +84,7 @@ impl Subscriber for Lines {
     fn event(&self, event: &Event<'_>) {
         let thread = rustix::thread::gettid().as_raw_nonzero().get();
         let line = line(event, SystemWallClock.since_epoch(), std::process::id(), thread);
-        // Where nobody reads, there is nobody to tell.
-        let _ = std::io::stderr().write_all(line.as_bytes());
+        standard_error::write_line(&line);
     }
 
     fn enter(&self, _: &Id) {}

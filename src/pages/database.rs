@@ -257,6 +257,12 @@ impl Database {
         })
     }
 
+    /// Whether the disk takes a transaction of so many pages.
+    #[must_use]
+    pub fn is_on_disk(&self, pages: usize) -> bool {
+        self.room.is_on_disk((pages * PAGE_SIZE) as u64)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

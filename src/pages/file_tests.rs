@@ -4,7 +4,11 @@ use std::sync::atomic::Ordering;
 
 use super::*;
 use crate::pages::testing::FaultyDisk;
+use crate::pages::tree::Root;
 use crate::pages::{PageRef, PageSpace};
+use crate::types::config::SCAN_AHEAD_PAGES;
+use crate::types::scratch::is_no_space;
+use crate::types::tasks::LaterPool;
 use crate::types::{Chunk, PageNumber};
 
 const EIO: i32 = libc::EIO;
@@ -144,13 +148,166 @@ fn a_page_of_an_entry_is_taken_over_without_a_copy() {
 fn pages_that_differ_are_told_apart_without_a_look_at_the_disk_and_a_cached_one_is_had_at_once() {
     let (disk, space) = space(0);
     let stored = space.file().unwrap().store(&[5; PAGE_SIZE]).unwrap();
-    assert_eq!(stored.cached().as_deref(), Some(&[5; PAGE_SIZE][..]));
+    assert_eq!(Arc::clone(&stored).cached().as_deref(), Some(&[5; PAGE_SIZE][..]));
     let (left, right) = (page(&space, 3, 7), page(&space, 4, 8));
     // Out of the cache.
     let _others: Vec<PageRef> = (5..100).map(|number| page(&space, number, 1)).collect();
 
-    assert_eq!(stored.cached(), None);
+    assert_eq!(Arc::clone(&stored).cached(), None);
     assert_ne!(left, right);
 
     assert_eq!(disk.0.reads.load(Ordering::SeqCst), 0);
+}
+
+/// Slots that are kept free when so many are used.
+fn kept(used: u32) -> u32 {
+    PAGE_FILE_KEPT_PAGES + used / PAGE_FILE_KEPT_SHARE
+}
+
+#[test]
+fn the_file_gives_back_what_is_free_and_ends_with_what_is_used() {
+    let (disk, space) = space(0);
+    let file = space.file().unwrap();
+    let low: Vec<PageRef> = (2..100).map(|number| page(&space, number, 1)).collect();
+    let large: Vec<PageRef> =
+        (0..5 * PAGE_FILE_KEPT_PAGES).map(|number| page(&space, 1000 + number, number as u8)).collect();
+    let returned = *space.returned().watch().borrow();
+
+    // A transaction that was rolled back.
+    large.into_iter().rev().for_each(drop);
+
+    let (used, count) = file.slots();
+    assert_eq!(used, 98);
+    assert!(count <= kept(used) + used, "{count}");
+    assert_eq!(disk.0.length.load(Ordering::SeqCst), u64::from(count) * PAGE_SIZE as u64);
+    let given = *space.returned().watch().borrow() - returned;
+    assert!(given >= u64::from(5 * PAGE_FILE_KEPT_PAGES - kept(used)) * PAGE_SIZE as u64, "{given}");
+    assert!(low.iter().all(|page| first_byte(page) == 1));
+}
+
+#[test]
+fn what_is_free_is_punched_out_wherever_it_lies() {
+    let (disk, space) = space(0);
+    let mut pages: Vec<Option<PageRef>> =
+        (0..4 * PAGE_FILE_KEPT_PAGES).map(|number| Some(page(&space, 2 + number, number as u8))).collect();
+
+    for (number, page) in pages.iter_mut().enumerate() {
+        if number % 64 != 63 {
+            *page = None;
+        }
+    }
+
+    let used = space.file().unwrap().slots().0;
+    let free = 4 * PAGE_FILE_KEPT_PAGES - used;
+    let punched = disk.0.punched.load(Ordering::SeqCst) / PAGE_SIZE as u64;
+    assert!(punched >= u64::from(free - kept(used)), "{punched} of {free}");
+    for (number, page) in pages.iter().enumerate() {
+        assert!(page.as_ref().is_none_or(|page| first_byte(page) == number as u8), "{number}");
+    }
+}
+
+#[test]
+fn a_transaction_leaves_space_to_log_and_snapshots_and_an_entry_takes_it() {
+    let (disk, space) = space(0);
+    let written = |number| space.page_if_possible(PageNumber(number), &[1; PAGE_SIZE]);
+    let first = written(2).unwrap();
+    let free = (1 << 40) - PAGE_FILE_RESERVE_BYTES;
+    disk.0.taken.store(free, Ordering::SeqCst);
+
+    let more: Vec<PageRef> = (3..1000).map_while(|number| written(number).ok()).collect();
+    assert!(
+        more.len() < PAGE_FILE_GROWTH_PAGES as usize,
+        "free space is looked at again after so many pages"
+    );
+    let refused = written(3).unwrap_err();
+    assert!(is_no_space(&refused), "{refused}");
+    let entry = space.page(PageNumber(3), &[2; PAGE_SIZE]).unwrap();
+
+    // What the file has already is no growth.
+    drop(first);
+    let again = written(4).unwrap();
+    assert!(written(5).is_err());
+    disk.0.taken.store(free - PAGE_SIZE as u64, Ordering::SeqCst);
+    let one = written(5).unwrap();
+    drop((entry, again, one));
+}
+
+#[test]
+fn space_is_given_back_on_the_pool() {
+    let (disk, space) = space(0);
+    let pool = LaterPool::default();
+    let shared: Arc<dyn BlockingPool> = Arc::new(pool.clone());
+    space.set_pool(&shared);
+    let pages: Vec<PageRef> = (2..3 * PAGE_FILE_KEPT_PAGES).map(|number| page(&space, number, 1)).collect();
+
+    drop(pages);
+
+    assert_eq!(disk.0.punched.load(Ordering::SeqCst), 0);
+    pool.catch_up();
+    assert!(disk.0.punched.load(Ordering::SeqCst) > 0);
+    assert!(space.file().unwrap().slots().1 <= PAGE_FILE_KEPT_PAGES / 2);
+}
+
+#[test]
+fn a_page_that_is_lost_is_told_and_one_that_can_be_read_the_second_time_is_not() {
+    let (disk, space) = space(0);
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let hears = Arc::clone(&told);
+    space.set_loss(Box::new(move |text| hears.lock().unwrap().push(text.to_owned())));
+    let good = page(&space, 2, 7);
+    disk.0.falsify.store(1, Ordering::SeqCst);
+    let lost = page(&space, 3, 8);
+    disk.0.falsify.store(0, Ordering::SeqCst);
+    // Out of the cache.
+    let _others: Vec<PageRef> = (4..100).map(|number| page(&space, number, 1)).collect();
+
+    disk.0.read_once.store(EIO, Ordering::SeqCst);
+    assert_eq!(good.scan(|bytes| bytes[0]).unwrap(), 7);
+    assert!(told.lock().unwrap().is_empty());
+    assert!(lost.with(|_| ()).is_err());
+    disk.0.read.store(EIO, Ordering::SeqCst);
+    assert!(good.scan(|_| ()).is_err());
+
+    let told = told.lock().unwrap();
+    assert_eq!(told[0], "slot 1 of the page file does not hold what was written to it");
+    assert!(told[1].starts_with("slot 0 of the page file cannot be read: Input/output error"), "{told:?}");
+}
+
+#[test]
+fn a_scan_reads_what_lies_side_by_side_at_once_and_gives_every_page_in_order() {
+    let (disk, space) = space(0);
+    let one = page(&space, 1, 1);
+    let pages: Vec<PageRef> = (2..=1000).map(|number| page(&space, number, number as u8)).collect();
+    let root = Root::from_pages([one].into_iter().chain(pages), 1);
+    // A page between two runs, and one that was never stored.
+    let other = page(&space, 500, 77);
+    let root = root.laid_over([(PageNumber(500), &other)], 1200, 2);
+    let reads = disk.0.reads.load(Ordering::SeqCst);
+    let mut found = Vec::new();
+
+    root.scan(1..=1200, |bytes| {
+        found.push(bytes[9]);
+        Ok(())
+    })
+    .unwrap();
+
+    let expected = (1..=1200_u32).map(|number| match number {
+        500 => 77,
+        1..=1000 => number as u8,
+        _ => 0,
+    });
+    assert!(found.iter().copied().eq(expected), "{found:?}");
+    let reads = disk.0.reads.load(Ordering::SeqCst) - reads;
+    assert!(reads < 1000 / SCAN_AHEAD_PAGES as u64 + 5, "{reads} reads");
+
+    disk.0.read_once.store(EIO, Ordering::SeqCst);
+    let mut count = 0;
+    let mut counted = |_: &[u8; PAGE_SIZE]| {
+        count += 1;
+        Ok(())
+    };
+    root.scan(2..=300, &mut counted).unwrap();
+    disk.0.read.store(EIO, Ordering::SeqCst);
+    assert!(root.scan(2..=300, &mut counted).is_err());
+    assert_eq!(count, 299);
 }

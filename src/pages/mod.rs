@@ -7,16 +7,18 @@ mod database;
 mod epoch;
 mod file;
 mod header;
+mod memory;
 mod overlay;
 mod page;
 mod room;
+mod scan;
 mod store;
 #[cfg(test)]
 pub(crate) mod testing;
 mod tree;
 
 pub use database::{Appended, Commit, CommitError, Database, Discarded, Pin, Reserved, StaleEpoch};
-pub use file::PageFile;
+pub use file::{Loss, PageFile};
 pub use header::{BadPage, PageOneError};
 pub use overlay::Overlay;
 pub use page::{PageRef, PageSpace, has_memory};

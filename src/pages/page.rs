@@ -1,18 +1,20 @@
 //! One immutable page, shared by every root that contains it: in memory or in the page file.
 
+use std::any::Any;
 use std::cell::Cell;
 use std::fmt;
 use std::hint::black_box;
 use std::io;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
-use super::file::{PageFile, Slot};
+use super::file::{Loss, PageFile, Slot};
+use super::memory::MemoryPage;
+use crate::memory::{Arena, Returned};
 use crate::types::PageNumber;
 use crate::types::config::{HEAP_AHEAD_PAGES, PAGE_SIZE};
-use crate::types::payload::{Chunk, StoredBytes};
+use crate::types::payload::{Chunk, PayloadStore, StoredBytes};
 use crate::types::scratch::ScratchDisk;
+use crate::types::tasks::BlockingPool;
 
 /// An immutable page of 4096 bytes; a clone shares it. Where it lives is hidden.
 #[derive(Clone)]
@@ -20,23 +22,13 @@ pub struct PageRef(Place);
 
 #[derive(Clone)]
 enum Place {
-    Memory(Arc<[u8; PAGE_SIZE]>),
+    Memory(Arc<MemoryPage>),
     File(Arc<Slot>),
 }
 
-/// The memory of a page, for `Bytes`.
-struct Shared(Arc<[u8; PAGE_SIZE]>);
-
-impl AsRef<[u8]> for Shared {
-    fn as_ref(&self) -> &[u8] {
-        self.0.as_slice()
-    }
-}
-
-/// Lets the heap grow for many pages at once. glibc extends the heaps of threads by what one request lacks, with a system call
-/// each: for a page at a time that was a quarter of the time in which a large database is read from a snapshot. Memory that
-/// was asked for and given back stays with the heap, and is what the next pages are made of. False: there is no more memory.
-fn grow_heap_ahead() -> bool {
+/// Whether there is memory for what goes with the next page: its place in lists, a piece of a journal. It is small, and none of
+/// it could be refused without ending the process.
+fn has_memory_beside_pages() -> bool {
     thread_local!(static PAGES_LEFT: Cell<usize> = const { Cell::new(0) });
     PAGES_LEFT.with(|left| {
         if left.get() == 0 {
@@ -58,24 +50,20 @@ pub fn has_memory(bytes: usize) -> bool {
 }
 
 impl PageRef {
-    /// A page in memory with a copy of these bytes.
+    /// A page in memory of its own with a copy of these bytes: for the few that are made where no space is known.
     #[must_use]
     pub fn new(bytes: &[u8; PAGE_SIZE]) -> PageRef {
-        // Whoever can do without the page has asked before.
-        let _ = grow_heap_ahead();
-        PageRef(Place::Memory(Arc::new(*bytes)))
+        PageRef(Place::Memory(Arc::new(MemoryPage::alone(bytes))))
     }
 
     /// The bytes as a part of an entry, sharing the page.
     #[must_use]
     pub fn chunk(&self) -> Chunk {
-        match &self.0 {
-            Place::Memory(bytes) => Chunk::Memory(Bytes::from_owner(Shared(Arc::clone(bytes)))),
-            Place::File(slot) => {
-                let slot: Arc<dyn StoredBytes> = Arc::<Slot>::clone(slot);
-                Chunk::Stored(slot)
-            }
-        }
+        let stored: Arc<dyn StoredBytes> = match &self.0 {
+            Place::Memory(page) => Arc::<MemoryPage>::clone(page),
+            Place::File(slot) => Arc::<Slot>::clone(slot),
+        };
+        Chunk::Stored(stored)
     }
 
     /// Gives the bytes to `read`.
@@ -84,16 +72,17 @@ impl PageRef {
     /// The page file cannot be read; never for a page in memory, as page 1 always is.
     pub fn with<T>(&self, read: impl FnOnce(&[u8; PAGE_SIZE]) -> T) -> io::Result<T> {
         match &self.0 {
-            Place::Memory(bytes) => Ok(read(bytes)),
+            Place::Memory(page) => Ok(read(page.bytes())),
             Place::File(slot) => slot.with(read),
         }
     }
 
-    /// The bytes where they lie, as long as anybody holds the page. `None`: in the page file.
+    /// Where the bytes lie, as long as anybody holds the page, if `behind` bytes after them are memory, too, whatever is in them.
+    /// `None`: in the page file, or nobody knows what comes after them.
     #[must_use]
-    pub fn in_memory(&self) -> Option<&[u8; PAGE_SIZE]> {
+    pub fn in_place(&self, behind: usize) -> Option<*const u8> {
         match &self.0 {
-            Place::Memory(bytes) => Some(bytes),
+            Place::Memory(page) => page.in_place(behind),
             Place::File(_) => None,
         }
     }
@@ -104,9 +93,42 @@ impl PageRef {
     /// As `with`.
     pub fn scan<T>(&self, read: impl FnOnce(&[u8; PAGE_SIZE]) -> T) -> io::Result<T> {
         match &self.0 {
-            Place::Memory(bytes) => Ok(read(bytes)),
+            Place::Memory(page) => Ok(read(page.bytes())),
             Place::File(slot) => slot.scan(read),
         }
+    }
+
+    pub(super) fn is_in_file(&self) -> bool {
+        matches!(self.0, Place::File(_))
+    }
+
+    /// This page and those of `next` that lie behind it in the page file without a gap, `most` altogether.
+    pub(super) fn run<'a>(
+        &'a self,
+        next: impl Iterator<Item = &'a PageRef>,
+        most: usize,
+    ) -> Vec<&'a PageRef> {
+        let mut run = vec![self];
+        for page in next.take(most.saturating_sub(1)) {
+            match (&run[run.len() - 1].0, &page.0) {
+                (Place::File(before), Place::File(slot)) if slot.is_behind(before) => run.push(page),
+                _ => break,
+            }
+        }
+        run
+    }
+
+    /// Reads a run at once; what was read is to be asked about with `holds`.
+    pub(super) fn read_run(run: &[&PageRef], window: &mut [u8]) -> io::Result<()> {
+        match run {
+            [PageRef(Place::File(first)), ..] => first.read_from(&mut window[..run.len() * PAGE_SIZE]),
+            _ => Err(io::Error::other("no run in the page file")),
+        }
+    }
+
+    /// Whether these bytes, which were read from the page file, are what was written.
+    pub(super) fn holds(&self, bytes: &[u8; PAGE_SIZE]) -> bool {
+        matches!(&self.0, Place::File(slot) if slot.holds(bytes))
     }
 
     /// Whether both are one page.
@@ -125,7 +147,7 @@ impl PartialEq for PageRef {
     fn eq(&self, other: &PageRef) -> bool {
         match (&self.0, &other.0) {
             _ if self.is_same(other) => true,
-            (Place::Memory(left), Place::Memory(right)) => left == right,
+            (Place::Memory(left), Place::Memory(right)) => left.bytes() == right.bytes(),
             (Place::File(left), Place::File(right)) if left.checksum() != right.checksum() => false,
             _ => self
                 .scan(|left| other.scan(|right| left == right))
@@ -146,8 +168,9 @@ impl fmt::Debug for PageRef {
 }
 
 /// Where the pages of a store live: in memory, or in a page file. Cheap to clone.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct PageSpace {
+    arena: Arc<Arena>,
     file: Option<FileSpace>,
 }
 
@@ -161,7 +184,7 @@ impl PageSpace {
     /// Memory.
     #[must_use]
     pub fn memory() -> PageSpace {
-        PageSpace::default()
+        PageSpace { arena: Arena::new(), file: None }
     }
 
     /// A page file on `scratch`, of which about `cache_bytes` stay in memory.
@@ -169,8 +192,30 @@ impl PageSpace {
     /// # Errors
     /// There is no room for a file.
     pub fn on_disk(scratch: Arc<dyn ScratchDisk>, cache_bytes: usize) -> io::Result<PageSpace> {
-        let pages = PageFile::new(scratch.create()?, cache_bytes);
-        Ok(PageSpace { file: Some(FileSpace { pages, scratch }) })
+        let arena = Arena::new();
+        let pages = PageFile::new(scratch.create()?, cache_bytes, arena.returned().clone());
+        Ok(PageSpace { arena, file: Some(FileSpace { pages, scratch }) })
+    }
+
+    /// From here on what is free is given back to the system on this pool, and not where the last user of a page drops it.
+    pub fn set_pool(&self, pool: &Arc<dyn BlockingPool>) {
+        self.arena.set_pool(Arc::clone(pool));
+        if let Some(file) = &self.file {
+            file.pages.set_pool(Arc::clone(pool));
+        }
+    }
+
+    /// From here on this hears of pages that cannot be read back from the page file, if there is one.
+    pub fn set_loss(&self, loss: Loss) {
+        if let Some(file) = &self.file {
+            file.pages.set_loss(loss);
+        }
+    }
+
+    /// What was given back to the system.
+    #[must_use]
+    pub fn returned(&self) -> &Returned {
+        self.arena.returned()
     }
 
     /// The page file, if there is one.
@@ -179,49 +224,96 @@ impl PageSpace {
         self.file.as_ref().map(|file| &file.pages)
     }
 
+    /// Memory for pages, for those that are not in the page file.
+    #[must_use]
+    pub fn arena(&self) -> &Arc<Arena> {
+        &self.arena
+    }
+
+    /// Where payloads of entries go, so that their pages need not be copied when they are applied.
+    #[must_use]
+    pub fn payloads(&self) -> Arc<dyn PayloadStore> {
+        match &self.file {
+            Some(file) => Arc::<PageFile>::clone(&file.pages),
+            None => Arc::new(MemoryPages(Arc::clone(&self.arena))),
+        }
+    }
+
     /// Where files of the same kind can be made, if pages are not in memory.
     #[must_use]
     pub fn scratch(&self) -> Option<&Arc<dyn ScratchDisk>> {
         self.file.as_ref().map(|file| &file.scratch)
     }
 
-    /// As `page`, for whoever can do without it.
+    /// As `page`, for a transaction, which can do without it: what log and snapshots need is left to them.
     ///
     /// # Errors
-    /// As `page`; `OutOfMemory` if memory for it, and for what goes with it, is short.
+    /// As `page`; `OutOfMemory` if memory for what goes with it is short.
     pub fn page_if_possible(&self, number: PageNumber, bytes: &[u8; PAGE_SIZE]) -> io::Result<PageRef> {
-        if !grow_heap_ahead() {
+        if !has_memory_beside_pages() {
             return Err(io::ErrorKind::OutOfMemory.into());
         }
-        self.page(number, bytes)
+        match &self.file {
+            Some(file) if number != PageNumber(1) => {
+                file.pages.write_leaving_reserve(bytes).map(|slot| PageRef(Place::File(slot)))
+            }
+            _ => self.page(number, bytes),
+        }
     }
 
     /// A page with a copy of these bytes. Page 1 stays in memory: it is asked for the size of the database.
     ///
     /// # Errors
-    /// The page file cannot be written.
+    /// The page file cannot be written; `OutOfMemory`.
     pub fn page(&self, number: PageNumber, bytes: &[u8; PAGE_SIZE]) -> io::Result<PageRef> {
-        match &self.file {
-            Some(file) if number != PageNumber(1) => Ok(PageRef(Place::File(file.pages.write(bytes)?))),
-            _ => Ok(PageRef::new(bytes)),
-        }
+        Ok(PageRef(match &self.file {
+            Some(file) if number != PageNumber(1) => Place::File(file.pages.write(bytes)?),
+            _ => Place::Memory(Arc::new(MemoryPage::Arena(self.arena.page(bytes)?))),
+        }))
     }
 
     /// A page with the bytes of a chunk, which is not copied if it is a page of this space already.
     ///
     /// # Errors
-    /// The page file cannot be read or written, the chunk is not a page long.
+    /// The page file cannot be read or written, the chunk is not a page long; `OutOfMemory`.
     pub fn page_of(&self, number: PageNumber, chunk: &Chunk) -> io::Result<PageRef> {
-        if let (Some(file), Chunk::Stored(stored)) = (&self.file, chunk)
-            && number != PageNumber(1)
-            && let Ok(slot) = Arc::clone(stored).into_any().downcast::<Slot>()
-            && slot.is_of(&file.pages)
+        if let Chunk::Stored(stored) = chunk
+            && let Some(page) = self.own(number, Arc::clone(stored).into_any())
         {
-            return Ok(PageRef(Place::File(slot)));
+            return Ok(page);
         }
         let bytes = chunk.read()?;
         let page = <&[u8; PAGE_SIZE]>::try_from(&bytes[..])
             .map_err(|_| io::Error::other(format!("a page of {} bytes", bytes.len())))?;
         self.page(number, page)
     }
+
+    /// What was stored, if that is where this page belongs.
+    fn own(&self, number: PageNumber, stored: Arc<dyn Any + Send + Sync>) -> Option<PageRef> {
+        match &self.file {
+            Some(file) if number != PageNumber(1) => {
+                let slot = stored.downcast::<Slot>().ok()?;
+                slot.is_of(&file.pages).then_some(PageRef(Place::File(slot)))
+            }
+            _ => stored.downcast::<MemoryPage>().ok().map(|page| PageRef(Place::Memory(page))),
+        }
+    }
 }
+
+/// Payloads in memory.
+#[derive(Debug)]
+struct MemoryPages(Arc<Arena>);
+
+impl PayloadStore for MemoryPages {
+    fn store(&self, bytes: &[u8; PAGE_SIZE]) -> io::Result<Arc<dyn StoredBytes>> {
+        Ok(Arc::new(MemoryPage::Arena(self.0.page(bytes)?)))
+    }
+
+    fn may_wait(&self) -> bool {
+        false
+    }
+}
+
+#[cfg(test)]
+#[path = "page_tests.rs"]
+mod tests;

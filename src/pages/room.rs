@@ -2,8 +2,12 @@
 //! version, which gives it back when it is applied or discarded; those who wait for room hold nothing of it.
 
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use tokio::time::{Instant, sleep};
+
+use crate::types::config::{DISK_FULL_LOOKS_EVERY, DISK_FULL_WAIT};
+use crate::types::space::LogSpace;
 use crate::types::waiters::Waiters;
 
 /// The room of a store.
@@ -12,6 +16,7 @@ pub struct Room {
     state: Mutex<State>,
     transactions_max: usize,
     bytes_max: usize,
+    disk: OnceLock<Arc<dyn LogSpace>>,
 }
 
 #[derive(Debug, Default)]
@@ -32,7 +37,7 @@ impl Room {
     /// A transaction may begin while fewer than `transactions_max`, and fewer than `bytes_max` bytes, are in flight.
     #[must_use]
     pub fn new(transactions_max: usize, bytes_max: usize) -> Arc<Room> {
-        Arc::new(Room { state: Mutex::default(), transactions_max, bytes_max })
+        Arc::new(Room { state: Mutex::default(), transactions_max, bytes_max, disk: OnceLock::new() })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -43,9 +48,11 @@ impl Room {
         state.transactions < self.transactions_max && state.bytes < self.bytes_max
     }
 
-    /// Waits until there is room for one more transaction, first come first served. Its size is charged when it is known,
-    /// and may be more than what was left.
-    pub fn wait(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
+    /// Waits until there is room for one more transaction, first come first served, and until the disk takes more, for
+    /// `DISK_FULL_WAIT` at most. Its size is charged when it is known, and may be more than what was left; whether the disk takes it
+    /// is asked again at the commit.
+    pub fn wait(self: &Arc<Room>) -> impl Future<Output = ()> + Send + 'static + use<> {
+        let room = Arc::clone(self);
         let mut state = self.lock();
         let granted =
             if state.waiting.is_empty() && self.has_room(&state) { None } else { Some(state.waiting.wait()) };
@@ -54,6 +61,27 @@ impl Room {
                 // A room that has gone holds nobody back.
                 let _ = granted.await;
             }
+            room.wait_for_disk().await;
+        }
+    }
+
+    /// What is in flight goes to this disk. The first one stays.
+    pub fn set_disk(&self, disk: Arc<dyn LogSpace>) {
+        // It is set when a node is made.
+        let _ = self.disk.set(disk);
+    }
+
+    /// Whether the disk takes a transaction of so many bytes beside what is in flight.
+    #[must_use]
+    pub fn is_on_disk(&self, bytes: u64) -> bool {
+        let in_flight = self.lock().bytes as u64;
+        self.disk.get().is_none_or(|disk| disk.takes(bytes.saturating_add(in_flight)))
+    }
+
+    async fn wait_for_disk(&self) {
+        let until = Instant::now() + DISK_FULL_WAIT;
+        while !self.is_on_disk(0) && Instant::now() < until {
+            sleep(DISK_FULL_LOOKS_EVERY).await;
         }
     }
 

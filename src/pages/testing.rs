@@ -22,12 +22,20 @@ pub(crate) fn page(byte: u8) -> PageRef {
 pub(crate) struct Faults {
     /// Of reads.
     pub(crate) read: AtomicI32,
+    /// Of the next read.
+    pub(crate) read_once: AtomicI32,
     /// Of writes.
     pub(crate) write: AtomicI32,
     /// Byte by which each write is falsified, as by a disk that lies.
     pub(crate) falsify: AtomicI32,
     /// Operations so far.
     pub(crate) reads: AtomicU64,
+    /// Bytes that were punched out so far.
+    pub(crate) punched: AtomicU64,
+    /// Length that a file was cut to last.
+    pub(crate) length: AtomicU64,
+    /// Bytes of the disk that are used by others.
+    pub(crate) taken: AtomicU64,
 }
 
 /// Makes files that do as the faults say.
@@ -57,6 +65,7 @@ impl ScratchDisk for FaultyDisk {
 impl ScratchFile for FaultyFile {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         self.faults.reads.fetch_add(1, Ordering::SeqCst);
+        fail(&AtomicI32::new(self.faults.read_once.swap(0, Ordering::SeqCst)))?;
         fail(&self.faults.read)?;
         self.file.read_exact_at(buffer, offset)
     }
@@ -70,8 +79,19 @@ impl ScratchFile for FaultyFile {
         self.file.write_all_at(&bytes, offset)
     }
 
+    fn punch(&self, _offset: u64, bytes: u64) -> io::Result<()> {
+        fail(&self.faults.write)?;
+        self.faults.punched.fetch_add(bytes, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        Ok((1 << 40) - self.faults.taken.load(Ordering::SeqCst))
+    }
+
     fn set_len(&self, bytes: u64) -> io::Result<()> {
         fail(&self.faults.write)?;
+        self.faults.length.store(bytes, Ordering::SeqCst);
         self.file.set_len(bytes)
     }
 }

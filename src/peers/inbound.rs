@@ -18,6 +18,18 @@ pub struct Sender {
     pub address: Bytes,
 }
 
+/// Who a peer is, by what it said. Nothing here is proved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// A member of the configuration has its id.
+    Member {
+        /// And its address. Another one may be a name in place of a number, or another spelling.
+        has_address: bool,
+    },
+    /// Nobody of the configuration.
+    Stranger,
+}
+
 /// A message that no correct peer sends: the connection is closed, nothing has changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -58,14 +70,20 @@ pub trait Inbound: Send + Sync {
         content: mpsc::Receiver<Bytes>,
     ) -> BoxFuture<'static, Option<AppendEntriesResult>>;
 
-    /// A leader of `term` is still sending a snapshot.
+    /// A leader of `term` is still sending a snapshot, and not in drips.
     fn receiving(&self, from: &Sender, term: Term);
 
     /// An append was answered in this term.
     fn answered(&self, from: &Sender, term: Term);
 
-    /// Whether a member of the cluster has this id and this address.
-    fn is_member(&self, peer: &Sender) -> bool;
+    /// Who this is, by the configuration.
+    fn caller(&self, peer: &Sender) -> Caller;
+
+    /// Whether this is the leader of this term, whom this node follows.
+    fn follows(&self, peer: &Sender, term: Term) -> bool;
+
+    /// The term in which this node leads this member, and where the member is.
+    fn leads(&self, member: NodeId) -> Option<(Term, Bytes)>;
 
     /// A peer connected; `number` only grows.
     fn connected(&self, from: &Sender, number: u64);

@@ -2,22 +2,25 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use crate::transport::dial::{Dial, Stream};
+use super::dialler::Dialler;
+use super::limits::LinkKind;
+use crate::transport::dial::Stream;
 use crate::types::config::{
     DIAL_FAILED_KEEP, DIAL_RETRY, LINK_IDLE, LINK_QUEUE_BYTES_MAX, LINK_QUEUE_MESSAGES_MAX, PAGE_SIZE,
-    PAYLOAD_WINDOW_BYTES,
+    PAYLOAD_WINDOW_BYTES, STRANGER_LINK_IDLE,
 };
+use crate::types::fault::{self, Fault};
 use crate::types::tasks::{BlockingPool, on_pool};
 use crate::types::{Chunk, NodeId};
 
@@ -64,11 +67,28 @@ pub enum LinkFull {
     Ended,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Queue {
-    messages: VecDeque<Outgoing>,
+    /// Each with the time until which it may wait for a connection.
+    messages: VecDeque<(Instant, Outgoing)>,
     bytes: usize,
     ended: bool,
+    kind: LinkKind,
+}
+
+impl Queue {
+    fn count_bytes(&mut self) {
+        self.bytes = self.messages.iter().map(|(_, message)| message.bytes()).sum();
+    }
+
+    /// Drops what has waited for too long: whoever sent it has given up.
+    fn drop_late(&mut self) {
+        let now = Instant::now();
+        if self.messages.front().is_some_and(|(deadline, _)| *deadline <= now) {
+            self.messages.retain(|(deadline, _)| *deadline > now);
+            self.count_bytes();
+        }
+    }
 }
 
 /// Messages to one peer at one address.
@@ -78,8 +98,8 @@ pub struct Link {
     filled: Notify,
     poked: Notify,
     state: watch::Sender<LinkState>,
-    /// Whoever is there is no member: a dial that fails ends the link.
-    of_stranger: AtomicBool,
+    /// How long a message may wait for a connection.
+    patience: Duration,
 }
 
 /// Bytes that turn a client connection into a raft connection. spec: raft-wire 1.1.
@@ -96,34 +116,33 @@ pub fn connect_bytes(id: NodeId, address: &[u8]) -> Bytes {
     bytes.freeze()
 }
 
-impl Default for Link {
-    fn default() -> Link {
+impl Link {
+    /// A link on which a message may wait for a connection for `patience`.
+    #[must_use]
+    pub fn new(kind: LinkKind, patience: Duration) -> Link {
+        let queue = Queue { messages: VecDeque::new(), bytes: 0, ended: false, kind };
         Link {
-            queue: Mutex::default(),
+            queue: Mutex::new(queue),
             filled: Notify::new(),
             poked: Notify::new(),
             state: watch::channel(LinkState::default()).0,
-            of_stranger: AtomicBool::new(false),
+            patience,
         }
     }
-}
 
-impl Link {
-    /// A link to somebody who is no member.
+    /// Whom it is to.
     #[must_use]
-    pub fn to_stranger() -> Link {
-        Link { of_stranger: AtomicBool::new(true), ..Link::default() }
+    pub fn kind(&self) -> LinkKind {
+        self.lock().kind
     }
 
-    /// Whether it is one.
-    #[must_use]
-    pub fn is_of_stranger(&self) -> bool {
-        self.of_stranger.load(Ordering::Relaxed)
+    /// Whoever is there has become a member.
+    pub fn set_kind(&self, kind: LinkKind) {
+        self.lock().kind = kind;
     }
 
-    /// Whoever is there is a member.
-    pub fn set_of_member(&self) {
-        self.of_stranger.store(false, Ordering::Relaxed);
+    fn idle(&self) -> Duration {
+        if self.kind() == LinkKind::Member { LINK_IDLE } else { STRANGER_LINK_IDLE }
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -135,9 +154,13 @@ impl Link {
     /// # Errors
     /// The queue is full, or the link was idle for too long and has ended: make another one.
     pub fn send(&self, message: Outgoing) -> Result<(), LinkFull> {
+        let waits = !self.state.borrow().connected;
         let mut queue = self.lock();
         if queue.ended {
             return Err(LinkFull::Ended);
+        }
+        if waits {
+            queue.drop_late();
         }
         let (messages, bytes) = (queue.messages.len(), queue.bytes);
         // A message that is larger than the bound goes alone.
@@ -147,7 +170,7 @@ impl Link {
             return Err(LinkFull::Full { messages, bytes });
         }
         queue.bytes += message.bytes();
-        queue.messages.push_back(message);
+        queue.messages.push_back((Instant::now() + self.patience, message));
         drop(queue);
         self.filled.notify_one();
         Ok(())
@@ -177,11 +200,22 @@ impl Link {
     fn take(&self) -> Vec<Outgoing> {
         let mut queue = self.lock();
         queue.bytes = 0;
-        queue.messages.drain(..).collect()
+        queue.messages.drain(..).map(|(_, message)| message).collect()
     }
 
+    /// Whether no message waits that is still wanted.
     fn is_empty(&self) -> bool {
-        self.lock().messages.is_empty()
+        let mut queue = self.lock();
+        queue.drop_late();
+        queue.messages.is_empty()
+    }
+
+    /// Returns when no message waits any more.
+    async fn until_empty(&self) {
+        while !self.is_empty() {
+            let last = self.lock().messages.back().map(|(deadline, _)| *deadline);
+            sleep_until(last.unwrap_or_else(Instant::now)).await;
+        }
     }
 
     /// After a failed dial only the newest messages stay.
@@ -189,12 +223,13 @@ impl Link {
         let mut queue = self.lock();
         let old = queue.messages.len().saturating_sub(DIAL_FAILED_KEEP);
         queue.messages.drain(..old);
-        queue.bytes = queue.messages.iter().map(Outgoing::bytes).sum();
+        queue.count_bytes();
     }
 
     /// Ends the link if nothing waits. Whether it has ended.
     fn end_if_idle(&self) -> bool {
         let mut queue = self.lock();
+        queue.drop_late();
         queue.ended = queue.messages.is_empty();
         queue.ended
     }
@@ -205,20 +240,26 @@ impl Link {
         peer: NodeId,
         address: Bytes,
         hello: Bytes,
-        dial: Arc<dyn Dial>,
+        dialler: Dialler,
         pool: Arc<dyn BlockingPool>,
         stop: CancellationToken,
     ) {
         let running = async {
             loop {
                 while self.is_empty() {
-                    if timeout(LINK_IDLE, self.filled.notified()).await.is_err() && self.end_if_idle() {
+                    if timeout(self.idle(), self.filled.notified()).await.is_err() && self.end_if_idle() {
                         return;
                     }
                 }
                 let began = Instant::now();
                 self.forget_pokes();
-                match dial.dial(address.to_vec()).await {
+                let dialled = tokio::select! {
+                    biased;
+                    dialled = dialler.dial(&address, self.kind()) => dialled,
+                    // It may take for ever.
+                    () = self.until_empty() => Err(io::ErrorKind::TimedOut.into()),
+                };
+                match dialled {
                     Ok(stream) => {
                         self.state.send_modify(|state| {
                             state.generation += 1;
@@ -236,11 +277,16 @@ impl Link {
                     Err(error) => {
                         let text = String::from_utf8_lossy(&address).into_owned();
                         debug!(peer = peer.0, address = text, %error, "no connection");
-                        if self.is_of_stranger() {
-                            return;
-                        }
                         self.keep_newest();
                         self.state.send_modify(|state| state.failures += 1);
+                        let is_over = match self.kind() {
+                            _ if fault::is_planted(Fault::SharedLinks) => false,
+                            LinkKind::Stranger => true,
+                            LinkKind::MemberElsewhere | LinkKind::Member => self.end_if_idle(),
+                        };
+                        if is_over {
+                            return;
+                        }
                     }
                 }
                 // A peer that closes every connection at once is not dialled in a loop.
@@ -269,7 +315,7 @@ impl Link {
                     biased;
                     () = self.filled.notified() => {}
                     closed = until_closed(read.as_mut()) => return closed.map(|()| false),
-                    () = sleep(LINK_IDLE) => return Ok(true),
+                    () = sleep(self.idle()) => return Ok(true),
                 }
                 continue;
             }

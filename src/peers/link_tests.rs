@@ -5,6 +5,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::pages::PageSpace;
 use crate::pages::testing::FaultyDisk;
+use crate::transport::dial::Dial;
 use crate::types::PageNumber;
 
 /// Gives out prepared streams; without one the dial fails.
@@ -21,6 +22,9 @@ impl Dial for Prepared {
     }
 }
 
+/// How long a message may wait for a connection.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// What is in memory needs none.
 struct NoPool;
 
@@ -36,12 +40,13 @@ fn message(text: &'static [u8]) -> Outgoing {
 
 fn started(streams: Vec<DuplexStream>) -> (Arc<Link>, mpsc::UnboundedReceiver<Vec<u8>>, CancellationToken) {
     let (dialled, dials) = mpsc::unbounded_channel();
-    let link = Arc::new(Link::default());
+    let link = Arc::new(Link::new(LinkKind::Member, PATIENCE));
     let stop = CancellationToken::new();
     let hello = connect_bytes(NodeId(1), b"me");
     let dial = Arc::new(Prepared(Mutex::new(streams.into()), dialled));
+    let dialler = Dialler::new(dial, Arc::new(|task| drop(tokio::spawn(task))), stop.clone());
     let address = Bytes::from_static(b"peer");
-    tokio::spawn(Arc::clone(&link).run(NodeId(2), address, hello, dial, Arc::new(NoPool), stop.clone()));
+    tokio::spawn(Arc::clone(&link).run(NodeId(2), address, hello, dialler, Arc::new(NoPool), stop.clone()));
     (link, dials, stop)
 }
 
@@ -88,7 +93,7 @@ async fn after_a_failed_dial_the_newest_three_are_sent_a_second_later() {
 
     assert_eq!(began.elapsed(), DIAL_RETRY);
     assert_eq!(link.lock().messages.len(), 3);
-    assert_eq!(link.lock().messages[0].chunks[0].read().unwrap(), "3");
+    assert_eq!(link.lock().messages[0].1.chunks[0].read().unwrap(), "3");
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,22 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::inbound::Sender;
+use super::dialler::{Dialler, Spawn};
+use super::inbound::{Caller, Sender};
+use super::limits::LinkKind;
+use super::limits::budgets::link_kind;
 use super::link::{Link, LinkFull, Outgoing};
 use super::message::Message;
-use crate::transport::dial::{Dial, Stream};
+use crate::transport::dial::Stream;
 use crate::types::config::STRANGER_LINKS_MAX;
+use crate::types::fault::{self, Fault};
 use crate::types::tasks::BlockingPool;
 use crate::types::{Chunk, NodeId};
-
-/// Runs tasks where raft runs.
-pub type Spawn = Arc<dyn Fn(BoxFuture<'static, ()>) + Send + Sync>;
 
 /// Links of one node. Cheap to clone.
 #[derive(Clone)]
@@ -30,11 +32,13 @@ pub(super) struct LinksParts {
     /// What a connection begins with.
     pub(super) hello: Bytes,
     /// Connects to peers.
-    pub(super) dial: Arc<dyn Dial>,
+    pub(super) dialler: Dialler,
     /// Where links run.
     pub(super) spawn: Spawn,
     /// Where they read files.
     pub(super) pool: Arc<dyn BlockingPool>,
+    /// How long a message may wait for a connection.
+    pub(super) patience: Duration,
     /// Ends all of them.
     pub(super) stop: CancellationToken,
 }
@@ -63,44 +67,49 @@ impl Links {
         let mut links = self.lock();
         let key = (id, address.clone());
         let link = links.get(&key).filter(|link| !link.has_ended()).cloned();
-        let link = link.unwrap_or_else(|| self.make(&mut links, key, Link::default()));
-        link.set_of_member();
+        let link = link.unwrap_or_else(|| self.make(&mut links, key, LinkKind::Member));
+        link.set_kind(LinkKind::Member);
         link
     }
 
     /// The link to whoever made a connection, made if need be. None if there are too many to strangers, whom nobody knows and
     /// whose addresses may be anything: members never have to make room for them.
-    fn link_back(&self, to: &Sender, is_member: impl FnOnce() -> bool) -> Option<Arc<Link>> {
+    fn link_back(&self, to: &Sender, caller: impl FnOnce() -> Caller) -> Option<Arc<Link>> {
         let mut links = self.lock();
         let key = (to.id, to.address.clone());
         if let Some(link) = links.get(&key).filter(|link| !link.has_ended()) {
-            if link.is_of_stranger() && is_member() {
-                link.set_of_member();
+            if link.kind() != LinkKind::Member && caller() == (Caller::Member { has_address: true }) {
+                link.set_kind(LinkKind::Member);
             }
             return Some(link.clone());
         }
-        if is_member() {
-            return Some(self.make(&mut links, key, Link::default()));
+        let open = || links.iter().filter(|(_, link)| !link.has_ended());
+        let elsewhere =
+            open().filter(|((id, _), link)| *id == to.id && link.kind() == LinkKind::MemberElsewhere).count();
+        let strangers = open().filter(|(_, link)| link.kind() == LinkKind::Stranger).count();
+        if fault::is_planted(Fault::SharedLinks) {
+            let has_room = open().count() < STRANGER_LINKS_MAX;
+            return has_room.then(|| self.make(&mut links, key, LinkKind::Member));
         }
-        let strangers = links.values().filter(|link| link.is_of_stranger() && !link.has_ended()).count();
-        (strangers < STRANGER_LINKS_MAX).then(|| self.make(&mut links, key, Link::to_stranger()))
+        let kind = link_kind(caller(), elsewhere, strangers)?;
+        Some(self.make(&mut links, key, kind))
     }
 
     fn lock(&self) -> MutexGuard<'_, ByPeer> {
         self.inner.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn make(&self, links: &mut ByPeer, key: (NodeId, Bytes), link: Link) -> Arc<Link> {
+    fn make(&self, links: &mut ByPeer, key: (NodeId, Bytes), kind: LinkKind) -> Arc<Link> {
         links.retain(|_, link| !link.has_ended());
         let (id, address) = key.clone();
-        let link = Arc::new(link);
-        links.insert(key, link.clone());
         let parts = &self.inner.parts;
+        let link = Arc::new(Link::new(kind, parts.patience));
+        links.insert(key, link.clone());
         let running = link.clone().run(
             id,
             address,
             parts.hello.clone(),
-            parts.dial.clone(),
+            parts.dialler.clone(),
             parts.pool.clone(),
             parts.stop.child_token(),
         );
@@ -122,9 +131,9 @@ impl Links {
     }
 
     /// Answers whoever made a connection; an answer that cannot be queued is lost, as on a network.
-    pub(super) fn answer(&self, to: &Sender, message: &Message, is_member: impl Fn() -> bool) {
+    pub(super) fn answer(&self, to: &Sender, message: &Message, caller: impl Fn() -> Caller) {
         let message = Outgoing { chunks: vec![message.encode().into()] };
-        let send = || match self.link_back(to, &is_member) {
+        let send = || match self.link_back(to, &caller) {
             Some(link) => link.send(message.clone()).map_err(|error| error.to_string()),
             None => Err("too many strangers".to_owned()),
         };
@@ -133,9 +142,10 @@ impl Links {
         }
     }
 
-    /// Connects beside the link, for a snapshot.
+    /// Connects to a member beside the link, for a snapshot.
     pub fn dial(&self, address: &Bytes) -> BoxFuture<'static, std::io::Result<Stream>> {
-        self.inner.parts.dial.dial(address.to_vec())
+        let (dialler, address) = (self.inner.parts.dialler.clone(), address.clone());
+        Box::pin(async move { dialler.dial(&address, LinkKind::Member).await })
     }
 
     /// What a connection to a peer begins with.
@@ -160,6 +170,7 @@ mod tests {
 
     use super::*;
     use crate::peers::message::RequestVoteResult;
+    use crate::transport::dial::Dial;
     use crate::types::Term;
     use crate::types::tasks::InlinePool;
 
@@ -176,19 +187,23 @@ mod tests {
     }
 
     fn links() -> Links {
+        let spawn: Spawn = Arc::new(|future| drop(tokio::spawn(future)));
+        let stop = CancellationToken::new();
         Links::new(LinksParts {
             hello: Bytes::new(),
-            dial: Arc::new(Silent),
-            spawn: Arc::new(|future| drop(tokio::spawn(future))),
+            dialler: Dialler::new(Arc::new(Silent), spawn.clone(), stop.clone()),
+            spawn,
             pool: Arc::new(InlinePool),
-            stop: CancellationToken::new(),
+            patience: Duration::from_secs(3),
+            stop,
         })
     }
 
     fn answer(links: &Links, id: u64, address: &'static str, is_member: bool) {
         let result = RequestVoteResult { term: Term(1), granted: true, is_pre_vote: Some(false) };
         let to = Sender { id: NodeId(id), address: Bytes::from_static(address.as_bytes()) };
-        links.answer(&to, &Message::RequestVoteResult(result), || is_member);
+        let caller = if is_member { Caller::Member { has_address: true } } else { Caller::Stranger };
+        links.answer(&to, &Message::RequestVoteResult(result), || caller);
     }
 
     fn ids(links: &Links) -> Vec<u64> {
@@ -214,17 +229,36 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stranger_that_cannot_be_reached_is_given_up_and_a_member_is_not() {
+    async fn a_stranger_that_cannot_be_reached_is_given_up_and_a_member_is_tried_again() {
         let links = links();
         for id in 1000..1000 + STRANGER_LINKS_MAX as u64 {
             answer(&links, id, "x", false);
         }
         answer(&links, 2, "x", true);
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
 
         assert_eq!(ids(&links), [2]);
         answer(&links, 3000, "stranger", false);
         assert_eq!(ids(&links), [2, 3000]);
         assert_eq!(links.lock().len(), 2, "what has ended is forgotten");
+    }
+
+    // A machine without power neither takes a connection nor refuses it.
+    #[tokio::test(start_paused = true)]
+    async fn a_link_to_an_address_that_does_not_answer_empties_and_ends() {
+        let links = links();
+        for id in 1000..1000 + STRANGER_LINKS_MAX as u64 {
+            answer(&links, id, "stranger", false);
+        }
+        answer(&links, 2, "member", true);
+        answer(&links, 1, "member", true);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        answer(&links, 1, "member", true);
+        assert_eq!(ids(&links).len(), STRANGER_LINKS_MAX + 2);
+
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        assert_eq!(ids(&links), [1], "something is still wanted there");
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert!(ids(&links).is_empty());
     }
 }

@@ -4,13 +4,14 @@
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use super::memory::Share;
 use super::message::{Kind, Message, MessageError, PREAMBLE_BYTES, Preamble};
 use super::spill::{Spill, Spilling};
-use crate::types::EntryData;
 use crate::types::config::{
     APPEND_PAYLOAD_MAX_BYTES, PAYLOAD_STORED_MIN_BYTES, PAYLOAD_WINDOW_BYTES, READ_CHUNK_BYTES,
     SNAPSHOT_CHUNK_BYTES,
 };
+use crate::types::{EntryData, Term};
 
 /// Why there is no further message; the connection is closed then.
 #[derive(Debug, thiserror::Error)]
@@ -44,11 +45,16 @@ pub struct MessageReader<S> {
     received: BytesMut,
     preamble: Option<Preamble>,
     message: Option<Message>,
-    /// Where large payloads go, if not to memory.
+    /// Where payloads with pages go.
     spill: Option<Spill>,
     /// Payloads of `message` that are here, and the one that is coming.
     payloads: Vec<EntryData>,
     spilling: Option<Spilling>,
+    /// What it may hold of a message that is not here whole; without, as much as comes.
+    share: Option<Share>,
+    /// Bytes so far, and messages.
+    taken: u64,
+    messages: u64,
 }
 
 impl<S: AsyncRead + Unpin> MessageReader<S> {
@@ -62,7 +68,46 @@ impl<S: AsyncRead + Unpin> MessageReader<S> {
             spill,
             payloads: Vec::new(),
             spilling: None,
+            share: None,
+            taken: 0,
+            messages: 0,
         }
+    }
+
+    /// The same with a bound for what it holds.
+    pub(super) fn with_share(self, share: Share) -> MessageReader<S> {
+        MessageReader { share: Some(share), ..self }
+    }
+
+    /// Bytes that came so far.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// Whole messages that came so far.
+    pub(super) fn messages(&self) -> u64 {
+        self.messages
+    }
+
+    /// Whether a message has begun and is not here whole.
+    pub(super) fn is_inside(&self) -> bool {
+        self.preamble.is_some() || !self.received.is_empty()
+    }
+
+    /// The term of the entries that are coming, if their header is here.
+    pub(super) fn entries_under_way(&self) -> Option<Term> {
+        match &self.message {
+            Some(Message::AppendEntries(append)) => Some(append.term),
+            _ => None,
+        }
+    }
+
+    /// Waits for the next message to begin; false at the end of the stream.
+    ///
+    /// # Errors
+    /// The stream's.
+    pub(super) async fn begin(&mut self) -> Result<bool, ReceiveError> {
+        self.fill(1).await
     }
 
     /// The next message; None at the end of the stream.
@@ -98,6 +143,10 @@ impl<S: AsyncRead + Unpin> MessageReader<S> {
             self.take_payloads(usize::try_from(announced).unwrap_or(usize::MAX)).await?;
         }
         self.preamble = None;
+        self.messages += 1;
+        if let Some(share) = &mut self.share {
+            share.release();
+        }
         let payloads = std::mem::take(&mut self.payloads);
         Ok(self.message.take().map(|message| Received { message, payloads }))
     }
@@ -118,11 +167,8 @@ impl<S: AsyncRead + Unpin> MessageReader<S> {
                     if !self.fill(length).await? {
                         return Err(ReceiveError::Cut);
                     }
-                    let payload = self.received.split_to(length);
-                    // Memory is scarce then: what is kept must not keep the buffer it came in.
-                    let kept =
-                        if large.is_some() { Bytes::copy_from_slice(&payload) } else { payload.freeze() };
-                    EntryData::from_bytes(kept)
+                    // What is kept must not keep the buffer it came in.
+                    EntryData::from_bytes(Bytes::copy_from_slice(&self.received.split_to(length)))
                 }
             };
             self.payloads.push(data);
@@ -136,7 +182,7 @@ impl<S: AsyncRead + Unpin> MessageReader<S> {
         append.entries.get(self.payloads.len()).map(|entry| entry.bytes as usize)
     }
 
-    /// Moves the payload that is coming to where it needs no memory, a window at a time.
+    /// Moves the payload that is coming to where pages lie, a window at a time.
     async fn spill_payload(&mut self) -> Result<EntryData, ReceiveError> {
         while let Some(spilling) = &mut self.spilling {
             spilling.ready().await?;
@@ -173,11 +219,16 @@ impl<S: AsyncRead + Unpin> MessageReader<S> {
     /// Waits until `length` bytes are buffered; false if the stream ends before.
     async fn fill(&mut self, length: usize) -> Result<bool, ReceiveError> {
         while self.received.len() < length {
-            let missing = length - self.received.len();
-            self.received.reserve(missing.clamp(4096, READ_CHUNK_BYTES));
-            if self.stream.read_buf(&mut self.received).await? == 0 {
+            let missing = (length - self.received.len()).clamp(4096, READ_CHUNK_BYTES);
+            if let Some(share) = &mut self.share {
+                share.hold(self.message.as_ref(), self.received.len() + missing).await;
+            }
+            self.received.reserve(missing);
+            let count = self.stream.read_buf(&mut self.received).await?;
+            if count == 0 {
                 return Ok(false);
             }
+            self.taken += count as u64;
         }
         Ok(true)
     }

@@ -22,7 +22,7 @@ use super::message::{AppendEntries, EntryHeader, Message};
 use super::peer::{Answer, SharedPeer};
 use super::set::Peers;
 use crate::types::config::{APPENDS_IN_FLIGHT_BYTES_MAX, APPENDS_IN_FLIGHT_MAX};
-use crate::types::{Chunk, Entry, LogIndex, NodeId, Term};
+use crate::types::{Chunk, Entry, LogIndex, NodeId, Server, Term};
 
 /// Attempts at one probe before the follower counts as unreachable.
 const PROBE_ATTEMPTS: usize = 3;
@@ -88,10 +88,16 @@ impl std::fmt::Debug for Target {
 }
 
 impl Target {
-    /// A follower as it stands in the configuration.
+    /// A node at an address.
     #[must_use]
     pub fn new(peers: &Peers, id: NodeId, address: Bytes) -> Target {
         Target { id, address, links: peers.links().clone(), peer: peers.peer(id) }
+    }
+
+    /// A server of the configuration.
+    #[must_use]
+    pub fn of(peers: &Peers, server: &Server) -> Target {
+        Target::new(peers, server.id, Bytes::copy_from_slice(&server.address))
     }
 
     fn unreachable(&self, error: impl std::fmt::Display) -> ReplicationError {
@@ -161,6 +167,8 @@ pub struct Replicator {
     answered: Option<watch::Receiver<u64>>,
     /// Connection that `sent` went out on.
     generation: u64,
+    /// Connection of the follower on which `matched` was found: on another one, answers are missing.
+    speaks_on: u64,
     /// When `sent` was last known to make progress.
     progress: Instant,
 }
@@ -189,6 +197,7 @@ impl Replicator {
             link: None,
             answered: None,
             generation: 0,
+            speaks_on: 0,
             progress: Instant::now(),
         }
     }
@@ -239,7 +248,7 @@ impl Replicator {
             Some(refused) => previous >= refused,
             None => previous > self.sent_upto(),
         };
-        if got_more {
+        if got_more || self.matched != Matched::Unknown && self.speaks_elsewhere() {
             self.reset();
         }
         if self.matched != Matched::Unknown {
@@ -248,12 +257,12 @@ impl Replicator {
         self.answered = Some(self.target.peer.listen(self.term));
         self.sent.clear();
         self.sent_bytes = 0;
-        let found = self.probe().await?;
-        let index = match found {
-            Matched::At(index) => index,
-            Matched::BeforeLog | Matched::Unknown => LogIndex::NONE,
-        };
-        if index < self.acknowledged {
+        let (found, connection) = self.probe().await?;
+        self.speaks_on = connection;
+        // A follower whose log ends before the leader's begins may have all that it acknowledged: nobody can tell.
+        if let Matched::At(index) = found
+            && index < self.acknowledged
+        {
             // An operator's mistake or a disk that lies; what is missing is sent again.
             let (id, acknowledged) = (self.target.id.0, self.acknowledged.0);
             warn!(id, acknowledged, found = index.0, "a follower has lost entries that it had acknowledged");
@@ -264,19 +273,53 @@ impl Replicator {
         self.generation = state.borrow().generation;
         self.link = Some(state);
         self.matched = found;
-        self.see_own_term(index);
+        if let Matched::At(index) = found {
+            self.see_own_term(index);
+        }
         Ok(())
+    }
+
+    /// Waits until the follower's answers come on another connection than when it was looked at: it may have started anew, with
+    /// less than it had.
+    pub async fn moved(&mut self) {
+        while self.target.peer.speaks_in(self.term).is_none_or(|connection| connection == self.speaks_on) {
+            changed(self.answered.as_mut()).await;
+        }
+    }
+
+    /// Looks at an idle follower again. The entry that it had acknowledged and has no more, if so.
+    ///
+    /// # Errors
+    /// The follower does not answer or is in a higher term.
+    pub async fn look_again(&mut self) -> Result<Option<LogIndex>, ReplicationError> {
+        let acknowledged = self.acknowledged;
+        self.reset();
+        self.find(LogIndex::NONE).await?;
+        let has_lost = match self.matched {
+            Matched::At(index) => index < acknowledged,
+            Matched::BeforeLog | Matched::Unknown => acknowledged > LogIndex::NONE,
+        };
+        if has_lost {
+            self.refused = Some(acknowledged);
+        }
+        Ok(has_lost.then_some(acknowledged))
     }
 
     fn see_own_term(&mut self, index: LogIndex) {
         self.clean = self.clean || self.log.stored_term(index) == Some(self.term) && index != LogIndex::NONE;
     }
 
-    async fn probe(&self) -> Result<Matched, ReplicationError> {
+    /// The follower's answers come on another connection than when it was looked at, or on none: some may be lost.
+    fn speaks_elsewhere(&self) -> bool {
+        self.target.peer.speaks_in(self.term) != Some(self.speaks_on)
+    }
+
+    /// Where the logs agree, and the connection on which that was answered.
+    async fn probe(&self) -> Result<(Matched, u64), ReplicationError> {
         let first = self.target.fence(self.term, self.patience).await?;
         let mut connection = first.connection;
         if first.result.last_index == LogIndex::NONE {
-            return Ok(Matched::At(LogIndex::NONE));
+            return Ok((Matched::At(LogIndex::NONE), connection));
         }
         let mut next = first.result.last_index.min(self.log.last_index());
         let mut attempts = 0;
@@ -284,7 +327,9 @@ impl Replicator {
             if next == LogIndex::NONE {
                 return Err(self.target.unreachable("its log and this one have nothing in common"));
             }
-            let Some(previous_term) = self.log.stored_term(next) else { return Ok(Matched::BeforeLog) };
+            let Some(previous_term) = self.log.stored_term(next) else {
+                return Ok((Matched::BeforeLog, connection));
+            };
             let probe = AppendEntries {
                 term: self.term,
                 previous_index: next,
@@ -312,7 +357,9 @@ impl Replicator {
                     attempts = 0;
                 }
                 // The answer may have been lost with a connection: then a success is one to an earlier message.
-                None if succeeded && same_connection => return Ok(Matched::At(next)),
+                None if succeeded && same_connection => {
+                    return Ok((Matched::At(next), connection));
+                }
                 None => {
                     attempts += 1;
                     if attempts >= PROBE_ATTEMPTS {
@@ -412,6 +459,10 @@ impl Replicator {
         if lost && !self.sent.is_empty() {
             self.reset();
             return Err(self.target.unreachable("the connection was lost"));
+        }
+        if !self.sent.is_empty() && self.speaks_elsewhere() {
+            self.reset();
+            return Err(self.target.unreachable("its answers come on another connection"));
         }
         if let Some(state) = state.filter(|state| state.connected) {
             self.generation = state.generation;

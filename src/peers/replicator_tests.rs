@@ -6,12 +6,13 @@ use tokio::io::{AsyncReadExt, duplex};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::peers::FENCE_BASE;
 use crate::peers::link::connect_bytes;
 use crate::peers::message::AppendEntriesResult;
-use crate::peers::peer::FENCE_BASE;
 use crate::peers::reader::MessageReader;
 use crate::peers::set::PeersParts;
 use crate::transport::dial::{Dial, Stream};
+use crate::types::random::RandomSource;
 
 const TERM: Term = Term(2);
 
@@ -77,6 +78,8 @@ fn replicator(follower: &Follower, last: u64) -> Replicator {
         spawn: Arc::new(|task| drop(tokio::spawn(task))),
         pool: Arc::new(crate::types::tasks::InlinePool),
         payloads: None,
+        patience: Duration::from_secs(3),
+        random: Arc::new(RandomSource::from_seed(1)),
         stop: CancellationToken::new(),
     });
     let target = Target::new(&peers, NodeId(2), Bytes::from_static(b"follower"));

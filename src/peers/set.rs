@@ -1,24 +1,28 @@
 //! All peers of a node: the links to them, what is awaited from each, and the connections that they made.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::connection::Connection;
-use super::inbound::{Inbound, Sender};
+use super::dialler::{Dialler, Spawn};
+use super::inbound::{Caller, Inbound, Sender};
+use super::known::Known;
 use super::link::connect_bytes;
-use super::links::{Links, LinksParts, Spawn};
+use super::links::{Links, LinksParts};
+use super::memory::Memory;
 use super::peer::SharedPeer;
+use super::places::Places;
 use super::spill::Spill;
 use crate::transport::client_stream::Detached;
 use crate::transport::dial::Dial;
 use crate::types::NodeId;
-use crate::types::config::PEERS_KEPT;
 use crate::types::payload::PayloadStore;
+use crate::types::random::RandomSource;
 use crate::types::tasks::BlockingPool;
 
 /// What the peers of a node are made of.
@@ -35,6 +39,10 @@ pub struct PeersParts {
     pub pool: Arc<dyn BlockingPool>,
     /// Where large payloads go that need not be in memory.
     pub payloads: Option<Arc<dyn PayloadStore>>,
+    /// How long a message may wait for a connection.
+    pub patience: Duration,
+    /// What a stranger cannot guess comes from here.
+    pub random: Arc<RandomSource>,
     /// Ends all of them.
     pub stop: CancellationToken,
 }
@@ -51,9 +59,11 @@ struct Inner {
     spawn: Spawn,
     spill: Option<Spill>,
     stop: CancellationToken,
-    peers: Mutex<BTreeMap<NodeId, SharedPeer>>,
+    known: Arc<Known>,
     inbound: OnceLock<Arc<dyn Inbound>>,
     connections: AtomicU64,
+    places: Arc<Places>,
+    memory: Arc<Memory>,
 }
 
 impl std::fmt::Debug for Peers {
@@ -66,10 +76,18 @@ impl Peers {
     /// Nobody is dialled before there is a message.
     #[must_use]
     pub fn new(parts: PeersParts) -> Peers {
-        let PeersParts { id, address, dial, spawn, pool, payloads, stop } = parts;
+        let PeersParts { id, address, dial, spawn, pool, payloads, patience, random, stop } = parts;
         let spill = payloads.map(|store| Spill { store, pool: pool.clone() });
         let hello = connect_bytes(id, &address);
-        let links = Links::new(LinksParts { hello, dial, spawn: spawn.clone(), pool, stop: stop.clone() });
+        let dialler = Dialler::new(dial, spawn.clone(), stop.clone());
+        let links = Links::new(LinksParts {
+            hello,
+            dialler,
+            spawn: spawn.clone(),
+            pool,
+            patience,
+            stop: stop.clone(),
+        });
         Peers {
             inner: Arc::new(Inner {
                 id,
@@ -77,9 +95,11 @@ impl Peers {
                 spawn,
                 spill,
                 stop,
-                peers: Mutex::default(),
+                known: Arc::new(Known::new(random)),
                 inbound: OnceLock::new(),
                 connections: AtomicU64::new(0),
+                places: Arc::default(),
+                memory: Arc::default(),
             }),
         }
     }
@@ -96,15 +116,24 @@ impl Peers {
         let _ = self.inner.inbound.set(inbound);
     }
 
-    /// What is awaited from a peer.
+    /// What is awaited from a member.
     #[must_use]
     pub fn peer(&self, id: NodeId) -> SharedPeer {
-        let mut peers = self.inner.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        if peers.len() > PEERS_KEPT && !peers.contains_key(&id) {
-            // Strangers must not fill the memory; a peer that somebody waits for is held elsewhere.
-            peers.retain(|_, peer| Arc::strong_count(peer) > 1);
+        let inbound = self.inner.inbound.get();
+        let is_member = |id| {
+            let member = Sender { id, address: Bytes::new() };
+            inbound.is_none_or(|inbound| inbound.caller(&member) != Caller::Stranger)
+        };
+        self.inner.known.member(id, is_member)
+    }
+
+    /// Whoever has made a connection is to be heard on it as soon as it has proved that it is the member that it says.
+    fn ask(&self, inbound: &dyn Inbound, id: NodeId) {
+        let Some((term, address)) = inbound.leads(id) else { return };
+        if let Some(fence) = self.inner.known.get(id).and_then(|peer| peer.fence_to_connection(term)) {
+            // Without it, the next heartbeat asks.
+            let _ = self.inner.links.send(id, &address, vec![fence.encode().into()]);
         }
-        peers.entry(id).or_default().clone()
     }
 
     /// Takes a connection that a peer made; `received` came behind CONNECT.
@@ -118,11 +147,16 @@ impl Peers {
         let number = inner.connections.fetch_add(1, Ordering::Relaxed) + 1;
         // Who connects is there: an answer or a vote need not wait for the next dial.
         inner.links.poke(id);
+        self.ask(inbound.as_ref(), id);
+        let from = Sender { id, address };
+        let place = inner.places.enter(number, &from, inbound.as_ref(), &inner.known, &inner.stop);
         let connection = Connection {
-            from: Sender { id, address },
+            from,
             number,
-            peer: self.peer(id),
+            place,
+            known: inner.known.clone(),
             links: inner.links.clone(),
+            memory: inner.memory.clone(),
             spill: inner.spill.clone(),
             inbound,
             stop: inner.stop.clone(),

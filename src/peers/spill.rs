@@ -1,4 +1,4 @@
-//! Payloads on their way from a connection to where they need no memory. Writing goes on when its caller is dropped
+//! Payloads on their way from a connection to where pages lie. Writing goes on when its caller is dropped
 //! half-way: no byte that was taken off the connection is lost.
 
 use std::io;
@@ -23,7 +23,8 @@ pub struct Spill {
 /// One payload that is being received.
 pub(super) struct Spilling {
     state: State,
-    pool: Arc<dyn BlockingPool>,
+    /// None: nothing waits for a disk.
+    pool: Option<Arc<dyn BlockingPool>>,
     left: usize,
 }
 
@@ -37,7 +38,8 @@ impl Spilling {
     /// For a payload of `len` bytes.
     pub(super) fn new(spill: &Spill, len: usize) -> Spilling {
         let keeper = PayloadKeeper::new(spill.store.clone(), len);
-        Spilling { state: State::Waiting(keeper), pool: spill.pool.clone(), left: len }
+        let pool = spill.store.may_wait().then(|| spill.pool.clone());
+        Spilling { state: State::Waiting(keeper), pool, left: len }
     }
 
     /// Bytes that were not taken yet.
@@ -59,7 +61,14 @@ impl Spilling {
     pub(super) fn take(&mut self, bytes: Bytes) {
         if let State::Waiting(mut keeper) = std::mem::replace(&mut self.state, State::Ended) {
             self.left -= bytes.len().min(self.left);
-            let pool = self.pool.clone();
+            let Some(pool) = self.pool.clone() else {
+                let pushed = keeper.push(&bytes).map(|()| keeper);
+                self.state = match pushed {
+                    Ok(keeper) => State::Waiting(keeper),
+                    Err(error) => State::Writing(Box::pin(std::future::ready(Err(error)))),
+                };
+                return;
+            };
             self.state = State::Writing(Box::pin(async move {
                 let push = move || keeper.push(&bytes).map(|()| keeper);
                 on_pool(pool.as_ref(), push).await.map_err(io::Error::other)?

@@ -185,7 +185,14 @@ impl Writer {
     /// A message of this kind and schema, its header without a length.
     #[must_use]
     pub fn message(kind: u8, schema: u8) -> Writer {
-        let mut writer = Writer::default();
+        Writer::message_in(Vec::new(), kind, schema)
+    }
+
+    /// The same, in the room of a message that was sent.
+    #[must_use]
+    pub fn message_in(mut out: Vec<u8>, kind: u8, schema: u8) -> Writer {
+        out.clear();
+        let mut writer = Writer { out, refused: false };
         writer.refused = writer.out.try_reserve(SMALL_MESSAGE_BYTES).is_err();
         writer.bytes(&[0, 0, 0, 0, kind, schema, 0, 0]);
         writer

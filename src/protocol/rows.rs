@@ -85,7 +85,13 @@ impl RowsWriter {
     /// A message with these column names and no rows.
     #[must_use]
     pub fn new<'a>(names: impl ExactSizeIterator<Item = &'a [u8]>) -> RowsWriter {
-        let mut writer = Writer::message(Kind::Rows as u8, 0);
+        RowsWriter::new_in(Vec::new(), names)
+    }
+
+    /// The same, in the room of a message that was sent.
+    #[must_use]
+    pub fn new_in<'a>(room: Vec<u8>, names: impl ExactSizeIterator<Item = &'a [u8]>) -> RowsWriter {
+        let mut writer = Writer::message_in(room, Kind::Rows as u8, 0);
         writer.u64(names.len() as u64);
         for name in names {
             writer.text(name);

@@ -18,7 +18,7 @@ mod types;
 
 pub use apply::Applied;
 pub use engine::{CurrentConfiguration, Engine, EngineError, EngineOptions};
-pub use log::{LogPhase, LogSender};
+pub use log::{LogPhase, LogSender, LogSignals};
 pub use machine::{Machine, SnapshotContent};
 pub use membership::{DeletionPermit, DeletionRefused};
 pub use propose::{EpochHooks, Proposed, Refused, RefusedReason};

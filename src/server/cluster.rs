@@ -13,6 +13,7 @@ use super::one_at_a_time::OneAtATime;
 use crate::client::{Client, ClientError};
 use crate::node::roles::Membership;
 use crate::transport::dial::Dial;
+use crate::types::backoff::Backoff;
 use crate::types::{NodeId, Role, Server, config};
 
 /// Reasons that a text names; there may be thousands of members.
@@ -82,7 +83,7 @@ impl Cluster {
     ) -> Result<Vec<Server>, ClusterError> {
         let deadline = limit.map(|limit| (limit, Instant::now() + limit));
         let mut last = "no answer yet".to_owned();
-        let mut pauses = Pauses::default();
+        let mut pauses = Backoff::new(config::SERVER_RETRY_MIN, config::SERVER_RETRY_MAX);
         loop {
             let attempt = self.join_once(known);
             let result = match deadline {
@@ -102,7 +103,7 @@ impl Cluster {
                 }
                 None => {}
             }
-            let next = Instant::now() + pauses.next();
+            let next = Instant::now() + pauses.take();
             match deadline {
                 Some((limit, deadline)) if deadline <= next => {
                     return Err(ClusterError::TooLate { limit, last });
@@ -212,23 +213,6 @@ impl Cluster {
             Ok(None) => Err(format!("{} knows no leader", String::from_utf8_lossy(address))),
             Err(error) => Err(error.to_string()),
         }
-    }
-}
-
-/// Each twice as long as the one before, within bounds.
-#[derive(Default)]
-struct Pauses {
-    last: Option<Duration>,
-}
-
-impl Pauses {
-    fn next(&mut self) -> Duration {
-        let next = match self.last {
-            None => config::SERVER_RETRY_MIN,
-            Some(last) => (last * 2).min(config::SERVER_RETRY_MAX),
-        };
-        self.last = Some(next);
-        next
     }
 }
 

@@ -1,11 +1,9 @@
 //! `server-info` and `node-store` as upstream has them, byte for byte; written so that a crash leaves the old content or
 //! the whole of the other. Parsing is strict, and a text that would not parse is not written. spec: c-api 4.2.
 
-use std::io::{ErrorKind, IoSlice};
 use std::str::from_utf8;
 
 use crate::storage::directory::Directory;
-use crate::storage::disk::OpenMode;
 use crate::storage::error::StorageError;
 use crate::types::config::SERVER_FILE_MAX_BYTES;
 use crate::types::{NodeId, Role, Server};
@@ -144,7 +142,7 @@ pub fn read(directory: &Directory) -> Result<Known, FileError> {
 /// An address that would not be read again; those of the file system.
 pub fn write_info(directory: &Directory, info: &Info) -> Result<(), FileError> {
     let text = info.encode().map_err(|error| FileError::Text { file: INFO_NAME, error })?;
-    Ok(write(directory, INFO_TEMPORARY, INFO_NAME, &text)?)
+    Ok(directory.replace_file(INFO_TEMPORARY, INFO_NAME, &text)?)
 }
 
 /// Writes `node-store`, durably.
@@ -153,7 +151,7 @@ pub fn write_info(directory: &Directory, info: &Info) -> Result<(), FileError> {
 /// An address that would not be read again; those of the file system.
 pub fn write_store(directory: &Directory, members: &[Server]) -> Result<(), FileError> {
     let text = encode_store(members).map_err(|error| FileError::Text { file: STORE_NAME, error })?;
-    Ok(write(directory, STORE_TEMPORARY, STORE_NAME, &text)?)
+    Ok(directory.replace_file(STORE_TEMPORARY, STORE_NAME, &text)?)
 }
 
 impl Info {
@@ -292,30 +290,12 @@ fn shown(text: &[u8]) -> String {
 }
 
 fn read_file(directory: &Directory, name: &'static str) -> Result<Option<Vec<u8>>, FileError> {
-    let path = directory.file(name);
-    let bytes = match directory.disk().stat(&path) {
-        Ok(stat) => stat.bytes,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(StorageError::io("stat", &path, source).into()),
-    };
-    if bytes > SERVER_FILE_MAX_BYTES {
-        return Err(FileError::TooLarge { file: name, bytes });
+    let Some(stat) = directory.stat(name)? else { return Ok(None) };
+    if stat.bytes > SERVER_FILE_MAX_BYTES {
+        return Err(FileError::TooLarge { file: name, bytes: stat.bytes });
     }
     let content = directory.read(name)?;
     Ok((!content.is_empty()).then(|| content.to_vec()))
-}
-
-/// What a crash left under the temporary name is written over.
-fn write(directory: &Directory, temporary: &str, name: &str, text: &[u8]) -> Result<(), StorageError> {
-    let path = directory.file(temporary);
-    let failed = |source| StorageError::io("write", &path, source);
-    let mut file = directory.disk().open(&path, OpenMode::CreateWrite).map_err(failed)?;
-    file.set_len(0).map_err(failed)?;
-    file.write_vectored_at(&[IoSlice::new(text)], 0).map_err(failed)?;
-    file.sync_all().map_err(failed)?;
-    drop(file);
-    directory.rename(temporary, name)?;
-    directory.sync()
 }
 
 #[cfg(test)]

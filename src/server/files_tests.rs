@@ -1,11 +1,9 @@
 //! Golden bytes, every malformation, and what is in the directory.
 
-use std::sync::Arc;
-
 use proptest::prelude::*;
 
 use super::*;
-use crate::storage::disk::FileDisk;
+use crate::storage::file_disk::FileDisk;
 
 /// Written by 1.18.6. spec: c-api 4.2.
 const INFO: &[u8] = b"v1\n127.0.0.1:19201\n3297041220608546238\n";
@@ -17,7 +15,7 @@ fn server(address: &str, id: u64, role: Role) -> Server {
 
 fn directory() -> (tempfile::TempDir, Directory) {
     let folder = tempfile::tempdir().unwrap();
-    let directory = Directory::open(Arc::new(FileDisk), folder.path()).unwrap();
+    let directory = Directory::open(&FileDisk, folder.path()).unwrap();
     (folder, directory)
 }
 

@@ -6,7 +6,7 @@ use tokio::time::sleep;
 
 use super::super::testing::{OWN, OWN_ADDRESS, TestNodes, member};
 use super::*;
-use crate::storage::disk::FileDisk;
+use crate::storage::file_disk::FileDisk;
 use crate::types::Role;
 
 /// Runs work on the spot.
@@ -26,7 +26,7 @@ struct Place {
 impl Place {
     fn new() -> Place {
         let folder = tempfile::tempdir().unwrap();
-        let directory = Directory::open(Arc::new(FileDisk), folder.path()).unwrap();
+        let directory = Directory::open(&FileDisk, folder.path()).unwrap();
         Place { folder, directory }
     }
 

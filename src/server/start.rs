@@ -6,27 +6,41 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use super::cluster::{Cluster, ClusterError};
 use super::files::{self, FileError, Info, Known};
 use super::refresh::{Attached, Refresh, addresses, warn_not_written};
 use super::settings::Settings;
 use crate::node::core::LiveSettings;
+use crate::node::keeper::{Refused, StillInside};
 use crate::node::node_id;
+use crate::node::opening::{BOOTSTRAP_ID, open_directory};
 use crate::node::options::Options;
 use crate::node::run_parts::RunParts;
-use crate::node::running::{BOOTSTRAP_ID, Running, StartError, open_directory};
+use crate::node::running::Running;
+use crate::node::start::{GivenUp, StartError, Watch};
 use crate::storage::directory::Directory;
 use crate::storage::error::StorageError;
 use crate::transport::listener::{BindError, BoundSocket};
 use crate::types::clock::SystemWallClock;
-use crate::types::{NodeId, Server, config};
+use crate::types::{NodeId, config};
 
 /// Why a server does not start, or another call is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// It runs.
-    #[error("the server has been started")]
-    Started,
+    /// A call out of order, or on a thread that cannot make it.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// Another thread stops the server while it starts.
+    #[error(transparent)]
+    GivenUp(#[from] GivenUp),
+    /// Another thread's call does not return.
+    #[error(transparent)]
+    StillInside(#[from] StillInside),
+    /// There is no thread for the call.
+    #[error("{0}")]
+    Thread(std::io::Error),
     /// It does not run.
     #[error("the server has not been started")]
     NotStarted,
@@ -51,6 +65,9 @@ pub enum ServerError {
     /// One of the two files.
     #[error(transparent)]
     File(#[from] FileError),
+    /// Somebody else wrote one of the two files before this server had the directory.
+    #[error("another server has used the directory in between: start again")]
+    Overtaken,
     /// Where it listens.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -82,9 +99,9 @@ enum Place {
 /// What is known before the node runs.
 struct Plan {
     directory: Directory,
+    /// What the files said.
+    read: Known,
     info: Info,
-    /// As `node-store` has them.
-    members: Vec<Server>,
     /// Whom to ask.
     known: Vec<Vec<u8>>,
     founds: bool,
@@ -94,24 +111,35 @@ struct Plan {
 ///
 /// # Errors
 /// See `ServerError`; nothing runs then.
-pub(super) fn start(settings: &Settings, identified: impl FnOnce(NodeId)) -> Result<Running, ServerError> {
+pub(super) fn start(
+    settings: &Settings,
+    watch: &Watch,
+    identified: impl FnOnce(NodeId),
+) -> Result<Running, ServerError> {
     let plan = plan(settings)?;
     let listener = bind(settings, &plan.info)?;
+    let lock = plan.directory.lock().map_err(|error| StartError(error.to_string()))?;
+    // Two first starts at once would each have chosen an id.
+    if files::read(&plan.directory)? != plan.read {
+        return Err(ServerError::Overtaken);
+    }
     let live = LiveSettings::default();
     live.role_management.store(true, Ordering::Relaxed);
     identified(plan.info.id);
-    let running = Running::start(RunParts {
+    let parts = RunParts {
         id: plan.info.id,
         address: plan.info.address.clone(),
-        directory: settings.path.clone(),
+        directory: plan.directory.clone(),
+        lock,
         options: Options::default(),
         live: Arc::new(live),
         listener,
         connector: Arc::clone(&settings.connector),
-    })?;
-    // The directory is locked from here on. What fails drops the node, which stops it.
+    };
+    let running = Running::start_unless(parts, watch)?;
+    // What fails from here on drops the node, which stops it.
     files::write_info(&plan.directory, &plan.info)?;
-    settle(plan, &running)?;
+    settle(plan, &running, &watch.give_up)?;
     Ok(running)
 }
 
@@ -120,10 +148,10 @@ fn plan(settings: &Settings) -> Result<Plan, ServerError> {
         return Err(ServerError::BootstrapAndJoin);
     }
     let directory = open_directory(&settings.path)?;
-    let Known { info, members } = files::read(&directory)?;
-    let founds = settings.auto_bootstrap && info.is_none();
-    let is_first = info.is_none();
-    let info = match info {
+    let read = files::read(&directory)?;
+    let is_first = read.info.is_none();
+    let founds = settings.auto_bootstrap && is_first;
+    let info = match read.info.clone() {
         Some(info) => info,
         None => {
             let address = settings.address.clone().ok_or(ServerError::NoAddress)?;
@@ -133,15 +161,15 @@ fn plan(settings: &Settings) -> Result<Plan, ServerError> {
     };
     let known = if founds {
         vec![info.address.clone()]
-    } else if members.is_empty() {
+    } else if read.members.is_empty() {
         settings.auto_join.clone()
     } else {
-        addresses(&members)
+        addresses(&read.members)
     };
     if is_first && known.is_empty() {
         return Err(ServerError::NobodyToAsk);
     }
-    Ok(Plan { directory, info, members, known, founds })
+    Ok(Plan { directory, read, info, known, founds })
 }
 
 fn bind(settings: &Settings, info: &Info) -> Result<BoundSocket, ServerError> {
@@ -152,7 +180,7 @@ fn bind(settings: &Settings, info: &Info) -> Result<BoundSocket, ServerError> {
 }
 
 /// Finds the server's place and leaves a task that keeps the file in step.
-fn settle(plan: Plan, running: &Running) -> Result<(), ServerError> {
+fn settle(plan: Plan, running: &Running, give_up: &CancellationToken) -> Result<(), ServerError> {
     let stopped = || ServerError::Stopped(running.failure().unwrap_or_else(|| "no reason known".to_owned()));
     let background = running.background().ok_or_else(stopped)?;
     let (dial, membership) = (Arc::clone(&background.dial), Arc::clone(&background.membership));
@@ -163,16 +191,23 @@ fn settle(plan: Plan, running: &Running) -> Result<(), ServerError> {
     }
     let (asking, known) = (Arc::clone(&cluster), plan.known.clone());
     let limit = longest(place);
-    let answer = background.wait(async move { asking.attach(&known, Some(limit)).await });
-    let (attached, members) = match answer.ok_or_else(stopped)? {
+    let give_up = give_up.clone();
+    let answer = background.wait(async move {
+        tokio::select! {
+            biased;
+            () = give_up.cancelled() => Err(ServerError::from(GivenUp)),
+            attached = asking.attach(&known, Some(limit)) => Ok(attached),
+        }
+    });
+    let (attached, members) = match answer.ok_or_else(stopped)?? {
         Ok(members) => (Attached::Yes, members),
         Err(error @ ClusterError::TooLate { .. }) if place == Place::Member => {
             tracing::warn!(%error, "the server runs and goes on asking");
-            (Attached::NotYet, plan.members.clone())
+            (Attached::NotYet, plan.read.members.clone())
         }
         Err(error) => return Err(error.into()),
     };
-    let mut stored = plan.members;
+    let mut stored = plan.read.members;
     if members != stored {
         match files::write_store(&plan.directory, &members) {
             Ok(()) => stored = members,
@@ -189,7 +224,7 @@ fn settle(plan: Plan, running: &Running) -> Result<(), ServerError> {
 fn place(plan: &Plan, cluster: &Cluster) -> Place {
     if plan.founds {
         Place::Founder
-    } else if cluster.is_member() || plan.members.iter().any(|member| member.id == plan.info.id) {
+    } else if cluster.is_member() || plan.read.members.iter().any(|member| member.id == plan.info.id) {
         Place::Member
     } else {
         Place::Guest

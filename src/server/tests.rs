@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicU16;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::node::running::BOOTSTRAP_ID;
+use crate::node::opening::BOOTSTRAP_ID;
 use crate::types::Role;
 
 /// Longest wait for what a cluster does by itself.
@@ -53,13 +53,13 @@ impl Place {
 
     fn addressed(&self) -> Server {
         let server = self.server();
-        server.change(|settings| settings.address = Some(self.address.as_bytes().to_vec()));
+        server.change(|settings| settings.address = Some(self.address.as_bytes().to_vec())).unwrap();
         server
     }
 
     fn founder(&self) -> Server {
         let server = self.addressed();
-        server.change(|settings| settings.auto_bootstrap = true);
+        server.change(|settings| settings.auto_bootstrap = true).unwrap();
         server
     }
 
@@ -84,14 +84,14 @@ fn error(server: &Server) -> String {
 }
 
 fn members(server: &Server) -> Vec<crate::types::Server> {
-    let running = server.lock();
-    let background = running.as_ref().unwrap().background().unwrap();
+    let held = server.keeper.lock();
+    let background = held.running().unwrap().background().unwrap();
     background.membership.configuration().servers().to_vec()
 }
 
 fn leads(server: &Server) -> bool {
-    let running = server.lock();
-    let Some(background) = running.as_ref().and_then(Running::background) else { return false };
+    let held = server.keeper.lock();
+    let Some(background) = held.running().and_then(Running::background) else { return false };
     background.membership.serving()
 }
 
@@ -101,6 +101,19 @@ fn wait_for(what: &str, condition: impl Fn() -> bool) {
         assert!(start.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
         std::thread::park_timeout(Duration::from_millis(20));
     }
+}
+
+#[test]
+fn a_server_that_is_destroyed_while_it_runs_is_stopped_and_may_be_freed() {
+    let place = Place::new();
+    let server = Arc::new(place.founder());
+    server.start().unwrap();
+    let (sender, ended) = std::sync::mpsc::channel();
+    let ending = Arc::clone(&server);
+    std::thread::spawn(move || sender.send(ending.finish()));
+
+    assert_eq!(ended.recv_timeout(PATIENCE), Ok(Ending::Free));
+    assert!(server.keeper.lock().running().is_none());
 }
 
 // conformance: c-api 66
@@ -124,7 +137,7 @@ fn a_founder_starts_again_without_settings_and_its_file_wins_over_them() {
     server.start().unwrap();
     server.stop().unwrap();
     let again = place.server();
-    again.change(|settings| settings.address = Some(b"192.0.2.1:1".to_vec()));
+    again.change(|settings| settings.address = Some(b"192.0.2.1:1".to_vec())).unwrap();
     again.start().unwrap();
     drop(again);
     assert_eq!((place.text("server-info"), place.text("node-store")), (info, store));
@@ -151,7 +164,7 @@ fn a_start_that_makes_no_sense_is_refused_at_once_and_says_why() {
     );
     for address in [&b"no address"[..], b"", b"\xff:1"] {
         let server = place.founder();
-        server.change(|settings| settings.bind_address = Some(address.to_vec()));
+        server.change(|settings| settings.bind_address = Some(address.to_vec())).unwrap();
         server.start().unwrap_err();
         assert_eq!(server.id(), NodeId(0));
     }
@@ -186,7 +199,7 @@ fn a_directory_of_a_running_server_is_refused_and_stays_as_it_is() {
     let server = place.founder();
     server.start().unwrap();
     let other = place.server();
-    other.change(|settings| settings.bind_address = Some(free_address().into_bytes()));
+    other.change(|settings| settings.bind_address = Some(free_address().into_bytes())).unwrap();
 
     assert_eq!(error(&other), "node: couldn't lock the raft directory");
 
@@ -199,7 +212,7 @@ fn a_directory_of_a_running_server_is_refused_and_stays_as_it_is() {
 fn a_founder_that_cannot_reach_its_own_address_fails_and_may_try_again() {
     let place = Place::new();
     let server = place.founder();
-    server.change(|settings| settings.bind_address = Some(free_address().into_bytes()));
+    server.change(|settings| settings.bind_address = Some(free_address().into_bytes())).unwrap();
 
     let text = error(&server);
 
@@ -208,7 +221,7 @@ fn a_founder_that_cannot_reach_its_own_address_fails_and_may_try_again() {
         "{text}"
     );
     assert!(text.contains(&place.address), "{text}");
-    server.change(|settings| settings.bind_address = None);
+    server.change(|settings| settings.bind_address = None).unwrap();
     server.start().unwrap();
     assert_eq!(place.text("node-store"), format!("v1\n{}", place.entry(&server, "voter")));
 }
@@ -298,7 +311,7 @@ fn a_server_whose_address_belongs_to_another_is_told_whom_to_remove() {
     second.start().unwrap();
     let wiped = Place { folder: tempfile::tempdir().unwrap(), address: b.address.clone() };
     let server = wiped.joining(&[&a]);
-    server.change(|settings| settings.bind_address = Some(free_address().into_bytes()));
+    server.change(|settings| settings.bind_address = Some(free_address().into_bytes())).unwrap();
 
     let text = error(&server);
 
@@ -341,11 +354,11 @@ fn a_connect_function_may_ask_for_the_id_while_the_server_starts() {
     let place = Place::new();
     let server = Arc::new(place.founder());
     let connector = Arc::new(Asking(Arc::clone(&server)));
-    server.change(|settings| settings.connector = connector);
+    server.change(|settings| settings.connector = connector).unwrap();
 
     let text = error(&server);
 
     assert!(text.contains("connection refused"), "{text}");
     // The settings hold the server that holds them.
-    server.change(|settings| settings.connector = Arc::new(crate::transport::dial::IpConnector));
+    server.change(|settings| settings.connector = Arc::new(crate::transport::dial::IpConnector)).unwrap();
 }

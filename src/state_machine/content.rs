@@ -92,12 +92,7 @@ impl Content {
             out.write_all(&ZEROS[..(padded(name) as usize) - name.len()])?;
             out.write_all(&(u64::from(root.page_count()) * PAGE_SIZE as u64).to_le_bytes())?;
             out.write_all(&0u64.to_le_bytes())?;
-            for number in 1..=root.page_count() {
-                match root.get(PageNumber(number)) {
-                    Some(page) => page.scan(|bytes| out.write_all(bytes))??,
-                    None => out.write_all(&ZEROS)?,
-                }
-            }
+            root.scan(1..=root.page_count(), |bytes| out.write_all(bytes))?;
         }
         Ok(())
     }

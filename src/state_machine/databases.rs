@@ -43,11 +43,11 @@ pub enum ApplyError {
 }
 
 impl ApplyError {
-    /// Whether nothing but space was missing: the entry can be applied when there is some.
+    /// Whether nothing but space or memory was missing: the entry can be applied when there is some.
     #[must_use]
     pub fn is_no_space(&self) -> bool {
         let ApplyError::Io { error, .. } = self else { return false };
-        is_no_space(error)
+        is_no_space(error) || error.kind() == io::ErrorKind::OutOfMemory
     }
 }
 
@@ -102,7 +102,7 @@ impl Databases {
         let attached = self.store.attach(&frames.name, &self.empty_page)?;
         let database = attached.database();
         let space = self.store.space();
-        // Images in memory are copied: one small page must not keep a large entry alive.
+        // Images in a buffer are copied: one small page must not keep a large entry alive.
         let pages = frames.pages.iter().map(|(number, image)| {
             let number = *number;
             let page = space.page_of(number, image).map_err(|error| ApplyError::Io { number, error })?;

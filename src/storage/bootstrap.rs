@@ -1,11 +1,14 @@
 //! Makes the log of a new cluster: term 1 and one configuration entry. spec: disk-format 7.2.
 
+use std::io::IoSlice;
+
+use super::catalogue::Catalogue;
 use super::directory::{Directory, DirectoryLock};
 use super::error::StorageError;
 use super::metadata::Metadata;
-use super::segment::{FORMAT_WORD, closed_name, encode_batch_prefix, parse_name};
-use super::snapshot_meta::SnapshotName;
-use super::vault::write_metadata;
+use super::new_file::NewFile;
+use super::segment::{FORMAT_WORD, closed_name, decode_open, encode_batch_prefix};
+use super::vault::{read_metadata, write_metadata};
 use crate::types::{Configuration, Entry, EntryData, EntryKind, LogIndex, NodeId, Role, Server, Term};
 
 /// Longest configuration of a bootstrap or a recovery in bytes: one block of 4096 without what stands before it.
@@ -14,29 +17,46 @@ const CONFIGURATION_MAX_BYTES: usize = 4096 - 40;
 /// What a bootstrap writes before the first segment.
 const FIRST_METADATA: Metadata = Metadata { version: 1, term: Term(1), voted_for: NodeId(0) };
 
-/// Whether there is a segment, one that was set aside too, or a snapshot. Without one, metadata of a bootstrap means that a crash cut it off.
-fn has_log(directory: &Directory) -> Result<bool, StorageError> {
-    let is_log = |name: &str| {
-        parse_name(name).is_some() || SnapshotName::parse_meta(name).is_some() || name.starts_with("corrupt-")
-    };
-    Ok(directory.list()?.iter().any(|(name, _)| is_log(name)))
+/// A file of a log, one that was set aside too; none if there are none but prepared segments.
+fn file_of_log(directory: &Directory) -> Result<Option<String>, StorageError> {
+    let files = directory.list()?;
+    let Catalogue { snapshot, closed, open } = Catalogue::of(&files);
+    if let Some(snapshot) = snapshot {
+        return Ok(Some(snapshot.data_name));
+    }
+    if let Some(segment) = closed.into_iter().next() {
+        return Ok(Some(segment.name));
+    }
+    for name in open {
+        // What cannot be read is no prepared segment either.
+        let is_prepared =
+            decode_open(&directory.read(&name)?).is_ok_and(|content| content.entries.is_empty());
+        if !is_prepared {
+            return Ok(Some(name));
+        }
+    }
+    Ok(files.into_iter().map(|(name, _)| name).find(|name| name.starts_with("corrupt-")))
 }
 
-/// Makes `id` at `address` the only voter, if the stored term is 0; otherwise does nothing. Which ids do that is the
-/// caller's decision.
+/// Makes `id` at `address` the only voter, if the stored term is 0 or nothing but the metadata of a bootstrap is there, which
+/// a crash cut off; otherwise does nothing. Which ids do that is the caller's decision.
 ///
 /// # Errors
-/// `Exists` if the first segment is there (term 1 is written then); those of the file system.
+/// `MetadataMissing` if there is a log, which then stays as it is; those of the file system.
 pub fn bootstrap(
     directory: &Directory,
     lock: &DirectoryLock,
     id: NodeId,
     address: &[u8],
 ) -> Result<(), StorageError> {
-    let metadata = directory.read_metadata()?;
-    let was_cut = metadata == FIRST_METADATA && !has_log(directory)?;
-    if metadata.term != Term(0) && !was_cut {
+    let metadata = read_metadata(directory)?;
+    if metadata.term != Term(0) && metadata != FIRST_METADATA {
         return Ok(());
+    }
+    match file_of_log(directory)? {
+        Some(_) if metadata == FIRST_METADATA => return Ok(()),
+        Some(log) => return Err(StorageError::MetadataMissing { log }),
+        None => {}
     }
     let server = Server { id, address: address.to_vec(), role: Role::Voter };
     let configuration = Configuration::new(vec![server])?;
@@ -59,5 +79,10 @@ pub(super) fn write_configuration(
     let entry = Entry { term: Term(1), kind: EntryKind::Change, data, proposals: None };
     let prefix =
         encode_batch_prefix(&[entry]).map_err(|source| StorageError::Payload { first: index, source })?;
-    directory.make_file(&closed_name(index, index), &[&FORMAT_WORD, &prefix, &bytes])
+    let name = closed_name(index, index);
+    let mut segment = NewFile::create(directory, &name)?;
+    let slices = [IoSlice::new(&FORMAT_WORD), IoSlice::new(&prefix), IoSlice::new(&bytes)];
+    segment.write(&slices).map_err(|source| StorageError::io("make", &name, source))?;
+    segment.name()?;
+    directory.sync()
 }

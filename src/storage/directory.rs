@@ -1,7 +1,6 @@
-//! The data directory as a place: checks, lock, clean-up, metadata files, how files are made. Nothing is removed
-//! before the lock is held. spec: disk-format 1, 3, 6, 7.1.
+//! The data directory as a place: opened once, its checks, its lock, and one operation each on its files with the name in the error.
+//! The path is kept for messages only. spec: disk-format 1, 6, 7.1.
 
-use std::collections::BTreeSet;
 use std::io::{ErrorKind, IoSlice};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -9,10 +8,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::disk::{Disk, DiskLock, OpenMode};
+use super::disk::{Disk, DiskDirectory, DiskFile, DiskLock, Locking, OpenMode, Stat};
 use super::error::StorageError;
-use super::metadata::{METADATA_BYTES, Metadata};
-use super::snapshot_meta::{SnapshotName, meta_name_of};
+use crate::host::register::{Register, lost_in};
 
 /// Longest path of a data directory in bytes. spec: disk-format 1.
 const PATH_MAX_BYTES: usize = 894;
@@ -21,52 +19,63 @@ const PATH_MAX_BYTES: usize = 894;
 const LOCK_NAME: &str = "dqlite-lock";
 
 /// Prefix of files being made.
-const TEMPORARY_PREFIX: &str = "tmp-";
+pub(super) const TEMPORARY_PREFIX: &str = "tmp-";
 
-/// The two metadata files.
-const METADATA_NAMES: [&str; 2] = ["metadata1", "metadata2"];
-
-/// A data directory that exists and can be written to.
+/// A data directory that existed and could be written to when it was opened.
 #[derive(Clone, Debug)]
 pub struct Directory {
-    disk: Arc<dyn Disk>,
-    path: PathBuf,
-    metadata: Metadata,
+    place: Arc<dyn DiskDirectory>,
+    path: Arc<Path>,
+}
+
+/// Whether a name is among those that `Directory::list` gave.
+pub(super) fn is_listed(files: &[(String, u64)], name: &str) -> bool {
+    files.binary_search_by(|(listed, _)| listed.as_str().cmp(name)).is_ok()
 }
 
 /// The exclusive right to the directory, until it is dropped.
 #[derive(Debug)]
 pub struct DirectoryLock {
-    _lock: Box<dyn DiskLock>,
+    lock: Box<dyn DiskLock>,
+}
+
+impl DirectoryLock {
+    /// Whether it is held still: what is written without it may be lost.
+    ///
+    /// # Errors
+    /// Others have closed its descriptor.
+    pub fn check(&self) -> Result<(), StorageError> {
+        self.lock.check().map_err(|source| StorageError::io("hold", LOCK_NAME, source))
+    }
 }
 
 impl Directory {
-    /// Checks the directory and reads the metadata. Changes nothing: a metadata file that is too short counts as
-    /// missing, and `clean_up` removes it.
+    /// Opens and checks the directory; changes nothing.
     ///
     /// # Errors
-    /// The conditions of disk-format 7.1 and 3.
-    pub fn open(disk: Arc<dyn Disk>, path: &Path) -> Result<Directory, StorageError> {
+    /// The conditions of disk-format 7.1.
+    pub fn open(disk: &dyn Disk, path: &Path) -> Result<Directory, StorageError> {
         let shown = path.display().to_string();
         if path.as_os_str().as_bytes().len() > PATH_MAX_BYTES {
             return Err(StorageError::PathTooLong);
         }
-        let stat = match disk.stat(path) {
-            Ok(stat) => stat,
+        let place = match disk.open_directory(path) {
+            Ok(place) => place,
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 return Err(StorageError::DirectoryMissing(shown));
             }
+            Err(error) if error.kind() == ErrorKind::NotADirectory => {
+                return Err(StorageError::NotADirectory(shown));
+            }
             Err(source) => return Err(StorageError::NoAccess { path: shown, source }),
         };
-        if !stat.is_directory {
-            return Err(StorageError::NotADirectory(shown));
-        }
-        if !stat.owner_may_write {
+        let status =
+            place.status().map_err(|source| StorageError::NoAccess { path: shown.clone(), source })?;
+        if !status.owner_may_write {
             return Err(StorageError::NotWritable(shown));
         }
-        let mut directory = Directory { disk, path: path.to_path_buf(), metadata: Metadata::default() };
-        directory.metadata = directory.read_metadata()?;
-        Ok(directory)
+        let path: PathBuf = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+        Ok(Directory { place, path: path.into() })
     }
 
     /// Takes `dqlite-lock`. spec: disk-format 6.2.
@@ -74,78 +83,82 @@ impl Directory {
     /// # Errors
     /// `Locked` if another node holds it.
     pub fn lock(&self) -> Result<DirectoryLock, StorageError> {
-        let path = self.file(LOCK_NAME);
-        match self.disk.lock(&path) {
-            Ok(Some(lock)) => Ok(DirectoryLock { _lock: lock }),
-            Ok(None) => Err(StorageError::Locked),
-            Err(source) => Err(StorageError::io("lock", &path, source)),
+        match self.place.lock(LOCK_NAME) {
+            Ok(Locking::Held(lock)) => Ok(DirectoryLock { lock }),
+            Ok(Locking::Taken { by }) => Err(StorageError::Locked { by }),
+            Err(source) => Err(StorageError::io("lock", LOCK_NAME, source)),
         }
     }
 
-    /// Removes `tmp-*`, snapshot data without `.meta`, `.meta` without data, metadata cut off by a crash.
-    ///
-    /// # Errors
-    /// The directory cannot be listed, or a metadata file cannot be removed.
-    pub fn clean_up(&self, _lock: &DirectoryLock) -> Result<(), StorageError> {
-        let entries = self.list()?;
-        let names: BTreeSet<&str> = entries.iter().map(|(name, _)| name.as_str()).collect();
-        for (name, bytes) in &entries {
-            let orphan = if let Some(snapshot) = SnapshotName::parse(name) {
-                !names.contains(meta_name_of(name).as_str()) && !names.contains(&*snapshot.meta_name())
-            } else if SnapshotName::parse_meta(name).is_some() {
-                !name.strip_suffix(".meta").is_some_and(|data| names.contains(data))
-            } else {
-                name.starts_with(TEMPORARY_PREFIX)
-            };
-            if orphan {
-                // Such a file is never read: that it stays does no harm. spec: disk-format 7.1 "errors are ignored".
-                let _ = self.disk.remove(&self.file(name));
-            }
-            if METADATA_NAMES.contains(&name.as_str()) && *bytes < METADATA_BYTES as u64 {
-                self.remove(name)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The metadata as it was when the directory was opened; version 0 if there is none.
-    #[must_use]
-    pub fn metadata(&self) -> Metadata {
-        self.metadata
-    }
-
-    /// Path of the directory.
+    /// Where it was when it was opened: for messages.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The file system it is on.
-    #[must_use]
-    pub fn disk(&self) -> &Arc<dyn Disk> {
-        &self.disk
+    /// An error if the directory was removed: what is written to it is lost.
+    ///
+    /// # Errors
+    /// `DirectoryGone`; others have closed its descriptor. One that cannot be looked at counts as there.
+    pub fn check(&self) -> Result<(), StorageError> {
+        match self.place.status() {
+            Ok(status) if status.is_removed => {
+                Err(StorageError::DirectoryGone(self.path.display().to_string()))
+            }
+            Err(source) if lost_in(&source).is_some() => {
+                Err(StorageError::io("look at", &self.path.display().to_string(), source))
+            }
+            _ => Ok(()),
+        }
     }
 
-    /// Path of a file in it.
+    /// The descriptors of the directory and of its files.
     #[must_use]
-    pub fn file(&self, name: &str) -> PathBuf {
-        self.path.join(name)
+    pub fn descriptors(&self) -> Register {
+        self.place.descriptors()
     }
 
-    /// Names and lengths in bytes of the regular files, sorted by name.
+    /// The directory itself.
+    pub(super) fn place(&self) -> &Arc<dyn DiskDirectory> {
+        &self.place
+    }
+
+    /// Names and lengths in bytes of the regular files, sorted by name: `is_listed` depends on that.
     ///
     /// # Errors
     /// Those of the file system.
     pub fn list(&self) -> Result<Vec<(String, u64)>, StorageError> {
-        let entries =
-            self.disk.list(&self.path).map_err(|source| StorageError::io("list", &self.path, source))?;
-        let mut files: Vec<_> = entries
-            .into_iter()
-            .filter(|entry| entry.is_file)
-            .map(|entry| (entry.name, entry.bytes))
-            .collect();
+        let shown = self.path.display().to_string();
+        let entries = self.place.list().map_err(|source| StorageError::io("list", &shown, source))?;
+        let files = entries.into_iter().filter(|entry| entry.stat.is_file);
+        let mut files: Vec<_> = files.map(|entry| (entry.name, entry.stat.bytes)).collect();
         files.sort();
         Ok(files)
+    }
+
+    /// What a name is; none if there is no such name.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn stat(&self, name: &str) -> Result<Option<Stat>, StorageError> {
+        match self.place.stat(name) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(StorageError::io("stat", name, source)),
+        }
+    }
+
+    /// Whether there is such a name.
+    pub(super) fn exists(&self, name: &str) -> Result<bool, StorageError> {
+        Ok(self.stat(name)?.is_some())
+    }
+
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn open_file(&self, name: &str, mode: OpenMode) -> Result<Box<dyn DiskFile>, StorageError> {
+        self.place.open(name, mode).map_err(|source| StorageError::io("open", name, source))
     }
 
     /// Reads a whole file.
@@ -153,9 +166,8 @@ impl Directory {
     /// # Errors
     /// Those of the file system.
     pub fn read(&self, name: &str) -> Result<Bytes, StorageError> {
-        let path = self.file(name);
-        let failed = |source| StorageError::io("read", &path, source);
-        let file = self.disk.open(&path, OpenMode::Read).map_err(failed)?;
+        let failed = |source| StorageError::io("read", name, source);
+        let file = self.place.open(name, OpenMode::Read).map_err(failed)?;
         let len = usize::try_from(file.len().map_err(failed)?)
             .map_err(|_| failed(ErrorKind::FileTooLarge.into()))?;
         let mut content = vec![0; len];
@@ -164,34 +176,21 @@ impl Directory {
         Ok(content.into())
     }
 
-    /// Makes a file with this content so that it is there completely or not at all, and durable.
-    /// spec: disk-format 6.1.
+    /// Writes a file over whatever had its name, so that a crash leaves the old content or the whole of the other. It has the name
+    /// `temporary` meanwhile.
     ///
     /// # Errors
-    /// `Exists` if there is a file with this name; those of the file system.
-    pub fn make_file(&self, name: &str, content: &[&[u8]]) -> Result<(), StorageError> {
-        let temporary = self.file(&format!("{TEMPORARY_PREFIX}{name}"));
-        let target = self.file(name);
-        let failed = |source| StorageError::io("make", &target, source);
-        let mut file = self.disk.open(&temporary, OpenMode::CreateExclusive).map_err(failed)?;
-        let slices: Vec<IoSlice<'_>> = content.iter().map(|part| IoSlice::new(part)).collect();
-        let written = file.write_vectored_at(&slices, 0).and_then(|()| file.sync_all());
-        drop(file);
-        let done = match written {
-            Ok(()) => match self.disk.stat(&target) {
-                Err(error) if error.kind() == ErrorKind::NotFound => {
-                    self.disk.rename(&temporary, &target).map_err(failed)
-                }
-                Err(source) => Err(failed(source)),
-                Ok(_) => Err(StorageError::Exists(name.to_owned())),
-            },
-            Err(source) => Err(failed(source)),
+    /// Those of the file system.
+    pub fn replace_file(&self, temporary: &str, name: &str, content: &[u8]) -> Result<(), StorageError> {
+        let write = || {
+            // What a crash left there is written over.
+            let mut file = self.place.open(temporary, OpenMode::CreateWrite)?;
+            file.set_len(0)?;
+            file.write_vectored_at(&[IoSlice::new(content)], 0)?;
+            file.sync_all()
         };
-        if done.is_err() {
-            // The first error counts; the next start removes the file.
-            let _ = self.disk.remove(&temporary);
-        }
-        done?;
+        write().map_err(|source| StorageError::io("write", temporary, source))?;
+        self.rename(temporary, name)?;
         self.sync()
     }
 
@@ -199,60 +198,36 @@ impl Directory {
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn rename(&self, from: &str, to: &str) -> Result<(), StorageError> {
-        let path = self.file(from);
-        self.disk.rename(&path, &self.file(to)).map_err(|source| StorageError::io("rename", &path, source))
+    pub(super) fn rename(&self, from: &str, to: &str) -> Result<(), StorageError> {
+        self.place.rename(from, to).map_err(|source| StorageError::io("rename", from, source))
+    }
+
+    /// A rename that may have happened before its directory could not be synced.
+    pub(super) fn rename_unless_done(&self, from: &str, to: &str) -> Result<(), StorageError> {
+        if !self.exists(from)? && self.exists(to)? {
+            return Ok(());
+        }
+        self.rename(from, to)
     }
 
     /// Removes a file of the directory. Durable after `sync`.
-    ///
-    /// # Errors
-    /// Those of the file system.
-    pub fn remove(&self, name: &str) -> Result<(), StorageError> {
-        let path = self.file(name);
-        self.disk.remove(&path).map_err(|source| StorageError::io("remove", &path, source))
+    pub(super) fn remove(&self, name: &str) -> Result<(), StorageError> {
+        self.place.remove(name).map_err(|source| StorageError::io("remove", name, source))
+    }
+
+    /// The same for one that may have been removed before.
+    pub(super) fn remove_if_there(&self, name: &str) -> Result<(), StorageError> {
+        match self.place.remove(name) {
+            Err(source) if source.kind() != ErrorKind::NotFound => {
+                Err(StorageError::io("remove", name, source))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Makes created, renamed and removed names durable.
-    ///
-    /// # Errors
-    /// Those of the file system.
-    pub fn sync(&self) -> Result<(), StorageError> {
-        self.disk.sync_directory(&self.path).map_err(|source| StorageError::io("sync", &self.path, source))
-    }
-
-    /// Reads both metadata files; the higher version counts.
-    ///
-    /// # Errors
-    /// The conditions of disk-format 3.
-    pub fn read_metadata(&self) -> Result<Metadata, StorageError> {
-        let [first, second] = METADATA_NAMES.map(|name| self.read_metadata_file(name));
-        match (first?, second?) {
-            (None, None) => Ok(Metadata::default()),
-            (Some(only), None) | (None, Some(only)) => Ok(only),
-            (Some(first), Some(second)) if first.version == second.version => {
-                Err(StorageError::MetadataVersions(first.version))
-            }
-            (Some(first), Some(second)) => Ok(if first.version > second.version { first } else { second }),
-        }
-    }
-
-    fn read_metadata_file(&self, name: &'static str) -> Result<Option<Metadata>, StorageError> {
-        let path = self.file(name);
-        let size = match self.disk.stat(&path) {
-            Ok(stat) => stat.bytes,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(StorageError::io("stat", &path, source)),
-        };
-        if size > METADATA_BYTES as u64 {
-            return Err(StorageError::MetadataSize { name, size });
-        }
-        match self.read(name)?.first_chunk::<METADATA_BYTES>() {
-            Some(bytes) => {
-                Metadata::decode(bytes).map(Some).map_err(|error| StorageError::Metadata { name, error })
-            }
-            // A crash while it was written.
-            None => Ok(None),
-        }
+    pub(super) fn sync(&self) -> Result<(), StorageError> {
+        let shown = || self.path.display().to_string();
+        self.place.sync().map_err(|source| StorageError::io("sync directory", &shown(), source))
     }
 }

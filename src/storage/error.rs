@@ -1,8 +1,8 @@
 //! Errors of the data directory, with the texts that upstream gives. spec: disk-format 3, 4.4, 7.5.
 
 use std::io;
-use std::path::Path;
 
+use crate::host::register::lost_in;
 use crate::types::{ConfigurationError, LogIndex, Term};
 
 /// What kind of failure it is; upstream's return codes follow from it.
@@ -191,7 +191,13 @@ pub enum StorageError {
     },
     /// Another node holds `dqlite-lock`.
     #[error("couldn't lock the raft directory")]
-    Locked,
+    Locked {
+        /// Who holds it, as far as that can be found out.
+        by: Option<String>,
+    },
+    /// It was removed after it had been opened.
+    #[error("the data directory '{0}' was removed: nothing that is written to it is kept")]
+    DirectoryGone(String),
     /// A metadata file is too long.
     #[error("{name} has size {size} instead of 32")]
     MetadataSize {
@@ -246,6 +252,53 @@ pub enum StorageError {
         /// Newest snapshot.
         snapshot: String,
     },
+    /// Entries before an open segment are missing: what is in it cannot be applied.
+    #[error("{}", not_one_run(.name, *.expected, *.found, .behind.as_deref()))]
+    Hole {
+        /// The open segment.
+        name: String,
+        /// Index of the entry that would come next.
+        expected: LogIndex,
+        /// Index of its first entry, if it is known.
+        found: Option<LogIndex>,
+        /// The damaged segment before it.
+        behind: Option<String>,
+    },
+    /// Entries of an open segment may be two things.
+    #[error(
+        "open segment {name} fits neither behind the closed segments, which end before snapshot {snapshot}, nor behind \
+         the snapshot: its terms are lower"
+    )]
+    Unplaceable {
+        /// The open segment.
+        name: String,
+        /// Newest snapshot.
+        snapshot: String,
+    },
+    /// The log is not that of the snapshot, and goes on behind it.
+    #[error(
+        "snapshot {snapshot} and the log contradict each other: entry {index} of the log has term {found}, and entries up \
+         to {last} follow"
+    )]
+    Contradiction {
+        /// Newest snapshot.
+        snapshot: String,
+        /// Its index.
+        index: LogIndex,
+        /// Term of the log there.
+        found: Term,
+        /// Last entry of the log.
+        last: LogIndex,
+    },
+    /// Term and vote are lost.
+    #[error(
+        "metadata1 and metadata2 are missing or empty beside a log ({log}): term and vote are lost. Put the files back; or \
+         remove this node from its cluster; a node that is alone gets others with dqlite_node_recover_ext"
+    )]
+    MetadataMissing {
+        /// A file of the log.
+        log: String,
+    },
     /// The log ends before the snapshot.
     #[error("last entry on disk has index {last}, which is behind last snapshot's index {snapshot}")]
     BehindSnapshot {
@@ -294,12 +347,36 @@ pub enum StorageError {
     },
 }
 
+fn not_one_run(name: &str, expected: LogIndex, found: Option<LogIndex>, behind: Option<&str>) -> String {
+    match (found, behind) {
+        (Some(found), _) => {
+            format!("open segment {name} begins with entry {found}, and {expected} comes next")
+        }
+        (None, Some(damaged)) => format!("open segment {name} follows {damaged}, which is damaged"),
+        (None, None) => format!("open segment {name} does not follow entry {}", expected.previous()),
+    }
+}
+
 impl StorageError {
-    /// A failure of the file system while doing `operation` with `path`.
+    /// A failure of the file system while doing `operation` with the file `name`.
     #[must_use]
-    pub fn io(operation: &str, path: &Path, source: io::Error) -> StorageError {
-        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+    pub fn io(operation: &str, name: &str, source: io::Error) -> StorageError {
         StorageError::Io { what: format!("{operation} {name}"), source }
+    }
+
+    /// Whether others have closed a descriptor of the node: no later try succeeds.
+    #[must_use]
+    pub fn is_lost_descriptor(&self) -> bool {
+        matches!(self, StorageError::Io { source, .. } if lost_in(source).is_some())
+    }
+
+    /// Who holds the lock that could not be had.
+    #[must_use]
+    pub fn holder(&self) -> Option<&str> {
+        match self {
+            StorageError::Locked { by } => by.as_deref(),
+            _ => None,
+        }
     }
 
     /// Kind of the failure.
@@ -308,17 +385,22 @@ impl StorageError {
         match self {
             StorageError::PathTooLong
             | StorageError::DirectoryMissing(_)
+            | StorageError::DirectoryGone(_)
             | StorageError::NotADirectory(_)
             | StorageError::NotWritable(_)
             | StorageError::NoAccess { .. } => StorageErrorKind::Directory,
-            StorageError::Locked => StorageErrorKind::Locked,
+            StorageError::Locked { .. } => StorageErrorKind::Locked,
             StorageError::Metadata { error: MetadataError::Format(_), .. } => StorageErrorKind::Malformed,
             StorageError::MetadataSize { .. }
             | StorageError::Metadata { error: MetadataError::ZeroVersion, .. }
             | StorageError::MetadataVersions(_)
             | StorageError::UnexpectedSegment { .. }
             | StorageError::PastSnapshot { .. }
-            | StorageError::BehindSnapshot { .. } => StorageErrorKind::Corrupt,
+            | StorageError::BehindSnapshot { .. }
+            | StorageError::Hole { .. }
+            | StorageError::Unplaceable { .. }
+            | StorageError::Contradiction { .. }
+            | StorageError::MetadataMissing { .. } => StorageErrorKind::Corrupt,
             StorageError::ClosedSegment { error, .. } | StorageError::OpenSegment { error, .. } => {
                 error.kind()
             }

@@ -15,11 +15,13 @@ use crate::types::tasks::BlockingPool;
 use super::directory::Directory;
 use super::erasure::Erasing;
 use super::error::StorageError;
-use super::log_segments::{remove_before, remove_old_snapshots};
-use super::open_segment::{OpenSegment, Zeros, close, make_open};
+use super::open_segment::{OpenSegment, close, make_open};
+use super::removal::{remove_before, remove_old_snapshots};
+use super::snapshot::{Sealed, name_snapshot};
+use super::zeros::{Filling, Zeros};
 
-/// Called once when a job is done or has failed.
-type Done = Box<dyn FnOnce(Result<(), StorageError>) + Send>;
+/// Called once when something is durable, or cannot ever be.
+pub type Done = Box<dyn FnOnce(Result<(), StorageError>) + Send>;
 
 /// Work on segments that nothing waits for.
 pub(super) enum Job {
@@ -34,15 +36,19 @@ pub(super) enum Job {
         /// Where its zeros come from.
         zeros: Zeros,
     },
-    /// Removes closed segments that end before an index, and old snapshots.
-    Trim {
+    /// Writes zeros ahead of the entries of a segment.
+    Fill(Filling),
+    /// Gives a snapshot its names, then removes closed segments that end before an index, and old snapshots.
+    AddSnapshot {
+        /// The snapshot.
+        snapshot: Box<dyn Sealed>,
         /// First entry that stays.
         keep_from: LogIndex,
-        /// Called when the removal is durable; a failure leaves more than is needed.
+        /// Called when the snapshot is durable.
         done: Done,
     },
-    /// Frees some bytes of files that were removed. There is at most one, and it comes last.
-    Erase(Erasing),
+    /// Frees some bytes of files that were removed. It comes last.
+    Erase,
 }
 
 #[derive(Default)]
@@ -79,8 +85,8 @@ impl UnderWay {
     fn of(job: &Job) -> UnderWay {
         match job {
             Job::Prepare { .. } => UnderWay::Preparing,
-            Job::Erase(_) => UnderWay::Erasing,
-            Job::Close(_) | Job::Trim { .. } => UnderWay::Job,
+            Job::Erase => UnderWay::Erasing,
+            Job::Close(_) | Job::Fill(_) | Job::AddSnapshot { .. } => UnderWay::Job,
         }
     }
 }
@@ -103,7 +109,7 @@ impl State {
     fn next_job(&mut self, scope: Scope) -> Option<Job> {
         self.jobs.pop_front().or_else(|| {
             let erases = scope == Scope::All && !self.ends && !self.erasing.is_empty();
-            erases.then(|| Job::Erase(std::mem::take(&mut self.erasing)))
+            erases.then_some(Job::Erase)
         })
     }
 }
@@ -132,6 +138,11 @@ impl Shared {
         state
     }
 
+    /// Waits until something was done.
+    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Does what `scope` says until nothing is left or a segment cannot be closed, unless somebody else does.
     fn work(&self, scope: Scope) {
         let mut state = self.lock();
@@ -141,12 +152,13 @@ impl Shared {
         state.failed = None;
         while let Some(job) = state.next_job(scope) {
             state.under_way = UnderWay::of(&job);
+            let mut erasing = std::mem::take(&mut state.erasing);
             drop(state);
-            let outcome = catch_unwind(AssertUnwindSafe(|| self.perform(job)));
+            let outcome = catch_unwind(AssertUnwindSafe(|| self.perform(job, &mut erasing)));
             state = self.lock();
+            state.erasing = erasing;
             match outcome {
                 Ok(Outcome::Done) => {}
-                Ok(Outcome::ToErase(erasing)) => state.erasing = erasing,
                 Ok(Outcome::Prepared(segment)) => state.prepared.push_back(segment),
                 Ok(Outcome::Unclosed(segment, error)) => {
                     state.jobs.push_front(Job::Close(segment));
@@ -165,7 +177,7 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    fn perform(&self, job: Job) -> Outcome {
+    fn perform(&self, job: Job, erasing: &mut Erasing) -> Outcome {
         match job {
             Job::Close(mut segment) => match close(&self.directory, &mut segment) {
                 Ok(()) => Outcome::Done,
@@ -180,18 +192,29 @@ impl Shared {
                     Outcome::Done
                 }
             },
-            Job::Trim { keep_from, done } => {
-                let removed = remove_before(&self.directory, keep_from)
-                    .and_then(|()| remove_old_snapshots(&self.directory))
-                    .and_then(|()| Erasing::of(&self.directory));
-                let (erasing, result) = match removed {
-                    Ok(erasing) => (erasing, Ok(())),
-                    Err(error) => (Erasing::default(), Err(error)),
-                };
-                done(result);
-                Outcome::ToErase(erasing)
+            Job::Fill(filling) => {
+                if let Err(error) = filling.run(&self.directory) {
+                    // Entries find an error of the disk themselves.
+                    tracing::debug!(%error, "no zeros ahead");
+                }
+                Outcome::Done
             }
-            Job::Erase(erasing) => Outcome::ToErase(erasing.step(&self.directory)),
+            Job::AddSnapshot { mut snapshot, keep_from, done } => {
+                let named = name_snapshot(&self.directory, snapshot.as_mut());
+                if named.is_ok() {
+                    let removed = remove_before(&self.directory, keep_from, erasing)
+                        .and_then(|()| remove_old_snapshots(&self.directory, erasing));
+                    if let Err(error) = removed {
+                        tracing::warn!(%error, "segments behind the snapshot stay");
+                    }
+                }
+                done(named);
+                Outcome::Done
+            }
+            Job::Erase => {
+                erasing.step();
+                Outcome::Done
+            }
         }
     }
 }
@@ -199,8 +222,6 @@ impl Shared {
 /// How a job ended.
 enum Outcome {
     Done,
-    /// The removed files whose bytes are still there, all of them.
-    ToErase(Erasing),
     Prepared(OpenSegment),
     Unclosed(OpenSegment, StorageError),
 }
@@ -233,7 +254,7 @@ impl Housekeeping {
                 return Ok(());
             }
             if state.is_running() {
-                drop(self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner));
+                drop(self.shared.wait(state));
                 continue;
             }
             drop(state);
@@ -245,16 +266,24 @@ impl Housekeeping {
         }
     }
 
-    /// Ends the work in the background and frees what is left to be freed.
-    pub(super) fn finish_erasing(&self) {
+    /// Waits for what is being done until a condition holds that it brings about.
+    pub(super) fn wait_until(&self, mut holds: impl FnMut() -> bool) {
+        let mut state = self.shared.lock_whole();
+        while !holds() && state.is_running() {
+            state = self.shared.wait(state);
+        }
+    }
+
+    /// Ends the work in the background. What is left to be freed goes with its descriptors.
+    pub(super) fn end_erasing(&self) {
         let mut state = self.shared.lock();
         state.ends = true;
         while state.is_running() {
-            state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.shared.wait(state);
         }
         let erasing = std::mem::take(&mut state.erasing);
         drop(state);
-        erasing.finish(&self.shared.directory);
+        drop(erasing);
     }
 
     /// Sees to it that there is an end to segments that wait for being closed.
@@ -279,7 +308,7 @@ impl Housekeeping {
                 return None;
             }
             if state.is_running() {
-                drop(self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner));
+                drop(self.shared.wait(state));
             } else {
                 drop(state);
                 self.shared.work(Scope::Jobs);
@@ -294,6 +323,11 @@ impl Housekeeping {
     /// Puts a segment back that was not used.
     pub(super) fn put_back(&self, segment: OpenSegment) {
         self.shared.lock().prepared.push_front(segment);
+    }
+
+    /// Segments that are prepared.
+    pub(super) fn prepared(&self) -> usize {
+        self.shared.lock().prepared.len()
     }
 
     /// Segments that are prepared or will be.

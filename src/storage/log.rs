@@ -9,24 +9,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::types::config::{SEGMENT_BYTES, SEGMENTS_AHEAD};
+use crate::types::backoff::Backoff;
+use crate::types::config::{DISK_RETRY_FIRST, DISK_RETRY_MAX, SEGMENT_BYTES, SEGMENTS_AHEAD};
 use crate::types::tasks::BlockingPool;
-use crate::types::{Entry, LogIndex, NodeId, Term};
+use crate::types::{Entry, LogIndex};
 
 use super::directory::{Directory, DirectoryLock};
+use super::erasure::Erasing;
 use super::error::StorageError;
-use super::log_segments::{LogSegments, remove_old_snapshots};
-use super::metadata::Metadata;
+pub use super::housekeeping::Done;
+use super::log_segments::LogSegments;
 use super::open_segment::Batch;
-use super::operations::failed;
+use super::removal::remove_old_snapshots;
 use super::segment::BATCH_ENTRIES_MAX;
-use super::vault::Vault;
-
-/// How long a failed request waits before it is tried again.
-const RETRY_INTERVAL: Duration = Duration::from_millis(500);
-
-/// Called once when a request is durable, or cannot ever be.
-pub type Done = Box<dyn FnOnce(Result<(), StorageError>) + Send>;
+use super::snapshot::{Sealed, name_snapshot};
+use super::space::Space;
 
 /// What the log writer can be asked to do. Requests take effect in the order in which they come.
 pub enum LogRequest {
@@ -39,15 +36,6 @@ pub enum LogRequest {
         /// Called when they are synced.
         done: Done,
     },
-    /// Stores term and vote.
-    SetVote {
-        /// Current term.
-        term: Term,
-        /// Node voted for in that term, 0 for none.
-        voted_for: NodeId,
-        /// Called when it is synced.
-        done: Done,
-    },
     /// Removes the entries from an index on.
     TruncateFrom {
         /// First entry that goes.
@@ -55,33 +43,23 @@ pub enum LogRequest {
         /// Called when the removal is durable.
         done: Done,
     },
-    /// Removes what a snapshot made unnecessary: old segments and all but the newest two snapshots.
-    Trim {
-        /// Index of the last entry in the snapshot.
-        snapshot_index: LogIndex,
-        /// Entries before it that stay.
+    /// Makes a snapshot of this node one of the directory, and removes what it made unnecessary: old segments and all but the newest
+    /// two snapshots. The entries that it covers are closed first: those of an open segment are counted on from the closed ones or,
+    /// if there are none, from the snapshot. spec: disk-format 5.4, 7.3.
+    AddSnapshot {
+        /// The snapshot; the log reaches its last entry.
+        snapshot: Box<dyn Sealed>,
+        /// Entries before its last one that stay.
         trailing: u64,
-        /// Called when the removal is durable.
-        done: Done,
-    },
-    /// Removes all entries, after a snapshot was installed.
-    Reset {
-        /// Index of the next entry: the one after the snapshot.
-        next_index: LogIndex,
-        /// Called when the removal is durable.
-        done: Done,
-    },
-    /// Closes the segment that holds entries; writing goes on in the next one. To be asked before a snapshot of this node
-    /// gets its name: entries of an open segment are counted on from the closed ones or, if there are none, from the
-    /// snapshot, so that after a crash those in it would be taken for others behind it. spec: disk-format 7.3.
-    CloseWritten {
         /// Called when it is durable.
         done: Done,
     },
-    /// Closes and removes all open segments; none is prepared before the next other request. To be asked before an
-    /// installed snapshot gets its name: upstream refuses a newer snapshot beside open segments and older entries.
-    CloseSegments {
-        /// Called when it is durable.
+    /// Makes a snapshot one of the directory that takes the place of the log, which ends before it. Until the names of the snapshot
+    /// are durable the old log is there; from then on what is left of it is stale.
+    Replace {
+        /// The snapshot.
+        snapshot: Box<dyn Sealed>,
+        /// Called when the removal of the log is durable.
         done: Done,
     },
 }
@@ -105,6 +83,11 @@ pub enum LogTrouble {
     },
     /// Requests succeed again. Reported once.
     Recovered,
+    /// No request will ever succeed again. Reported once, before the requests get their errors.
+    Ended {
+        /// Why.
+        error: String,
+    },
 }
 
 /// Settings of a `LogWriter`.
@@ -143,7 +126,6 @@ pub struct LogStatistics {
 /// Writes the log of one data directory; owns the directory's lock.
 pub struct LogWriter {
     segments: LogSegments,
-    vault: Vault,
     next_index: LogIndex,
     options: LogOptions,
     statistics: Arc<LogStatistics>,
@@ -151,25 +133,25 @@ pub struct LogWriter {
     /// Entries of the append at the front of the queue that are synced already: it needs several batches.
     front_written: usize,
     failing: bool,
+    /// Pauses before a failed request is tried again.
+    retry: Backoff,
     may_prepare: bool,
     /// Why nothing can be appended any more: entries that could not be read from the page file.
     lost: Option<String>,
-    _lock: DirectoryLock,
+    lock: DirectoryLock,
 }
 
 impl LogWriter {
-    /// A writer that goes on behind what `load` found: its metadata, and the index of the next entry. No open segment may
+    /// A writer that goes on behind what `load` found, with the index of the next entry. No open segment may
     /// be left in the directory.
     #[must_use]
     pub fn new(
         directory: Directory,
         lock: DirectoryLock,
-        metadata: Metadata,
         next_index: LogIndex,
         options: LogOptions,
     ) -> LogWriter {
         LogWriter {
-            vault: Vault::new(directory.clone(), metadata),
             segments: LogSegments::new(directory, options.segment_bytes, Arc::clone(&options.pool)),
             next_index,
             options,
@@ -177,9 +159,10 @@ impl LogWriter {
             queue: VecDeque::new(),
             front_written: 0,
             failing: false,
+            retry: Backoff::new(DISK_RETRY_FIRST, DISK_RETRY_MAX),
             may_prepare: true,
             lost: None,
-            _lock: lock,
+            lock,
         }
     }
 
@@ -187,6 +170,12 @@ impl LogWriter {
     #[must_use]
     pub fn statistics(&self) -> Arc<LogStatistics> {
         Arc::clone(&self.statistics)
+    }
+
+    /// Space for what is to be written, to be asked from any thread.
+    #[must_use]
+    pub fn space(&self) -> Arc<Space> {
+        self.segments.space()
     }
 
     /// Takes more requests and works on all that are waiting, in order.
@@ -209,13 +198,41 @@ impl LogWriter {
                     self.fail_all(&error);
                     self.lost = Some(error.to_string());
                 }
+                Err(error) if error.is_lost_descriptor() => self.end(&error),
                 Err(error) => {
+                    if let Err(gone) = self.segments.directory().check() {
+                        self.end(&gone);
+                        continue;
+                    }
+                    if self.let_snapshot_pass() {
+                        continue;
+                    }
                     self.report_failure(&error);
-                    return Progress::RetryAfter(RETRY_INTERVAL);
+                    return Progress::RetryAfter(self.retry.take());
                 }
             }
         }
         Progress::Idle
+    }
+
+    /// Puts a snapshot before what cannot be written, if all of its entries are durable: it may free the space that is wanted.
+    fn let_snapshot_pass(&mut self) -> bool {
+        let next_index = self.next_index;
+        let may_pass = |request: &LogRequest| match request {
+            LogRequest::AddSnapshot { snapshot, .. } => snapshot.index() < next_index,
+            _ => false,
+        };
+        let position = self.queue.iter().position(may_pass).filter(|position| *position > 0);
+        let Some(snapshot) = position.and_then(|position| self.queue.remove(position)) else { return false };
+        self.queue.push_front(snapshot);
+        true
+    }
+
+    /// Nothing can be written any more, now or later.
+    fn end(&mut self, error: &StorageError) {
+        (self.options.on_trouble)(LogTrouble::Ended { error: error.to_string() });
+        self.fail_all(error);
+        self.lost = Some(error.to_string());
     }
 
     /// Prepares segments for later appends. To be called when there is nothing else to do; a failure shows when the
@@ -235,46 +252,73 @@ impl LogWriter {
     /// # Errors
     /// A segment could not be closed; the directory can be loaded anyway.
     pub fn close(&mut self) -> Result<(), StorageError> {
+        if let Err(error) = self.lock.check() {
+            self.fail_all(&error);
+            return Err(error);
+        }
         while !self.queue.is_empty() {
             if let Err(error) = self.step() {
                 self.fail_all(&error);
             }
         }
         let closed = self.close_segments();
-        self.segments.finish_erasing();
+        self.segments.end_erasing();
         closed
+    }
+
+    /// Leaves everything as it is, and who waits for it unanswered; only the right to the directory is given back, when nobody
+    /// writes to it any more.
+    #[must_use]
+    pub fn abandon(self) -> DirectoryLock {
+        let LogWriter { lock, segments, queue, options, .. } = self;
+        // Who waits may be on a runtime that cannot be woken, which panics.
+        std::mem::forget((segments, queue, options));
+        lock
+    }
+
+    /// The right to the directory, when nothing is written any more.
+    #[must_use]
+    pub fn into_lock(self) -> DirectoryLock {
+        self.lock
     }
 
     /// Works on the first request, or the appends at the front together.
     fn step(&mut self) -> Result<(), StorageError> {
-        if matches!(self.queue.front(), Some(LogRequest::Append { .. })) {
-            self.may_prepare = true;
-            return self.append();
+        self.may_prepare = true;
+        match self.queue.pop_front() {
+            None => Ok(()),
+            Some(append @ LogRequest::Append { .. }) => {
+                self.queue.push_front(append);
+                self.append()
+            }
+            Some(LogRequest::AddSnapshot { snapshot, trailing, done }) => {
+                self.add_snapshot(snapshot, trailing, done)
+            }
+            Some(LogRequest::TruncateFrom { index, done }) => {
+                let result = self.truncate_from(index);
+                self.answer(result, done, |done| LogRequest::TruncateFrom { index, done })
+            }
+            Some(LogRequest::Replace { mut snapshot, done }) => {
+                let result = self.replace(snapshot.as_mut());
+                self.answer(result, done, |done| LogRequest::Replace { snapshot, done })
+            }
         }
-        let request = match self.queue.pop_front() {
-            Some(LogRequest::Trim { snapshot_index, trailing, done }) => {
-                return self.trim(snapshot_index, trailing, done);
-            }
-            Some(LogRequest::CloseWritten { done }) => return self.close_written(done),
-            Some(request) => request,
-            None => return Ok(()),
-        };
-        let result = match &request {
-            LogRequest::Append { .. } | LogRequest::Trim { .. } | LogRequest::CloseWritten { .. } => {
-                unreachable!("handled above")
-            }
-            LogRequest::SetVote { term, voted_for, .. } => self.vault.store(*term, *voted_for),
-            LogRequest::TruncateFrom { index, .. } => self.truncate_from(*index),
-            LogRequest::Reset { next_index, .. } => self.reset(*next_index),
-            LogRequest::CloseSegments { .. } => self.close_segments(),
-        };
+    }
+
+    /// Answers a request, or puts it back to be tried again.
+    fn answer(
+        &mut self,
+        result: Result<(), StorageError>,
+        done: Done,
+        request: impl FnOnce(Done) -> LogRequest,
+    ) -> Result<(), StorageError> {
         match result {
             Err(error) if !is_final(&error) => {
-                self.queue.push_front(request);
+                self.queue.push_front(request(done));
                 Err(error)
             }
             result => {
-                request.into_done()(result);
+                done(result);
                 Ok(())
             }
         }
@@ -307,7 +351,10 @@ impl LogWriter {
             let first = start.plus(batches[..written].iter().map(Batch::count).sum());
             result = self.segments.make_room(&batches[written..], first).and_then(|count| {
                 let group = &batches[written..written + count];
+                // Whoever has the lock by now has read the log, and may have read it before this was in it.
+                self.lock.check()?;
                 let bytes = self.segments.write(group)?;
+                self.lock.check()?;
                 self.statistics.syncs.fetch_add(1, Ordering::Relaxed);
                 self.statistics.batches.fetch_add(count as u64, Ordering::Relaxed);
                 self.statistics.entries.fetch_add(group.iter().map(Batch::count).sum(), Ordering::Relaxed);
@@ -337,32 +384,36 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Begins the removal; the log goes on meanwhile.
-    fn trim(&mut self, snapshot_index: LogIndex, trailing: u64, done: Done) -> Result<(), StorageError> {
-        self.may_prepare = true;
-        let keep_from = LogIndex(snapshot_index.0.saturating_sub(trailing) + 1);
-        self.segments.trim_later(keep_from, done).map_err(|(done, error)| {
-            self.queue.push_front(LogRequest::Trim { snapshot_index, trailing, done });
+    /// Begins it; the log goes on meanwhile.
+    fn add_snapshot(
+        &mut self,
+        snapshot: Box<dyn Sealed>,
+        trailing: u64,
+        done: Done,
+    ) -> Result<(), StorageError> {
+        let index = snapshot.index();
+        assert!(index < self.next_index, "a snapshot of entry {index} in a log that ends before it");
+        let keep_from = LogIndex(index.0.saturating_sub(trailing) + 1);
+        let begun = self.segments.add_snapshot_later(snapshot, keep_from, done);
+        begun.map_err(|(snapshot, done, error)| {
+            self.queue.push_front(LogRequest::AddSnapshot { snapshot, trailing, done });
             error
         })
     }
 
-    fn close_written(&mut self, done: Done) -> Result<(), StorageError> {
-        self.may_prepare = true;
-        // No entry comes before this one.
-        self.segments.trim_later(LogIndex::NONE, done).map_err(|(done, error)| {
-            self.queue.push_front(LogRequest::CloseWritten { done });
-            error
-        })
-    }
-
-    fn reset(&mut self, next_index: LogIndex) -> Result<(), StorageError> {
+    /// Each step can be done again after an error. A crash between them leaves what a load knows: the old log; the old log and a
+    /// `.meta` without data; a snapshot and segments that end before it.
+    fn replace(&mut self, snapshot: &mut dyn Sealed) -> Result<(), StorageError> {
+        let index = snapshot.index();
+        assert!(self.next_index <= index, "a snapshot of entry {index} replaces a log that reaches it");
+        // Upstream refuses a newer snapshot beside open segments and older entries. spec: disk-format 7.3.
         self.close_segments()?;
-        // From the newest down: what is left at any time ends before the snapshot or reaches it without a gap.
+        name_snapshot(self.segments.directory(), snapshot)?;
+        // From the newest down.
         self.segments.truncate_from(LogIndex::NONE)?;
-        remove_old_snapshots(self.segments.directory())?;
-        self.segments.erase_later();
-        self.next_index = next_index;
+        // What is erased is the oldest snapshot: at once, since the log waits for this anyway.
+        remove_old_snapshots(self.segments.directory(), &mut Erasing::default())?;
+        self.next_index = index.next();
         self.may_prepare = true;
         Ok(())
     }
@@ -376,6 +427,7 @@ impl LogWriter {
     fn report_success(&mut self) {
         if self.failing {
             self.failing = false;
+            self.retry.reset();
             (self.options.on_trouble)(LogTrouble::Recovered);
         }
     }
@@ -390,8 +442,7 @@ impl LogWriter {
     fn fail_all(&mut self, error: &StorageError) {
         for request in std::mem::take(&mut self.queue) {
             let error = io::Error::other(format!("the log was closed: {error}"));
-            let path = self.segments.directory().path().to_path_buf();
-            request.into_done()(Err(failed("write the log", path, error)));
+            request.into_done()(Err(StorageError::io("write", "the log", error)));
         }
     }
 }
@@ -412,12 +463,9 @@ impl LogRequest {
     fn into_done(self) -> Done {
         match self {
             LogRequest::Append { done, .. }
-            | LogRequest::SetVote { done, .. }
             | LogRequest::TruncateFrom { done, .. }
-            | LogRequest::Trim { done, .. }
-            | LogRequest::Reset { done, .. }
-            | LogRequest::CloseWritten { done }
-            | LogRequest::CloseSegments { done } => done,
+            | LogRequest::AddSnapshot { done, .. }
+            | LogRequest::Replace { done, .. } => done,
         }
     }
 }
@@ -427,6 +475,9 @@ fn is_final(error: &StorageError) -> bool {
     matches!(error, StorageError::Io { source, .. } if source.kind() == ErrorKind::InvalidData)
 }
 
+#[cfg(test)]
+#[path = "log_snapshot_tests.rs"]
+mod snapshot_tests;
 #[cfg(test)]
 #[path = "log_tests.rs"]
 mod tests;

@@ -8,22 +8,26 @@ use std::sync::Arc;
 use crate::types::LogIndex;
 use crate::types::tasks::BlockingPool;
 
-use super::catalogue::{Catalogue, ClosedSegment};
-use super::directory::Directory;
-use super::erasure::take_name;
+use super::catalogue::ClosedSegment;
+use super::directory::{Directory, TEMPORARY_PREFIX};
 use super::error::StorageError;
-use super::housekeeping::{Housekeeping, Job};
-use super::log::Done;
-use super::open_segment::{Batch, FORMAT_BYTES, OpenSegment, PREAMBLE_BYTES, Zeros, close, make_open};
-use super::operations::{list, remove_if_there, sync_directory};
+use super::housekeeping::{Done, Housekeeping, Job};
+use super::open_segment::{Batch, FORMAT_BYTES, OpenSegment, close, make_open, room};
+use super::removal::closed_segments;
 use super::segment;
-use super::snapshot_meta::SnapshotName;
-use super::truncation::Shortening;
+use super::snapshot::Sealed;
+use super::space::Space;
+use super::zeros::Zeros;
 
 /// What a segment for one large batch has beyond the batch. spec: disk-format 13.
 const LARGE_SEGMENT_MARGIN_BYTES: u64 = 4096;
-/// Snapshots that stay. spec: disk-format 5.4.
-const SNAPSHOTS_KEPT: usize = 2;
+
+/// A truncation that renamed its segment to an open one and has not closed it yet.
+pub(super) struct Shortening {
+    pub(super) open_name: String,
+    pub(super) first: LogIndex,
+    pub(super) keep: u64,
+}
 
 /// The segments of one directory.
 pub(super) struct LogSegments {
@@ -38,11 +42,13 @@ pub(super) struct LogSegments {
     unclosed: u64,
     /// How segments are made, by what the last full one held.
     zeros: Zeros,
+    space: Arc<Space>,
 }
 
 impl LogSegments {
     pub(super) fn new(directory: Directory, segment_bytes: u64, pool: Arc<dyn BlockingPool>) -> LogSegments {
         let housekeeping = Housekeeping::new(directory.clone(), pool);
+        let space = Arc::new(Space::new(directory.clone()));
         LogSegments {
             directory,
             segment_bytes,
@@ -52,6 +58,7 @@ impl LogSegments {
             housekeeping,
             unclosed: 0,
             zeros: Zeros::Written,
+            space,
         }
     }
 
@@ -60,13 +67,28 @@ impl LogSegments {
         &self.directory
     }
 
-    /// Has segments prepared until `count` are in reserve.
+    /// Space for what is to be written.
+    pub(super) fn space(&self) -> Arc<Space> {
+        Arc::clone(&self.space)
+    }
+
+    fn tell_space(&self) {
+        let current = self.current.as_ref().map_or(0, OpenSegment::room_left);
+        let prepared = self.housekeeping.prepared() as u64 * room(self.segment_bytes);
+        self.space.set_allocated(current + prepared);
+    }
+
+    /// Has segments prepared until `count` are in reserve, and zeros written ahead of the entries.
     pub(super) fn prepare(&mut self, count: usize) -> Result<(), StorageError> {
         for _ in self.housekeeping.in_reserve()..count {
             let counter = self.next_counter()?;
             let zeros = self.zeros;
             self.housekeeping.submit(Job::Prepare { counter, bytes: self.segment_bytes, zeros });
         }
+        if let Some(filling) = self.current.as_mut().and_then(OpenSegment::next_filling) {
+            self.housekeeping.submit(Job::Fill(filling));
+        }
+        self.tell_space();
         Ok(())
     }
 
@@ -105,7 +127,11 @@ impl LogSegments {
     /// After an error nothing of them counts, and the segment takes no more batches.
     pub(super) fn write(&mut self, batches: &[Batch<'_>]) -> Result<u64, StorageError> {
         let current = self.current.as_mut().expect("make_room made a segment ready");
-        current.write(&self.directory, batches)
+        let bytes = batches.iter().map(|batch| batch.bytes).sum();
+        self.housekeeping.wait_until(|| current.is_free(bytes));
+        let written = current.write(batches);
+        self.tell_space();
+        written
     }
 
     /// Closes the segment that holds entries, cut to its last synced batch; removes it if it holds none. All other work on
@@ -130,43 +156,43 @@ impl LogSegments {
         Ok(())
     }
 
-    /// After a snapshot: closes the segment that holds entries, removes the closed ones that end before `keep_from`, and old
-    /// snapshots. `done` is called when that is durable; writing goes on meanwhile.
-    pub(super) fn trim_later(&mut self, keep_from: LogIndex, done: Done) -> Result<(), (Done, StorageError)> {
+    /// Closes the segment that holds entries, gives a snapshot its names, removes the closed segments that end before `keep_from`,
+    /// and old snapshots. `done` is called when that is durable; writing goes on meanwhile.
+    pub(super) fn add_snapshot_later(
+        &mut self,
+        snapshot: Box<dyn Sealed>,
+        keep_from: LogIndex,
+        done: Done,
+    ) -> Result<(), (Box<dyn Sealed>, Done, StorageError)> {
         let closed = match &self.current {
             Some(current) if current.in_doubt || current.used == 0 => self.close_current(),
             _ => self.close_current_later(),
         };
         if let Err(error) = closed {
-            return Err((done, error));
+            return Err((snapshot, done, error));
         }
-        self.housekeeping.submit(Job::Trim { keep_from, done });
+        self.housekeeping.submit(Job::AddSnapshot { snapshot, keep_from, done });
         Ok(())
     }
 
-    /// Frees the bytes of removed files in the background, those of old snapshots included.
-    pub(super) fn erase_later(&self) {
-        self.housekeeping.submit(Job::Trim { keep_from: LogIndex::NONE, done: Box::new(drop) });
-    }
-
-    /// Frees the bytes of removed files now.
-    pub(super) fn finish_erasing(&self) {
-        self.housekeeping.finish_erasing();
+    /// Ends the freeing of bytes in the background.
+    pub(super) fn end_erasing(&self) {
+        self.housekeeping.end_erasing();
     }
 
     /// Removes the prepared segments.
     pub(super) fn remove_unused(&mut self) -> Result<(), StorageError> {
         self.housekeeping.settle()?;
         while let Some(name) = self.housekeeping.first_prepared() {
-            remove_if_there(&self.directory, self.directory.path().join(&name))?;
+            self.directory.remove_if_there(&name)?;
             self.housekeeping.forget_first_prepared();
         }
-        sync_directory(&self.directory)
+        self.directory.sync()
     }
 
     /// The closed segments, by first index.
     pub(super) fn closed(&self) -> Result<Vec<ClosedSegment>, StorageError> {
-        closed(&self.directory)
+        closed_segments(&self.directory)
     }
 
     /// A segment with room for a first batch of `bytes`.
@@ -176,12 +202,13 @@ impl LogSegments {
             unfit => {
                 if let Some(segment) = unfit {
                     self.housekeeping.put_back(segment);
+                    // One that is being prepared must not be empty when entries are behind it.
+                    self.housekeeping.settle()?;
                 }
                 let needed = FORMAT_BYTES + bytes;
-                let fits = needed == self.segment_bytes || needed + PREAMBLE_BYTES <= self.segment_bytes;
                 let large = needed + LARGE_SEGMENT_MARGIN_BYTES;
                 // The one batch of a large segment takes one sync.
-                let (bytes, zeros) = if fits {
+                let (bytes, zeros) = if needed <= room(self.segment_bytes) {
                     (self.segment_bytes, self.zeros)
                 } else {
                     (large.max(self.segment_bytes), Zeros::Allocated)
@@ -208,11 +235,15 @@ impl LogSegments {
 
     fn next_counter(&mut self) -> Result<u64, StorageError> {
         if self.next_counter == 0 {
-            let counters = list(&self.directory)?;
-            let highest = counters
+            let files = self.directory.list()?;
+            let highest = files
                 .iter()
-                .filter_map(|name| {
-                    name.strip_prefix("tmp-").unwrap_or(name).strip_prefix("open-")?.parse::<u64>().ok()
+                .filter_map(|(name, _)| {
+                    name.strip_prefix(TEMPORARY_PREFIX)
+                        .unwrap_or(name)
+                        .strip_prefix("open-")?
+                        .parse::<u64>()
+                        .ok()
                 })
                 .max();
             self.next_counter = highest.unwrap_or(0).saturating_add(1);
@@ -221,33 +252,4 @@ impl LogSegments {
         self.next_counter = counter.saturating_add(1);
         Ok(counter)
     }
-}
-
-/// The closed segments of a directory, by first index.
-fn closed(directory: &Directory) -> Result<Vec<ClosedSegment>, StorageError> {
-    Ok(Catalogue::of(&directory.list()?).closed)
-}
-
-/// Removes closed segments from the oldest on while they end before `keep_from`; their bytes are erased later.
-pub(super) fn remove_before(directory: &Directory, keep_from: LogIndex) -> Result<(), StorageError> {
-    for segment in closed(directory)? {
-        if segment.last >= keep_from {
-            break;
-        }
-        take_name(directory, &segment.name)?;
-    }
-    sync_directory(directory)
-}
-
-/// Keeps the newest two snapshots, by term, index and time stamp; the bytes of others are erased later. spec: disk-format 5.4.
-pub(super) fn remove_old_snapshots(directory: &Directory) -> Result<(), StorageError> {
-    let mut snapshots: Vec<SnapshotName> =
-        list(directory)?.iter().filter_map(|name| SnapshotName::parse_meta(name)).collect();
-    snapshots.sort_unstable();
-    let old = snapshots.len().saturating_sub(SNAPSHOTS_KEPT);
-    for name in &snapshots[..old] {
-        remove_if_there(directory, directory.path().join(name.meta_name()))?;
-        take_name(directory, &name.data_name())?;
-    }
-    sync_directory(directory)
 }

@@ -6,6 +6,9 @@ use crate::types::{NodeId, Term};
 /// Bytes of a metadata file.
 pub const METADATA_BYTES: usize = 32;
 
+/// The two metadata files.
+pub(super) const METADATA_NAMES: [&str; 2] = ["metadata1", "metadata2"];
+
 /// Format word.
 const FORMAT: u64 = 1;
 
@@ -24,7 +27,7 @@ impl Metadata {
     /// Name of the file that a version is written to: odd ones to `metadata1`.
     #[must_use]
     pub const fn file_name(version: u64) -> &'static str {
-        if version % 2 == 1 { "metadata1" } else { "metadata2" }
+        METADATA_NAMES[if version % 2 == 1 { 0 } else { 1 }]
     }
 
     /// The bytes of the file.

@@ -7,23 +7,32 @@ pub mod directory;
 pub mod disk;
 mod erasure;
 pub mod error;
+pub mod file_disk;
 mod housekeeping;
 pub mod load;
 pub mod log;
 mod log_segments;
+mod mark;
 pub mod metadata;
+mod new_file;
 mod open_segment;
-mod operations;
+mod plan;
 pub mod recover;
+mod removal;
 pub mod scratch;
 pub mod segment;
 pub mod segment_content;
 mod settle;
 pub mod snapshot;
 pub mod snapshot_meta;
+pub mod space;
+mod survey;
 mod truncation;
-mod vault;
+pub mod vault;
+mod zeros;
 
+#[cfg(test)]
+mod hole_tests;
 #[cfg(test)]
 mod payload_tests;
 #[cfg(test)]

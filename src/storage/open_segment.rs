@@ -1,25 +1,29 @@
 //! An open segment: prepared, written to, closed. spec: disk-format 4.
 
 use std::io::{self, IoSlice};
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::types::config::{PAYLOAD_WINDOW_BYTES, SYNC_BYTES_LARGE, WRITTEN_OUT_AT_ONCE_BYTES};
+use crate::types::config::PAYLOAD_WINDOW_BYTES;
 use crate::types::{Chunk, Entry, LogIndex};
 
 use super::directory::Directory;
 use super::disk::{DiskFile, OpenMode};
 use super::error::StorageError;
-use super::operations::{failed, remove_if_there, rename, rename_unless_done, sync_directory};
+use super::mark::{self, MARK_BYTES};
 use super::segment::{self, FORMAT_WORD};
+use super::zeros::{Filling, Zeros, fill};
 
 /// Length of the format word.
 pub(super) const FORMAT_BYTES: u64 = FORMAT_WORD.len() as u64;
-/// Bytes of a batch before its entry headers; also what must be left after a batch that does not end the file.
-pub(super) const PREAMBLE_BYTES: u64 = 16;
-/// Zeros written at once while a segment is prepared.
-const ZEROS: &[u8; 256 * 1024] = &[0; 256 * 1024];
+/// Bytes of a batch before its entry headers: so many zeros behind the last batch tell a load that there is none.
+const PREAMBLE_BYTES: u64 = 16;
+
+/// Bytes for the format word and batches in a segment of `bytes`: at its end are zeros, and its mark.
+pub(super) fn room(bytes: u64) -> u64 {
+    bytes.saturating_sub(PREAMBLE_BYTES + MARK_BYTES as u64)
+}
 
 /// A batch as it goes to disk: the bytes before the payloads, and the entries that own the payloads.
 pub(super) struct Batch<'a> {
@@ -57,40 +61,47 @@ pub(super) struct OpenSegment {
     /// A write or sync failed: nothing behind `used` counts.
     pub(super) in_doubt: bool,
     pub(super) syncs: u64,
+    zeros: Zeros,
+    /// Zeros or entries were written up to here, or will be by `filling`.
+    zeroed: u64,
+    filling: Option<Filling>,
 }
 
 impl OpenSegment {
-    /// Whether batches of `bytes` fit behind `position` without leaving 1 to 15 bytes.
+    /// Whether batches of `bytes` fit behind `position`.
     pub(super) fn fits(&self, position: u64, bytes: u64) -> bool {
-        let end = position.max(FORMAT_BYTES) + bytes;
-        end == self.reserved || end + PREAMBLE_BYTES <= self.reserved
+        position.max(FORMAT_BYTES) + bytes <= room(self.reserved)
+    }
+
+    /// Bytes that it has room for.
+    pub(super) fn room_left(&self) -> u64 {
+        if self.in_doubt { 0 } else { room(self.reserved).saturating_sub(self.used.max(FORMAT_BYTES)) }
     }
 
     /// Writes batches that fit: one write, one sync. Returns the bytes written.
     /// After an error nothing of them counts, and the segment takes no more batches.
-    pub(super) fn write(
-        &mut self,
-        directory: &Directory,
-        batches: &[Batch<'_>],
-    ) -> Result<u64, StorageError> {
+    pub(super) fn write(&mut self, batches: &[Batch<'_>]) -> Result<u64, StorageError> {
         assert!(!self.in_doubt, "segment {} is in doubt and must not be written to", self.name);
         let mut pieces =
             Pieces { file: self.file.as_mut(), offset: self.used, window: Vec::new(), stored: 0 };
-        let path = || directory.path().join(&self.name);
         let first = if self.used == 0 { self.first } else { self.last.next() };
         self.in_doubt = true;
         if self.used == 0 {
             pieces.push(&FORMAT_WORD);
         }
-        let failed = |error| failed("write to segment", path(), error);
+        let failed = |source| StorageError::io("write to segment", &self.name, source);
         for batch in batches {
             pieces.push(&batch.prefix);
             for chunk in batch.entries.iter().flat_map(|entry| entry.data.chunks()) {
                 match chunk {
                     Chunk::Memory(bytes) => pieces.push(bytes),
                     Chunk::Stored(stored) => {
-                        let bytes =
-                            stored.read().map_err(|source| StorageError::Payload { first, source })?;
+                        if let Some(bytes) = stored.in_memory() {
+                            pieces.push(bytes);
+                            continue;
+                        }
+                        let read = Arc::clone(stored).read();
+                        let bytes = read.map_err(|source| StorageError::Payload { first, source })?;
                         if pieces.push_read(bytes) {
                             pieces.flush().map_err(failed)?;
                         }
@@ -105,10 +116,39 @@ impl OpenSegment {
         self.syncs += 1;
         if self.used == 0 {
             self.last = self.first.previous();
+            self.write_mark();
         }
         self.used += bytes;
         self.last = self.last.plus(batches.iter().map(Batch::count).sum());
         Ok(bytes)
+    }
+}
+
+impl OpenSegment {
+    /// What is to be filled with zeros next, if anything.
+    pub(super) fn next_filling(&mut self) -> Option<Filling> {
+        if self.zeros == Zeros::Allocated || self.in_doubt {
+            return None;
+        }
+        let filling = Filling::due(&self.name, self.used, self.zeroed, room(self.reserved))?;
+        self.zeroed = filling.end();
+        self.filling = Some(filling.clone());
+        Some(filling)
+    }
+
+    /// Whether `bytes` may be written: nobody is about to fill that place with zeros.
+    pub(super) fn is_free(&self, bytes: u64) -> bool {
+        let end = self.used.max(FORMAT_BYTES) + bytes;
+        self.filling.as_ref().is_none_or(|filling| filling.makes_way(end))
+    }
+
+    /// Says where the segment begins. It becomes durable with the next batches; without it a load counts as it always did.
+    fn write_mark(&mut self) {
+        let offset = self.reserved - MARK_BYTES as u64;
+        let written = self.file.write_vectored_at(&[IoSlice::new(&mark::encode(self.first))], offset);
+        if let Err(error) = written {
+            tracing::debug!(%error, segment = self.name, "a segment does not say where it begins");
+        }
     }
 }
 
@@ -153,24 +193,8 @@ impl<'a> Pieces<'a> {
     }
 }
 
-/// How a segment gets the zeros that it is made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Zeros {
-    /// They are written: the syncs of entries are the fastest then.
-    Written,
-    /// The file system gives them: half as much is written.
-    Allocated,
-}
-
-impl Zeros {
-    /// What suits the segments to come after one with `bytes` in `syncs`. Pure.
-    pub(super) fn after(bytes: u64, syncs: u64) -> Zeros {
-        if bytes / syncs.max(1) >= SYNC_BYTES_LARGE { Zeros::Allocated } else { Zeros::Written }
-    }
-}
-
-/// Makes an open segment of `bytes` zeros. It gets its name when it is complete: a file of a few bytes stops upstream's
-/// start, a `tmp-` file does not.
+/// Makes an open segment of `bytes` zeros. It gets its name when it is complete: a file of a few bytes stops upstream's start. Where a
+/// file cannot be without a name, it is empty first and then has its length at once, which are both no entries to a load.
 pub(super) fn make_open(
     directory: &Directory,
     counter: u64,
@@ -178,55 +202,43 @@ pub(super) fn make_open(
     zeros: Zeros,
 ) -> Result<OpenSegment, StorageError> {
     let name = segment::open_name(counter);
-    let path = directory.path().join(&name);
-    let temporary = directory.path().join(format!("tmp-{name}"));
-    let made = fill(directory, temporary.clone(), bytes, zeros).and_then(|file| {
-        rename(directory, temporary.clone(), path.clone())?;
-        sync_directory(directory)?;
-        Ok(file)
+    let failed = |source| StorageError::io("prepare segment", &name, source);
+    let place = directory.place();
+    let unnamed = place.create_unnamed().map_err(failed)?;
+    let has_name = unnamed.is_none();
+    let mut file = match unnamed {
+        Some(file) => file,
+        None => place.open(&name, OpenMode::CreateExclusive).map_err(failed)?,
+    };
+    let made = fill(file.as_mut(), bytes, zeros).and_then(|zeroed| {
+        if !has_name {
+            file.link(&name)?;
+            // By the name that it has now: the system shows the other one as that of a removed file.
+            file = place.open(&name, OpenMode::Write)?;
+        }
+        place.sync()?;
+        Ok(zeroed)
     });
     if made.is_err() {
-        // Frees the space; the error that matters is the first, and what stays is an ignored or all-zero file.
-        let _ = directory.disk().remove(&temporary);
-        let _ = directory.disk().remove(&path);
+        // Frees the space; the error that matters is the first, and what stays is an all-zero file.
+        let _ = directory.remove_if_there(&name);
     }
+    let zeroed = made.map_err(failed)?;
     let none = LogIndex::NONE;
     Ok(OpenSegment {
         name,
         counter,
-        file: made?,
+        file,
         reserved: bytes,
         used: 0,
         first: none,
         last: none,
         in_doubt: false,
         syncs: 0,
+        zeros,
+        zeroed,
+        filling: None,
     })
-}
-
-fn fill(
-    directory: &Directory,
-    path: PathBuf,
-    bytes: u64,
-    zeros: Zeros,
-) -> Result<Box<dyn DiskFile>, StorageError> {
-    let fill = || {
-        let mut file = directory.disk().open(&path, OpenMode::CreateExclusive)?;
-        let allocated = zeros == Zeros::Allocated && file.allocate(bytes)?;
-        let mut offset = if allocated { bytes } else { 0 };
-        while offset < bytes {
-            let length = usize::try_from(bytes - offset).unwrap_or(usize::MAX).min(ZEROS.len());
-            file.write_vectored_at(&[IoSlice::new(&ZEROS[..length])], offset)?;
-            offset += length as u64;
-            // The syncs of entries must not wait behind all of it.
-            if offset.is_multiple_of(WRITTEN_OUT_AT_ONCE_BYTES) {
-                file.sync_data()?;
-            }
-        }
-        file.sync_all()?;
-        Ok(file)
-    };
-    fill().map_err(|error| failed("prepare segment", path.clone(), error))
 }
 
 /// Closes a segment, cut to its last synced batch; removes it if it holds none. Can be called again after an error.
@@ -250,14 +262,12 @@ pub(super) fn close_file(
     entries: Option<(LogIndex, LogIndex)>,
     cut: impl FnOnce() -> io::Result<()>,
 ) -> Result<(), StorageError> {
-    let path = directory.path().join(name);
     match entries {
-        None => remove_if_there(directory, path)?,
+        None => directory.remove_if_there(name)?,
         Some((first, last)) => {
-            cut().map_err(|error| failed("cut segment", path.clone(), error))?;
-            let closed = directory.path().join(segment::closed_name(first, last));
-            rename_unless_done(directory, path, closed)?;
+            cut().map_err(|source| StorageError::io("cut segment", name, source))?;
+            directory.rename_unless_done(name, &segment::closed_name(first, last))?;
         }
     }
-    sync_directory(directory)
+    directory.sync()
 }

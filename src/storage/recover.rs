@@ -10,8 +10,10 @@ use bytes::Bytes;
 use super::bootstrap::write_configuration;
 use super::directory::{Directory, DirectoryLock};
 use super::error::StorageError;
-use super::load::{LoadOptions, Loaded, load, load_without_lock};
 use super::metadata::Metadata;
+use super::plan::SetAside;
+use super::settle::settle;
+use super::survey::{LoadOptions, Loaded, Survey, survey};
 use super::vault::write_metadata;
 use crate::types::config::{PAGE_SIZE, TERM_END};
 use crate::types::payload::{PayloadStore, StoredBytes};
@@ -28,11 +30,11 @@ impl PayloadStore for Forgotten {
 }
 
 impl StoredBytes for Forgotten {
-    fn read(&self) -> io::Result<Bytes> {
+    fn read(self: Arc<Self>) -> io::Result<Bytes> {
         Err(io::Error::other("this payload was not kept"))
     }
 
-    fn cached(&self) -> Option<Bytes> {
+    fn cached(self: Arc<Self>) -> Option<Bytes> {
         None
     }
 
@@ -41,28 +43,32 @@ impl StoredBytes for Forgotten {
     }
 }
 
-/// Appends `configuration` as an entry of term 1, whatever the terms before it. Metadata stays as it is, unless its term is so
-/// high that nobody can stand any more: then it is the one behind those of the log, without a vote.
+/// Appends `configuration` as an entry of term 1, whatever the terms before it. Metadata stays as it is, unless it is lost or its
+/// term is so high that nobody can stand any more: then it is the one behind those of the log, without a vote.
 ///
 /// # Errors
-/// Those of `load`; `ConfigurationTooBig`; `TermsEnded`; those of the file system.
+/// Those of `load`, but that metadata may be missing; `ConfigurationTooBig`; `TermsEnded`; those of the file system.
 pub fn recover(
     directory: &Directory,
     lock: &DirectoryLock,
     options: &LoadOptions,
     configuration: &Configuration,
-) -> Result<(), StorageError> {
-    let loaded = load(directory, lock, options)?;
+) -> Result<Vec<SetAside>, StorageError> {
+    let Survey { loaded, plan, .. } = survey(directory, options)?;
     let metadata = repaired(&loaded)?;
+    settle(directory, lock, &plan, options.wall_clock.as_ref())?;
     write_configuration(directory, lock, loaded.last_index().next(), configuration)?;
     // Last: a recovery that was cut off is to be repeated, and a node that forgot its term must not join the old members.
-    metadata.map_or(Ok(()), |metadata| write_metadata(directory, &metadata))
+    if let Some(metadata) = metadata {
+        write_metadata(directory, &metadata)?;
+    }
+    Ok(loaded.set_aside)
 }
 
-/// What a directory that took up a term without a successor begins anew with; none if its term is of use.
+/// What a directory begins anew with that has no metadata, or took up a term without a successor; none if its term is of use.
 fn repaired(loaded: &Loaded) -> Result<Option<Metadata>, StorageError> {
     let Metadata { version, term, .. } = loaded.metadata;
-    if term.0 < TERM_END - 1 {
+    if version > 0 && term.0 < TERM_END - 1 {
         return Ok(None);
     }
     let in_snapshot = loaded.snapshot.iter().map(|file| file.meta.term);
@@ -74,15 +80,15 @@ fn repaired(loaded: &Loaded) -> Result<Option<Metadata>, StorageError> {
 }
 
 /// Index and term of the last entry, or of the snapshot behind which there is none; 0 and 0 in an empty directory.
-/// Takes no lock, although it closes segments. spec: disk-format 6.2.
+/// Changes nothing: it may be asked beside a running node.
 ///
 /// # Errors
-/// Those of `load`.
+/// Those of `load`, but that metadata may be missing.
 pub fn describe_last_entry(
     directory: &Directory,
     options: &LoadOptions,
 ) -> Result<(LogIndex, Term), StorageError> {
-    let loaded = load_without_lock(directory, options)?;
+    let Survey { loaded, .. } = survey(directory, options)?;
     let term = match (loaded.entries.last(), &loaded.snapshot) {
         (Some(entry), _) => entry.term,
         (None, Some(snapshot)) => snapshot.meta.term,

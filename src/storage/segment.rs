@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::checksum::crc32;
 use super::error::{BatchError, SegmentError};
+use super::mark::{self, MARK_BYTES};
 use super::segment_content::SegmentContent;
 use crate::types::{Entry, EntryKind, LogIndex, Term};
 
@@ -203,6 +204,10 @@ pub struct OpenContent {
     pub entries: Vec<Entry>,
     /// Offset behind the last good batch.
     pub end: usize,
+    /// Index of the first entry, if the segment says it.
+    pub first: Option<LogIndex>,
+    /// Something else than zeros is behind the last good batch: it was damaged, or was being written.
+    pub is_torn: bool,
 }
 
 /// Reads the content of an open segment up to the first damaged batch. A batch that the file cuts off counts as
@@ -215,13 +220,19 @@ pub fn decode_open<C: SegmentContent>(content: &C) -> Result<OpenContent, Segmen
         return Ok(OpenContent::default());
     }
     let format = format_of(content)?;
-    if format == 0 && content.is_zero().map_err(unreadable)? {
-        return Ok(OpenContent::default());
+    let length = content.length();
+    let mark_at = length.saturating_sub(MARK_BYTES).max(FORMAT_WORD.len());
+    let last_bytes = content.bytes(mark_at, length - mark_at).map_err(unreadable)?;
+    let first = mark::decode(&last_bytes);
+    // The format word is written with the first batch, before the mark: a first write that was cut off is no damage.
+    if format == 0 && first.is_none() {
+        let is_torn = !content.is_zero(0, length).map_err(unreadable)?;
+        return Ok(OpenContent { is_torn, ..OpenContent::default() });
     }
     if format != 1 {
         return Err(SegmentError::Format(format));
     }
-    let mut good = OpenContent { entries: Vec::new(), end: FORMAT_WORD.len() };
+    let mut good = OpenContent { entries: Vec::new(), end: FORMAT_WORD.len(), first, is_torn: false };
     let mut number = 0;
     while good.end < content.length() {
         number += 1;
@@ -236,6 +247,8 @@ pub fn decode_open<C: SegmentContent>(content: &C) -> Result<OpenContent, Segmen
             Err(_) => break,
         }
     }
+    // A mark that is not whole is no damage.
+    good.is_torn = good.end < mark_at && !content.is_zero(good.end, mark_at).map_err(unreadable)?;
     Ok(good)
 }
 
@@ -320,7 +333,7 @@ mod tests {
             }
             let content = Bytes::from(content);
             prop_assert_eq!(decode_closed(&content, entries.len() as u64), Ok(entries.clone()));
-            prop_assert_eq!(decode_open(&content), Ok(OpenContent { entries, end: content.len() }));
+            prop_assert_eq!(decode_open(&content), Ok(OpenContent { entries, end: content.len(), ..OpenContent::default() }));
         }
     }
 }

@@ -35,11 +35,11 @@ pub trait SegmentContent {
     /// The file cannot be read; the payload cannot be kept.
     fn payload(&self, offset: usize, len: usize) -> io::Result<EntryData>;
 
-    /// Whether all are zero.
+    /// Whether all from `offset` up to `end` are zero.
     ///
     /// # Errors
     /// The file cannot be read.
-    fn is_zero(&self) -> io::Result<bool>;
+    fn is_zero(&self, offset: usize, end: usize) -> io::Result<bool>;
 }
 
 impl SegmentContent for Bytes {
@@ -59,8 +59,8 @@ impl SegmentContent for Bytes {
         Ok(EntryData::from_bytes(self.slice(offset..offset + len)))
     }
 
-    fn is_zero(&self) -> io::Result<bool> {
-        Ok(self.iter().all(|byte| *byte == 0))
+    fn is_zero(&self, offset: usize, end: usize) -> io::Result<bool> {
+        Ok(self.get(offset..end).is_none_or(|part| part.iter().all(|byte| *byte == 0)))
     }
 }
 
@@ -143,9 +143,9 @@ impl SegmentContent for SegmentFile {
         Ok(keeper.finish())
     }
 
-    fn is_zero(&self) -> io::Result<bool> {
+    fn is_zero(&self, offset: usize, end: usize) -> io::Result<bool> {
         let mut zero = true;
-        self.windows(0, self.len, |part| {
+        self.windows(offset, end.saturating_sub(offset), |part| {
             zero = part.iter().all(|byte| *byte == 0);
             Ok(zero)
         })?;

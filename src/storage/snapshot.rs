@@ -1,18 +1,18 @@
 //! Snapshot data files: written as a stream, raw or as one LZ4 frame, and read as a stream of plain bytes.
 //!
-//! The `.meta` file is durable before the data file gets its name; a snapshot exists when both do.
+//! Files get their names when both are whole, `.meta` first; a snapshot exists when both have one.
 //! spec: disk-format 5, 6.1.
 
 use std::io::{self, BufRead, BufReader, IoSlice, Read, Write};
-use std::path::PathBuf;
 
 use lz4_flex::frame::{BlockMode, BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
 
 use super::directory::Directory;
 use super::disk::{DiskFile, OpenMode};
 use super::error::StorageError;
-use super::operations::{exists, failed, make_file, remove_if_there, rename, sync_directory};
+use super::new_file::NewFile;
 use super::snapshot_meta::{SnapshotFile, SnapshotMeta};
+use crate::types::LogIndex;
 
 /// First bytes of an LZ4 frame. spec: disk-format 5.2.
 const LZ4_MAGIC: [u8; 4] = [0x04, 0x22, 0x4d, 0x18];
@@ -30,18 +30,99 @@ pub enum Compression {
     None,
 }
 
-/// Writes one snapshot; without `finish` no snapshot exists and the temporary file goes away.
+/// Writes one snapshot, in a file without a name.
 pub struct SnapshotWriter {
     directory: Directory,
     meta: SnapshotMeta,
-    temporary: PathBuf,
+    data: NewFile,
     content_size: u64,
     written: u64,
-    sink: Option<Sink>,
-    /// Length of the file once it is sealed.
-    data_bytes: Option<u64>,
-    /// Whether the data may have its name.
-    named: bool,
+    sink: Sink,
+}
+
+/// A snapshot whose content is whole and durable, and which does not exist yet.
+pub trait Sealed: Send {
+    /// Index of the last entry in it.
+    fn index(&self) -> LogIndex;
+
+    /// Its content.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn read_back(&self) -> Result<Box<dyn Read + Send>, StorageError>;
+
+    /// Gives `.meta` its name. Durable after a sync of the directory. Can be called again after an error.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    fn name_meta(&mut self) -> Result<(), StorageError>;
+
+    /// Gives the data its name, after `.meta` has one. Durable after a sync of the directory. Can be called again after an error.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    fn name_data(&mut self) -> Result<(), StorageError>;
+}
+
+/// Makes it a snapshot of the directory: a `.meta` file without data is none, and goes at the next start. Can be called again after
+/// an error.
+pub(super) fn name_snapshot(directory: &Directory, snapshot: &mut dyn Sealed) -> Result<(), StorageError> {
+    snapshot.name_meta()?;
+    directory.sync()?;
+    snapshot.name_data()?;
+    directory.sync()
+}
+
+/// The files of a sealed snapshot; without their names they go away.
+pub struct SealedSnapshot {
+    directory: Directory,
+    file: SnapshotFile,
+    meta: NewFile,
+    data: NewFile,
+    /// Whether `.meta` has its name, and may be all that has one.
+    is_half_named: bool,
+}
+
+impl SealedSnapshot {
+    /// Makes it a snapshot of the directory, where nobody writes a log.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn name(mut self) -> Result<SnapshotFile, StorageError> {
+        name_snapshot(&self.directory.clone(), &mut self)?;
+        Ok(self.file.clone())
+    }
+}
+
+impl Sealed for SealedSnapshot {
+    fn index(&self) -> LogIndex {
+        self.file.meta.index
+    }
+
+    fn read_back(&self) -> Result<Box<dyn Read + Send>, StorageError> {
+        Ok(Box::new(plain(self.data.duplicate()?, self.data.target())?))
+    }
+
+    fn name_meta(&mut self) -> Result<(), StorageError> {
+        self.meta.name()?;
+        self.is_half_named = true;
+        Ok(())
+    }
+
+    fn name_data(&mut self) -> Result<(), StorageError> {
+        // From here on the snapshot may exist, whatever an error says.
+        self.is_half_named = false;
+        self.data.name()
+    }
+}
+
+impl Drop for SealedSnapshot {
+    fn drop(&mut self) {
+        if self.is_half_named {
+            // What cannot be removed here is removed by the next start.
+            let _ = self.directory.remove(self.meta.target());
+        }
+    }
 }
 
 enum Sink {
@@ -50,8 +131,7 @@ enum Sink {
 }
 
 impl SnapshotWriter {
-    /// Makes the `.meta` file of a snapshot and begins its data of `content_size` bytes, of which about `at_once` bytes are handed
-    /// to the disk at once.
+    /// Begins a snapshot with a content of `content_size` bytes, of which about `at_once` bytes are handed to the disk at once.
     ///
     /// # Errors
     /// A file operation failed, or the snapshot exists.
@@ -63,20 +143,12 @@ impl SnapshotWriter {
         at_once: u64,
     ) -> Result<SnapshotWriter, StorageError> {
         let name = meta.name().data_name();
-        let meta_path = directory.path().join(meta.name().meta_name());
-        let data_path = directory.path().join(&name);
-        if exists(directory, &meta_path)? && exists(directory, &data_path)? {
-            return Err(failed("create snapshot", data_path, io::ErrorKind::AlreadyExists.into()));
+        if directory.exists(&name)? {
+            return Err(StorageError::Exists(name));
         }
-        let temporary_meta = directory.path().join(format!("tmp-{name}.meta"));
-        make_file(directory, temporary_meta.clone(), &meta.encode())?;
-        rename(directory, temporary_meta, meta_path)?;
-        sync_directory(directory)?;
-        let temporary = directory.path().join(format!("tmp-{name}"));
-        remove_if_there(directory, temporary.clone())?;
-        let opened = directory.disk().open(&temporary, OpenMode::CreateExclusive);
+        let data = NewFile::create(directory, &name)?;
         let appender = FileAppender {
-            file: opened.map_err(|error| failed("create snapshot", temporary.clone(), error))?,
+            file: data.duplicate()?,
             offset: 0,
             synced: 0,
             at_once,
@@ -93,38 +165,21 @@ impl SnapshotWriter {
                 Sink::Lz4(Box::new(FrameEncoder::with_frame_info(info, appender)))
             }
         };
-        Ok(SnapshotWriter {
-            directory: directory.clone(),
-            meta,
-            temporary,
-            content_size,
-            written: 0,
-            sink: Some(sink),
-            data_bytes: None,
-            named: false,
-        })
+        Ok(SnapshotWriter { directory: directory.clone(), meta, data, content_size, written: 0, sink })
     }
 
-    /// Ends the data, makes it durable and gives it its name.
-    ///
-    /// # Errors
-    /// A file operation failed, or the content does not have the announced size; no snapshot exists then.
-    pub fn finish(mut self) -> Result<SnapshotFile, StorageError> {
-        self.seal()?;
-        self.name()
-    }
-
-    /// Ends the data and makes it durable; it has no name yet.
+    /// Ends the data and makes it and its `.meta` durable; they have no names yet.
     ///
     /// # Errors
     /// A file operation failed, or the content does not have the announced size.
-    pub fn seal(&mut self) -> Result<(), StorageError> {
-        let Some(sink) = self.sink.take() else { return Ok(()) };
+    pub fn seal(self) -> Result<SealedSnapshot, StorageError> {
+        let SnapshotWriter { directory, meta, data, content_size, written, sink } = self;
+        let failed = |source| StorageError::io("write snapshot", data.target(), source);
+        if written != content_size {
+            let message = format!("content has {written} bytes, announced {content_size}");
+            return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, message)));
+        }
         let finish = || {
-            if self.written != self.content_size {
-                let message = format!("content has {} bytes, announced {}", self.written, self.content_size);
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
-            }
             let mut appender = match sink {
                 Sink::Raw(appender) => appender,
                 Sink::Lz4(encoder) => encoder.finish().map_err(io::Error::other)?,
@@ -133,35 +188,12 @@ impl SnapshotWriter {
             appender.file.sync_all()?;
             Ok(appender.offset)
         };
-        let written = finish().map_err(|error| failed("write snapshot", self.temporary.clone(), error))?;
-        self.data_bytes = Some(written);
-        Ok(())
-    }
-
-    /// Reads back what was sealed.
-    ///
-    /// # Errors
-    /// The file cannot be opened or read.
-    pub fn read_back(&self) -> Result<SnapshotReader, StorageError> {
-        open_plain(&self.directory, &self.temporary)
-    }
-
-    /// Gives sealed data its name.
-    ///
-    /// # Errors
-    /// A file operation failed, or the data was not sealed.
-    pub fn name(mut self) -> Result<SnapshotFile, StorageError> {
-        let Some(data_bytes) = self.data_bytes else {
-            let error = io::Error::other("the data was not ended");
-            return Err(failed("name snapshot", self.temporary.clone(), error));
-        };
-        let data_name = self.meta.name().data_name();
-        let data = self.directory.path().join(&data_name);
-        // From here on the snapshot may exist, whatever an error says.
-        self.named = true;
-        rename(&self.directory, self.temporary.clone(), data)?;
-        sync_directory(&self.directory)?;
-        Ok(SnapshotFile { meta: self.meta.clone(), data_name, data_bytes })
+        let data_bytes = finish().map_err(failed)?;
+        let mut meta_file = NewFile::create(&directory, &meta.name().meta_name())?;
+        let written = meta_file.write(&[IoSlice::new(&meta.encode())]);
+        written.map_err(|source| StorageError::io("write", meta_file.target(), source))?;
+        let file = SnapshotFile { data_name: data.target().to_owned(), meta, data_bytes };
+        Ok(SealedSnapshot { directory, file, meta: meta_file, data, is_half_named: false })
     }
 }
 
@@ -171,8 +203,7 @@ impl Write for SnapshotWriter {
             let message = format!("content longer than the announced {} bytes", self.content_size);
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
-        let Some(sink) = self.sink.as_mut() else { return Err(io::Error::other("the data was ended")) };
-        let count = match sink {
+        let count = match &mut self.sink {
             Sink::Lz4(encoder) => encoder.write(bytes)?,
             Sink::Raw(appender) => appender.write(bytes)?,
         };
@@ -181,18 +212,8 @@ impl Write for SnapshotWriter {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        // Blocks and buffers go to the file when they are full, and in `finish`.
+        // Blocks and buffers go to the file when they are full, and in `seal`.
         Ok(())
-    }
-}
-
-impl Drop for SnapshotWriter {
-    fn drop(&mut self) {
-        if !self.named {
-            // What cannot be removed here is removed by the next start.
-            let _ = self.directory.disk().remove(&self.temporary);
-            let _ = self.directory.disk().remove(&self.directory.path().join(self.meta.name().meta_name()));
-        }
     }
 }
 
@@ -248,7 +269,7 @@ impl SnapshotFile {
     /// # Errors
     /// The file cannot be opened or read.
     pub fn open_data(&self, directory: &Directory) -> Result<SnapshotReader, StorageError> {
-        open_plain(directory, &directory.path().join(&self.data_name))
+        plain(directory.open_file(&self.data_name, OpenMode::Read)?, &self.data_name)
     }
 
     /// Bytes that `open_data` gives.
@@ -256,10 +277,9 @@ impl SnapshotFile {
     /// # Errors
     /// The file cannot be read.
     pub fn content_bytes(&self, directory: &Directory) -> Result<u64, StorageError> {
-        let path = directory.path().join(&self.data_name);
+        let file = directory.open_file(&self.data_name, OpenMode::Read)?;
         let read = || {
             let mut start = [0; 14];
-            let file = directory.disk().open(&path, OpenMode::Read)?;
             let count = file.read_at(&mut start, 0)?;
             if !start.starts_with(&LZ4_MAGIC) {
                 return Ok(self.data_bytes);
@@ -269,17 +289,17 @@ impl SnapshotFile {
                 size.copy_from_slice(&start[6..]);
                 return Ok(u64::from_le_bytes(size));
             }
-            let mut reader = open_plain(directory, &path).map_err(io::Error::other)?;
+            let mut reader = self.open_data(directory).map_err(io::Error::other)?;
             io::copy(&mut reader, &mut io::sink())
         };
-        read().map_err(|error| failed("read snapshot", path.clone(), error))
+        read().map_err(|source| StorageError::io("read snapshot", &self.data_name, source))
     }
 }
 
-fn open_plain(directory: &Directory, path: &std::path::Path) -> Result<SnapshotReader, StorageError> {
+/// The content of a data file.
+fn plain(file: Box<dyn DiskFile>, name: &str) -> Result<SnapshotReader, StorageError> {
     let open = || {
-        let file = FileReader { file: directory.disk().open(path, OpenMode::Read)?, offset: 0 };
-        let mut file = BufReader::with_capacity(BUFFER_BYTES, file);
+        let mut file = BufReader::with_capacity(BUFFER_BYTES, FileReader { file, offset: 0 });
         Ok(if file.fill_buf()?.starts_with(&LZ4_MAGIC) {
             let decoder = FrameDecoder::new(EndWatch { file, saw_end: false });
             SnapshotReader { source: Source::Lz4(Box::new(decoder)), ended: false }
@@ -287,7 +307,7 @@ fn open_plain(directory: &Directory, path: &std::path::Path) -> Result<SnapshotR
             SnapshotReader { source: Source::Raw(file), ended: false }
         })
     };
-    open().map_err(|error| failed("open snapshot", path.to_owned(), error))
+    open().map_err(|source| StorageError::io("open snapshot", name, source))
 }
 
 /// The plain content of a snapshot. A damaged or truncated LZ4 file gives an error where it is found.
@@ -354,9 +374,7 @@ impl Read for FileReader {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use super::super::disk::FileDisk;
+    use super::super::file_disk::FileDisk;
     use super::*;
     use crate::types::{Configuration, LogIndex, NodeId, Role, Server, Term};
 
@@ -374,7 +392,7 @@ mod tests {
         for piece in content.chunks(10_000) {
             writer.write_all(piece).unwrap();
         }
-        writer.finish().unwrap()
+        writer.seal().unwrap().name().unwrap()
     }
 
     fn content() -> Vec<u8> {
@@ -388,7 +406,7 @@ mod tests {
             [(Compression::Lz4, content()), (Compression::None, content()), (Compression::Lz4, Vec::new())]
         {
             let keep = tempfile::tempdir().unwrap();
-            let directory = Directory::open(Arc::new(FileDisk), keep.path()).unwrap();
+            let directory = Directory::open(&FileDisk, keep.path()).unwrap();
             let file = write(&directory, &content, compression);
 
             let mut read = Vec::new();
@@ -404,7 +422,7 @@ mod tests {
     #[test]
     fn the_frame_has_the_header_of_upstream_and_any_cut_is_an_error() {
         let keep = tempfile::tempdir().unwrap();
-        let directory = Directory::open(Arc::new(FileDisk), keep.path()).unwrap();
+        let directory = Directory::open(&FileDisk, keep.path()).unwrap();
         let file = write(&directory, &content(), Compression::Lz4);
         let path = keep.path().join("snapshot-2-7-11");
         let whole = std::fs::read(&path).unwrap();
@@ -417,7 +435,7 @@ mod tests {
             std::fs::write(&path, &whole[..cut]).unwrap();
             let mut read = Vec::new();
             let result = file.open_data(&directory).and_then(|mut reader| {
-                reader.read_to_end(&mut read).map_err(|error| failed("read", path.clone(), error))
+                reader.read_to_end(&mut read).map_err(|error| StorageError::io("read", "it", error))
             });
             assert!(result.is_err(), "cut at {cut}");
         }

@@ -10,17 +10,17 @@ use tempfile::TempDir;
 
 use super::bootstrap::bootstrap;
 use super::directory::Directory;
-use super::disk::FileDisk;
 use super::error::StorageError;
+use super::file_disk::FileDisk;
 use super::load::{LoadOptions, Loaded, load};
+use super::metadata::Metadata;
 use super::recover::{describe_last_entry, recover};
 use super::scratch::UnnamedFiles;
 use super::segment::{FORMAT_WORD, SegmentName, encode_batch_prefix, parse_name};
 use super::snapshot_meta::{SnapshotMeta, SnapshotName};
-use crate::pages::PageFile;
+use super::vault::read_metadata;
+use crate::pages::PageSpace;
 use crate::types::clock::WallClock;
-use crate::types::payload::PayloadStore;
-use crate::types::scratch::ScratchDisk;
 use crate::types::{Configuration, Entry, EntryData, EntryKind, LogIndex, NodeId, Role, Server, Term};
 
 struct FixedClock;
@@ -31,16 +31,16 @@ impl WallClock for FixedClock {
     }
 }
 
-fn options(auto_recovery: bool) -> LoadOptions {
+pub(super) fn options(auto_recovery: bool) -> LoadOptions {
     LoadOptions { auto_recovery, wall_clock: Arc::new(FixedClock), payloads: None }
 }
 
-fn open(path: &Path) -> Result<Directory, StorageError> {
-    Directory::open(Arc::new(FileDisk), path)
+pub(super) fn open(path: &Path) -> Result<Directory, StorageError> {
+    Directory::open(&FileDisk, path)
 }
 
 /// Loads with payloads in memory, and a copy of the directory with payloads in a page file: the result is the same.
-fn load_path(path: &Path, auto_recovery: bool) -> Result<Loaded, StorageError> {
+pub(super) fn load_path(path: &Path, auto_recovery: bool) -> Result<Loaded, StorageError> {
     let copy = tempfile::tempdir().unwrap();
     for entry in fs::read_dir(path).into_iter().flatten().map(Result::unwrap) {
         if entry.file_type().unwrap().is_file() {
@@ -48,9 +48,9 @@ fn load_path(path: &Path, auto_recovery: bool) -> Result<Loaded, StorageError> {
         }
     }
     let result = load_with(path, &options(auto_recovery));
-    if !matches!(result, Err(StorageError::Locked)) && path.is_dir() {
-        let scratch = UnnamedFiles::new(copy.path()).create().unwrap();
-        let payloads: Arc<dyn PayloadStore> = PageFile::new(scratch, 0);
+    if !matches!(result, Err(StorageError::Locked { .. })) && path.is_dir() {
+        let scratch = UnnamedFiles::new(&open(copy.path()).unwrap());
+        let payloads = PageSpace::on_disk(Arc::new(scratch), 0).unwrap().payloads();
         let stored =
             load_with(copy.path(), &LoadOptions { payloads: Some(payloads), ..options(auto_recovery) });
         match (&result, &stored) {
@@ -68,7 +68,6 @@ fn load_path(path: &Path, auto_recovery: bool) -> Result<Loaded, StorageError> {
 fn load_with(path: &Path, options: &LoadOptions) -> Result<Loaded, StorageError> {
     let directory = open(path)?;
     let lock = directory.lock()?;
-    directory.clean_up(&lock)?;
     load(&directory, &lock, options)
 }
 
@@ -171,8 +170,8 @@ fn bootstrap_and_recover_write_the_specified_bytes() {
 
     fs::remove_file(path.join("metadata1")).unwrap();
     let error = bootstrap(&directory, &lock, NodeId(1), b"127.0.0.1:29001").unwrap_err();
-    assert!(matches!(error, StorageError::Exists(_)));
-    assert_eq!(open(path).unwrap().metadata().term, Term(1));
+    assert!(matches!(error, StorageError::MetadataMissing { .. }), "{error}");
+    assert!(!path.join("metadata1").exists(), "a cluster is not founded on the log of another");
 }
 
 fn batch(count: usize) -> Vec<u8> {
@@ -184,7 +183,7 @@ fn batch(count: usize) -> Vec<u8> {
     bytes
 }
 
-fn segment(batches: usize, zeros: usize) -> Vec<u8> {
+pub(super) fn segment(batches: usize, zeros: usize) -> Vec<u8> {
     let mut bytes = FORMAT_WORD.to_vec();
     for _ in 0..batches {
         bytes.extend(batch(1));
@@ -193,15 +192,17 @@ fn segment(batches: usize, zeros: usize) -> Vec<u8> {
     bytes
 }
 
-const FIRST: &str = "0000000000000001-0000000000000001";
+pub(super) const FIRST: &str = "0000000000000001-0000000000000001";
 const MIDDLE: &str = "0000000000000002-0000000000000005";
-const LAST: &str = "0000000000000006-0000000000000008";
+pub(super) const LAST: &str = "0000000000000006-0000000000000008";
 
 /// The directory of disk-format 7.5; a batch has 80 bytes.
-fn damaged(damage: impl FnOnce(&Path)) -> (TempDir, PathBuf) {
+pub(super) fn damaged(damage: impl FnOnce(&Path)) -> (TempDir, PathBuf) {
     let temporary = tempfile::tempdir().unwrap();
     let path = temporary.path().to_path_buf();
     fs::write(path.join(FIRST), segment(1, 0)).unwrap();
+    let metadata = Metadata { version: 1, term: Term(1), voted_for: NodeId(0) };
+    fs::write(path.join("metadata1"), metadata.encode()).unwrap();
     fs::write(path.join(MIDDLE), segment(4, 0)).unwrap();
     fs::write(path.join(LAST), segment(3, 0)).unwrap();
     fs::write(path.join("open-1"), segment(3, 4096)).unwrap();
@@ -210,13 +211,13 @@ fn damaged(damage: impl FnOnce(&Path)) -> (TempDir, PathBuf) {
     (temporary, path)
 }
 
-fn edit(path: &Path, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
+pub(super) fn edit(path: &Path, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
     let mut bytes = fs::read(path.join(name)).unwrap();
     change(&mut bytes);
     fs::write(path.join(name), bytes).unwrap();
 }
 
-fn last_after(damage: impl FnOnce(&Path)) -> u64 {
+pub(super) fn last_after(damage: impl FnOnce(&Path)) -> u64 {
     let (_keep, path) = damaged(damage);
     load_path(&path, true).unwrap().last_index().0
 }
@@ -327,9 +328,8 @@ fn damaged_metadata_has_the_text_of_upstream() {
         for (name, content) in files {
             fs::write(temporary.path().join(name), content).unwrap();
         }
-        open(temporary.path())
-            .map(|directory| directory.metadata().version)
-            .map_err(|error| error.to_string())
+        let metadata = open(temporary.path()).and_then(|directory| read_metadata(&directory));
+        metadata.map(|metadata| metadata.version).map_err(|error| error.to_string())
     };
     let mut content = [0; 32];
     content[0] = 1;

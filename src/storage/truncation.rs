@@ -1,30 +1,21 @@
 //! Shortening the log on disk, step by step so that upstream loads every state between. spec: disk-format 8.
 
-use std::io;
+use std::io::{self, IoSlice};
 
 use bytes::Bytes;
 
 use crate::types::LogIndex;
 
-use super::catalogue::ClosedSegment;
+use super::catalogue::{Catalogue, ClosedSegment};
 use super::checksum::crc32;
+use super::directory::Directory;
 use super::error::StorageError;
-use super::log_segments::LogSegments;
-use super::operations::{
-    exists, failed, list, make_file, read_whole, remove_if_there, rename, sync_directory,
-};
+use super::log_segments::{LogSegments, Shortening};
+use super::new_file::NewFile;
 use super::segment::{self, FORMAT_WORD};
-use super::snapshot_meta::SnapshotName;
 
 /// Bytes of an entry header.
 const ENTRY_HEADER_BYTES: usize = 16;
-
-/// A truncation that renamed its segment to an open one and has not closed it yet.
-pub(super) struct Shortening {
-    open_name: String,
-    first: LogIndex,
-    keep: u64,
-}
 
 impl LogSegments {
     /// Removes the entries from `index` on. spec: disk-format 8, the order that upstream loads at every step.
@@ -35,10 +26,9 @@ impl LogSegments {
             if segment.last < index {
                 break;
             }
-            let path = self.directory.path().join(&segment.name);
             if segment.first >= index {
-                remove_if_there(&self.directory, path)?;
-                sync_directory(&self.directory)?;
+                self.directory.remove_if_there(&segment.name)?;
+                self.directory.sync()?;
                 continue;
             }
             let keep = index.0 - segment.first.0;
@@ -46,10 +36,10 @@ impl LogSegments {
                 return self.replace_first(&segment, keep);
             }
             // Damaged content is found before anything is renamed.
-            shorten(&read_whole(&self.directory, path.clone())?, keep)
-                .map_err(|error| failed("truncate segment", path.clone(), error))?;
+            shorten(&self.directory.read(&segment.name)?, keep)
+                .map_err(|error| failed(&segment.name, error))?;
             let open_name = self.next_open_name()?;
-            rename(&self.directory, path, self.directory.path().join(&open_name))?;
+            self.directory.rename(&segment.name, &open_name)?;
             self.shortening = Some(Shortening { open_name, first: segment.first, keep });
             self.finish_shortening()?;
         }
@@ -65,54 +55,46 @@ impl LogSegments {
             return Ok(false);
         }
         for other in earlier {
-            remove_if_there(&self.directory, self.directory.path().join(&other.name))?;
+            self.directory.remove_if_there(&other.name)?;
         }
-        sync_directory(&self.directory)?;
-        let names = list(&self.directory)?;
-        let has = |name: &str| names.iter().any(|other| other == name);
-        let snapshots = names.iter().filter_map(|name| SnapshotName::parse_meta(name));
-        let newest = snapshots.filter(|name| has(&name.data_name())).max();
-        Ok(newest.is_some_and(|name| segment.first <= name.index))
+        self.directory.sync()?;
+        let newest = Catalogue::of(&self.directory.list()?).snapshot;
+        Ok(newest.is_some_and(|snapshot| segment.first <= snapshot.name.index))
     }
 
     /// Keeps the first `keep` entries of the first segment but one: its successor begins one entry later, so that the two
     /// are never taken for each other, and a load between the steps finds the successor alone. spec: disk-format 7.3, 3.
     fn replace_first(&mut self, segment: &ClosedSegment, keep: u64) -> Result<(), StorageError> {
-        let old = self.directory.path().join(&segment.name);
         if keep > 1 {
-            let content = read_whole(&self.directory, old.clone())?;
+            let content = self.directory.read(&segment.name)?;
             let shortened = shorten(&content, keep)
                 .and_then(|content| without_first(content, keep))
-                .map_err(|error| failed("truncate segment", old.clone(), error))?;
+                .map_err(|error| failed(&segment.name, error))?;
             let last = LogIndex(segment.first.0 + keep - 1);
             let name = segment::closed_name(segment.first.next(), last);
-            let temporary = self.directory.path().join(format!("tmp-{name}"));
-            make_file(&self.directory, temporary.clone(), &shortened)?;
-            rename(&self.directory, temporary, self.directory.path().join(name))?;
-            sync_directory(&self.directory)?;
+            // An earlier attempt may have come as far as this.
+            if !self.directory.exists(&name)? {
+                make(&self.directory, &name, &shortened)?.name()?;
+            }
+            self.directory.sync()?;
         }
-        remove_if_there(&self.directory, old)?;
-        sync_directory(&self.directory)
+        self.directory.remove_if_there(&segment.name)?;
+        self.directory.sync()
     }
 
     /// Second half of a truncation: the segment is an open one; shorten and close it.
     fn finish_shortening(&mut self) -> Result<(), StorageError> {
         let Some(Shortening { open_name, first, keep }) = &self.shortening else { return Ok(()) };
-        let open = self.directory.path().join(open_name);
         let last = LogIndex(first.0 + keep - 1);
-        let closed = self.directory.path().join(segment::closed_name(*first, last));
-        sync_directory(&self.directory)?;
-        if exists(&self.directory, &open)? {
-            let content = read_whole(&self.directory, open.clone())?;
-            let shortened =
-                shorten(&content, *keep).map_err(|error| failed("truncate segment", open.clone(), error))?;
-            let temporary = self.directory.path().join(format!("tmp-{open_name}"));
-            make_file(&self.directory, temporary.clone(), &shortened)?;
-            rename(&self.directory, temporary, open.clone())?;
-            sync_directory(&self.directory)?;
-            rename(&self.directory, open, closed)?;
+        self.directory.sync()?;
+        if self.directory.exists(open_name)? {
+            let content = self.directory.read(open_name)?;
+            let shortened = shorten(&content, *keep).map_err(|error| failed(open_name, error))?;
+            make(&self.directory, open_name, &shortened)?.replace()?;
+            self.directory.sync()?;
+            self.directory.rename(open_name, &segment::closed_name(*first, last))?;
         }
-        sync_directory(&self.directory)?;
+        self.directory.sync()?;
         self.shortening = None;
         Ok(())
     }
@@ -121,6 +103,17 @@ impl LogSegments {
     pub(super) fn is_shortening(&self) -> bool {
         self.shortening.is_some()
     }
+}
+
+fn failed(name: &str, error: io::Error) -> StorageError {
+    StorageError::io("truncate segment", name, error)
+}
+
+/// A file of `content`, synced, that has no name yet.
+fn make(directory: &Directory, name: &str, content: &[u8]) -> Result<NewFile, StorageError> {
+    let mut file = NewFile::create(directory, name)?;
+    file.write(&[IoSlice::new(content)]).map_err(|source| StorageError::io("write", name, source))?;
+    Ok(file)
 }
 
 /// The first `keep` entries of a segment's content, complete batches as they are, the last one cut.

@@ -59,11 +59,11 @@ fn ip(host: &str) -> Option<IpAddr> {
     host.parse().ok().or_else(|| ipv4(host).map(IpAddr::V4))
 }
 
-/// A decimal port modulo 65536, as glibc does; empty is port 0.
+/// A decimal port; empty is port 0. A larger number than there are is none: upstream listens on it modulo 65536.
 fn parse_port(text: &str) -> Option<u16> {
     text.bytes().try_fold(0u16, |port, byte| {
         let digit = byte.is_ascii_digit().then(|| u16::from(byte - b'0'))?;
-        Some(port.wrapping_mul(10).wrapping_add(digit))
+        port.checked_mul(10)?.checked_add(digit)
     })
 }
 
@@ -99,7 +99,7 @@ mod tests {
             ("127.0.0.1", "127.0.0.1:8080"),
             ("127.0.0.1:19001", "127.0.0.1:19001"),
             ("127.0.0.1:", "127.0.0.1:0"),
-            ("127.0.0.1:99999", "127.0.0.1:34463"),
+            ("127.0.0.1:65535", "127.0.0.1:65535"),
             ("127.1:19007", "127.0.0.1:19007"),
             ("::1", "[::1]:8080"),
             ("::", "[::]:8080"),
@@ -117,6 +117,8 @@ mod tests {
             ":8080",
             "localhost",
             "localhost:19003",
+            "127.0.0.1:65536",
+            "127.0.0.1:99999",
             "999.1.1.1:1",
             "127.0.0.1:abc",
             "::ffff:1.2.3.4",

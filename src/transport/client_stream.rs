@@ -3,15 +3,19 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
 
+use super::dial::watch_peer;
 use super::quiet::Quiet;
+use crate::host::register::Kept;
+use crate::host::sockets;
 use crate::types::config::{
-    CLIENT_STALL_MAX, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_INTERVAL_WITH_TURN,
+    CLIENT_STALL_MAX, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_INTERVAL_WITH_TURN, KEEPALIVE_QUESTIONS,
 };
 
 /// What a client's messages are read from.
@@ -45,6 +49,14 @@ pub trait ClientRead: AsyncRead + Send + Unpin + 'static {
     fn sends_no_more(&self) -> bool {
         false
     }
+
+    /// Whether the other end is a machine of its own, that can be gone without a word: then somebody has to look at `silence`.
+    const CAN_FALL_SILENT: bool = false;
+
+    /// How long the machine at the other end has let nothing be heard of it while it owes acknowledgements; None if it owes none.
+    fn silence(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// The direction in which a client is answered.
@@ -68,33 +80,40 @@ pub trait ClientStream: Send + 'static {
     fn detach(read: Self::Read, write: Self::Write) -> Detached;
 }
 
-impl ClientStream for TcpStream {
-    type Read = tcp::OwnedReadHalf;
-    type Write = Quiet<tcp::OwnedWriteHalf>;
+impl ClientStream for Kept<TcpStream> {
+    type Read = Kept<tcp::OwnedReadHalf>;
+    type Write = Quiet<Kept<tcp::OwnedWriteHalf>>;
 
     fn split(self) -> (Self::Read, Self::Write) {
-        let (read, write) = self.into_split();
+        let (read, write) = Kept::split(self, TcpStream::into_split);
         (read, Quiet(write))
     }
 
     fn detach(read: Self::Read, write: Self::Write) -> Detached {
-        let stream = read.reunite(write.0).map_err(io::Error::other).and_then(TcpStream::into_std);
-        Detached(Box::new(move || Ok(Box::new(TcpStream::from_std(stream?)?))))
+        let stream = read.try_join(write.0, |read, write| {
+            read.reunite(write).map_err(io::Error::other).and_then(TcpStream::into_std)
+        });
+        if let Ok(stream) = &stream {
+            watch_peer(SockRef::from(&**stream));
+        }
+        Detached(Box::new(move || Ok(Box::new(stream?.try_map(TcpStream::from_std)?))))
     }
 }
 
-impl ClientStream for UnixStream {
-    type Read = unix::OwnedReadHalf;
-    type Write = Quiet<unix::OwnedWriteHalf>;
+impl ClientStream for Kept<UnixStream> {
+    type Read = Kept<unix::OwnedReadHalf>;
+    type Write = Quiet<Kept<unix::OwnedWriteHalf>>;
 
     fn split(self) -> (Self::Read, Self::Write) {
-        let (read, write) = self.into_split();
+        let (read, write) = Kept::split(self, UnixStream::into_split);
         (read, Quiet(write))
     }
 
     fn detach(read: Self::Read, write: Self::Write) -> Detached {
-        let stream = read.reunite(write.0).map_err(io::Error::other).and_then(UnixStream::into_std);
-        Detached(Box::new(move || Ok(Box::new(UnixStream::from_std(stream?)?))))
+        let stream = read.try_join(write.0, |read, write| {
+            read.reunite(write).map_err(io::Error::other).and_then(UnixStream::into_std)
+        });
+        Detached(Box::new(move || Ok(Box::new(stream?.try_map(UnixStream::from_std)?))))
     }
 }
 
@@ -108,33 +127,40 @@ fn is_at_its_end(ready: Option<io::Result<Ready>>) -> bool {
     matches!(ready, Some(Ok(ready)) if ready.is_read_closed())
 }
 
-impl ClientRead for tcp::OwnedReadHalf {
+impl ClientRead for Kept<tcp::OwnedReadHalf> {
     fn is_hung_up(&self) -> bool {
-        let stream: &TcpStream = self.as_ref();
+        let stream: &TcpStream = (**self).as_ref();
         is_closed(stream.ready(Interest::WRITABLE).now_or_never())
     }
 
     fn sends_no_more(&self) -> bool {
-        let stream: &TcpStream = self.as_ref();
+        let stream: &TcpStream = (**self).as_ref();
         is_at_its_end(stream.ready(Interest::READABLE).now_or_never())
+    }
+
+    const CAN_FALL_SILENT: bool = true;
+
+    fn silence(&self) -> Option<Duration> {
+        let stream: &TcpStream = (**self).as_ref();
+        sockets::silence(stream)
     }
 }
 
-impl ClientRead for unix::OwnedReadHalf {
+impl ClientRead for Kept<unix::OwnedReadHalf> {
     fn is_hung_up(&self) -> bool {
-        let stream: &UnixStream = self.as_ref();
+        let stream: &UnixStream = (**self).as_ref();
         is_closed(stream.ready(Interest::WRITABLE).now_or_never())
     }
 
     fn sends_no_more(&self) -> bool {
-        let stream: &UnixStream = self.as_ref();
+        let stream: &UnixStream = (**self).as_ref();
         is_at_its_end(stream.ready(Interest::READABLE).now_or_never())
     }
 }
 
-impl ClientWrite for Quiet<tcp::OwnedWriteHalf> {
+impl ClientWrite for Quiet<Kept<tcp::OwnedWriteHalf>> {
     fn set_others_wait(&self, others_wait: bool) {
-        let stream: &TcpStream = self.0.as_ref();
+        let stream: &TcpStream = (*self.0).as_ref();
         let socket = SockRef::from(stream);
         let (silence, idle, interval) = if others_wait {
             (Some(CLIENT_STALL_MAX), CLIENT_STALL_MAX / 2, KEEPALIVE_INTERVAL_WITH_TURN)
@@ -143,18 +169,19 @@ impl ClientWrite for Quiet<tcp::OwnedWriteHalf> {
         };
         // A client whose socket cannot be set is waited for as long as any other.
         let _ = socket.set_tcp_user_timeout(silence);
-        let _ = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle).with_interval(interval));
+        let keepalive = TcpKeepalive::new().with_time(idle).with_interval(interval);
+        let _ = socket.set_tcp_keepalive(&keepalive.with_retries(KEEPALIVE_QUESTIONS));
     }
 }
 
 /// The end of a process closes its sockets.
-impl ClientWrite for Quiet<unix::OwnedWriteHalf> {
+impl ClientWrite for Quiet<Kept<unix::OwnedWriteHalf>> {
     fn set_others_wait(&self, _others_wait: bool) {}
 }
 
 /// One direction of a stream of which only its bytes are known.
 #[derive(Debug)]
-pub struct Plain<S>(S);
+pub struct Plain<S>(pub(crate) S);
 
 impl<S: AsyncRead + Unpin> AsyncRead for Plain<S> {
     fn poll_read(

@@ -8,9 +8,12 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixListener;
 
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, Socket};
 
 use super::address::{Address, AddressError};
+use super::dial::stream_socket;
+use crate::host::descriptors::{above_standard, is_standard};
+use crate::host::register::{Kept, Register};
 
 /// Why an address cannot be bound.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +34,7 @@ pub enum BindError {
 /// A bound socket that does not listen yet. Dropping it frees the address.
 #[derive(Debug)]
 pub struct BoundSocket {
-    socket: Socket,
+    socket: Kept<Socket>,
     family: Family,
     display_address: String,
 }
@@ -72,9 +75,10 @@ impl BoundSocket {
     /// # Errors
     /// Those of the operating system, above all that somebody else listens on the port.
     pub fn listen(self, backlog: u32) -> io::Result<Listening> {
-        self.socket.set_nonblocking(true)?;
-        self.socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-        let descriptor = OwnedFd::from(self.socket);
+        let socket = self.socket.into_checked()?;
+        socket.set_nonblocking(true)?;
+        socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+        let descriptor = OwnedFd::from(socket);
         Ok(match self.family {
             Family::Ip => Listening::Tcp(descriptor.into()),
             Family::Unix => Listening::Unix(descriptor.into()),
@@ -85,7 +89,7 @@ impl BoundSocket {
 fn bind(address: &Address, text: &str) -> io::Result<BoundSocket> {
     let (socket, family) = match address {
         Address::Ip(ip) => {
-            let socket = Socket::new(Domain::for_address(*ip), Type::STREAM, None)?;
+            let socket = stream_socket(Domain::for_address(*ip))?;
             socket.set_reuse_address(true)?;
             socket.bind(&SockAddr::from(*ip))?;
             (socket, Family::Ip)
@@ -97,13 +101,14 @@ fn bind(address: &Address, text: &str) -> io::Result<BoundSocket> {
         Address::Autobind => chosen_name(&socket)?,
         Address::Abstract(_) | Address::Ip(_) => text.to_owned(),
     };
+    let socket = Kept::new(socket, &Register::default(), "the bound socket")?;
     Ok(BoundSocket { socket, family, display_address })
 }
 
 fn bind_abstract(name: Option<&str>) -> io::Result<Socket> {
     // Without a byte of path the kernel chooses the name.
     let path = name.map_or(Vec::new(), |name| [b"\0", name.as_bytes()].concat());
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    let socket = stream_socket(Domain::UNIX)?;
     socket.bind(&SockAddr::unix(OsString::from_vec(path))?)?;
     Ok(socket)
 }
@@ -113,6 +118,30 @@ fn chosen_name(socket: &Socket) -> io::Result<String> {
     let name = address.as_abstract_namespace().and_then(|name| std::str::from_utf8(name).ok());
     name.map(|name| format!("@{name}"))
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the kernel chose no abstract name"))
+}
+
+/// Accepts a connection.
+///
+/// # Errors
+/// Those of the operating system.
+pub async fn accept_tcp(listener: &tokio::net::TcpListener) -> io::Result<tokio::net::TcpStream> {
+    let (stream, _) = listener.accept().await?;
+    if !is_standard(&stream) {
+        return Ok(stream);
+    }
+    tokio::net::TcpStream::from_std(above_standard(stream.into_std()?.into())?.into())
+}
+
+/// The same of a Unix socket.
+///
+/// # Errors
+/// Those of the operating system.
+pub async fn accept_unix(listener: &tokio::net::UnixListener) -> io::Result<tokio::net::UnixStream> {
+    let (stream, _) = listener.accept().await?;
+    if !is_standard(&stream) {
+        return Ok(stream);
+    }
+    tokio::net::UnixStream::from_std(above_standard(stream.into_std()?.into())?.into())
 }
 
 /// Whether the other end of an accepted Unix connection is in this process; others are not served.

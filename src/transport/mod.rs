@@ -5,3 +5,4 @@ pub mod client_stream;
 pub mod dial;
 pub mod listener;
 pub mod quiet;
+pub mod spares;

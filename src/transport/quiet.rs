@@ -6,8 +6,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use socket2::SockRef;
-use tokio::io::{AsyncWrite, Interest};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
+
+use crate::host::register::Kept;
 
 /// A socket's half that sends.
 #[derive(Debug)]
@@ -47,6 +49,46 @@ impl Sending for unix::OwnedWriteHalf {
     fn send(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let stream: &UnixStream = self.as_ref();
         stream.try_io(Interest::WRITABLE, || send_quietly(&SockRef::from(stream), slices))
+    }
+}
+
+impl<W: Sending> Sending for Kept<W> {
+    fn poll_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        (**self).poll_ready(context)
+    }
+
+    fn send(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.checked()?.send(slices)
+    }
+}
+
+impl<W: AsyncWrite + Unpin> AsyncWrite for Kept<W> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.check()?;
+        Pin::new(&mut **self).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut **self).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check()?;
+        Pin::new(&mut **self).poll_shutdown(context)
+    }
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for Kept<R> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut **self).poll_read(context, buffer)
     }
 }
 

@@ -2,11 +2,35 @@
 
 use std::time::Duration;
 
+/// Bytes of a raft configuration that is read: as many as the metadata of a snapshot can hold. spec: disk-format 5.1.
+pub const CONFIGURATION_MAX_BYTES: usize = 1024 * 1024;
+
 /// Bytes in a page of every database. spec: state-machine 4.2.
 pub const PAGE_SIZE: usize = 4096;
 
 /// Longest database name in bytes. spec: client-protocol 11.1.
 pub const DATABASE_NAME_MAX_BYTES: usize = 504;
+
+/// Free pages in memory that are not given back to the system, at least.
+pub const ARENA_KEPT_PAGES: u32 = 1024;
+
+/// And one for so many pages in use.
+pub const ARENA_KEPT_SHARE: u32 = 16;
+
+/// Free pages of the page file that are not given back to the file system, at least.
+pub const PAGE_FILE_KEPT_PAGES: u32 = 4096;
+
+/// And one for so many pages in use.
+pub const PAGE_FILE_KEPT_SHARE: u32 = 16;
+
+/// Space of the file system that the page file leaves to log and snapshots: a transaction that would take it fails with 13.
+pub const PAGE_FILE_RESERVE_BYTES: u64 = 32 * 1024 * 1024;
+
+/// Pages by which the page file grows until free space is looked at again.
+pub const PAGE_FILE_GROWTH_PAGES: u32 = 256;
+
+/// Pages that are read from the page file at once when all are read in order.
+pub const SCAN_AHEAD_PAGES: usize = 32;
 
 /// Bytes of the page file's pages that stay in memory in disk mode; the kernel's page cache stands behind it.
 pub const PAGE_CACHE_BYTES: usize = 32 * 1024 * 1024;
@@ -14,8 +38,7 @@ pub const PAGE_CACHE_BYTES: usize = 32 * 1024 * 1024;
 /// Bytes of a transaction's rollback journal in memory in disk mode; a larger one goes to a file without a name.
 pub const JOURNAL_MEMORY_MAX_BYTES: usize = 1024 * 1024;
 
-/// Payload of an entry whose pages are not kept in memory in disk mode, when it was received or read at the start: all that
-/// have pages, since the log between two snapshots grows with the databases.
+/// Payload of an entry that goes to where pages lie as it is received or read at the start: all that have pages.
 pub const PAYLOAD_STORED_MIN_BYTES: usize = PAGE_SIZE;
 
 /// Time after which a page that found no space in the page file is written again.
@@ -43,16 +66,49 @@ pub const SNAPSHOT_LOG_BYTES_MIN: u64 = 64 * 1024 * 1024;
 /// Share of a large database that is logged before it is written anew.
 pub const SNAPSHOT_LOG_SHARE: u64 = 8;
 
+/// A log with more bytes than so many times the databases, and than `SNAPSHOT_LOG_BYTES_MIN`, is a reason for a snapshot however few
+/// entries it has.
+pub const SNAPSHOT_LOG_CONTENTS_MAX: u64 = 2;
+
 /// Thresholds of entries after which a snapshot is taken however few bytes they are.
 pub const SNAPSHOT_THRESHOLDS_MAX: u64 = 32;
 
-/// Pages by which the heap grows at once; less than the 64 KiB from which on glibc tidies up when memory is given back.
+/// Time after which a snapshot is asked for again that nobody has begun to take.
+pub const SNAPSHOT_ASKED_AGAIN: Duration = Duration::from_secs(1);
+
+/// Pages of a transaction for which memory beside their own is looked for at once; less than the 64 KiB from which on glibc tidies
+/// up when memory is given back.
 pub const HEAP_AHEAD_PAGES: usize = 15;
 
-/// In how many parts a follower divides an election timeout to see whether its leader is silent: openraft's timers run from the last of them on.
-pub const TIMER_CHECKS: u32 = 4;
+/// Shortest silence after which a leader is asked whether it is there, unless the election timeout is shorter.
+pub const SILENCE_MIN: Duration = Duration::from_millis(300);
 
-/// Bytes of entries kept in memory that the snapshot on disk covers; a follower that needs older ones gets the snapshot.
+/// Longest wait for the answer of a leader that is asked whether it is there, unless a longer latency is set.
+pub const CONFIRM_MAX: Duration = Duration::from_millis(100);
+
+/// openraft's own lease of a leader, a year: what ends leadership is this library's.
+pub const OPENRAFT_LEASE: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Candidates that wait until the leader is asked whether it is there.
+pub const QUESTIONS_MAX: usize = 64;
+
+/// Whoever has granted a pre-vote leaves the election to the other for so long.
+pub const CANDIDACY_YIELDS: Duration = Duration::from_millis(150);
+
+/// How long a gap between two messages of a leader makes others of this length no reason for a question.
+pub const GAP_KEPT: Duration = Duration::from_secs(60);
+
+/// The same of a gap after which a leader was replaced that was there all the same.
+pub const GAP_OF_REPLACED_KEPT: Duration = Duration::from_secs(600);
+
+/// Gaps and pauses that are remembered, the longest and the latest.
+pub const GAPS_MAX: usize = 16;
+
+/// A timer that ends this much late or more tells that this node was not running.
+pub const PAUSE_MIN: Duration = Duration::from_millis(5);
+
+/// Bytes of entries kept in memory, and on the disk to the next end of a segment, that the snapshot on disk covers; a follower that
+/// needs older ones gets the snapshot.
 pub const LOG_TRAILING_MAX_BYTES: usize = 32 * 1024 * 1024;
 
 /// Longest wait of the log for writers that were answered together and are expected to write again.
@@ -70,6 +126,9 @@ pub const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
 /// Segments prepared ahead and not yet written to. spec: disk-format 4.3.
 pub const SEGMENTS_AHEAD: usize = 2;
 
+/// Bytes of zeros in a segment ahead of its entries.
+pub const ZEROS_AHEAD_BYTES: u64 = 1024 * 1024;
+
 /// Bytes of a snapshot or of a segment's zeros that are handed to the disk at once.
 pub const WRITTEN_OUT_AT_ONCE_BYTES: u64 = 256 * 1024;
 
@@ -81,6 +140,15 @@ pub const SNAPSHOT_REST_MAX: Duration = Duration::from_millis(50);
 
 /// Bytes of a removed file that are freed at once, in a commit of the file system of their own.
 pub const ERASED_AT_ONCE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Removed files that are freed bit by bit at once: each has a descriptor until then.
+pub const ERASED_FILES_MAX: usize = 16;
+
+/// Pause between two looks whether the data directory was removed.
+pub const DIRECTORY_CHECK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How often a directory is looked at whose names change meanwhile.
+pub const SURVEYS_MAX: usize = 20;
 
 /// Bytes of a sync, on average over a segment, from which on segments are allocated and not filled with zeros: a sync then
 /// costs some 50 us more, and the log is written once, not twice.
@@ -136,6 +204,9 @@ pub const ROWS_FRAME_BYTES: usize = 4096;
 /// So do the others.
 pub const ROWS_FURTHER_FRAME_BYTES: usize = 64 * 1024;
 
+/// Longest message of rows whose room a connection keeps for the next one.
+pub const MESSAGE_ROOM_KEPT_BYTES: usize = 4096;
+
 /// Rows of RETURNING collected before the first is sent; beyond it they are sent as they come.
 pub const RETURNING_COLLECTED_MAX_BYTES: usize = 16 * 1024 * 1024;
 
@@ -146,6 +217,13 @@ pub const STATEMENT_WITHOUT_CLIENT_MAX: Duration = Duration::from_secs(10);
 /// and acknowledges none.
 pub const CLIENT_STALL_MAX: Duration = Duration::from_secs(10);
 
+/// Longest time that a client's machine which owes acknowledgements lets nothing be heard of it: two probes of a window that the
+/// client keeps closed, which the operating system sends up to 120 s apart.
+pub const CLIENT_SILENCE_MAX: Duration = Duration::from_secs(250);
+
+/// Pause between two looks at that, which belong to the time that it takes.
+pub const CLIENT_SILENCE_LOOK_EVERY: Duration = Duration::from_secs(10);
+
 /// Bytes of old versions of pages that all readers of a node may keep while one of them is a client that does not take what it is
 /// sent: as much as is kept in memory for a peer that installs a snapshot. Beyond it the client that has waited longest goes.
 pub const PINNED_OLD_BYTES_MAX: u64 = 256 * 1024 * 1024;
@@ -153,10 +231,13 @@ pub const PINNED_OLD_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Pause between two looks whether a client has gone of which nothing more is read, and at what a client keeps that takes nothing.
 pub const CLIENT_LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Closed connections after which their memory is given back to the system.
-pub const CLOSED_BEFORE_GIVING_BACK: usize = 256;
+/// Bytes of pages and of connections after whose end the C library's allocator is asked for what it keeps.
+pub const MEMORY_GIVEN_BACK_BYTES: u64 = 8 * 1024 * 1024;
 
-/// Pause before that: others may be closing.
+/// What a closed connection counts as.
+pub const CONNECTION_RETURNED_BYTES: usize = 32 * 1024;
+
+/// Pause before that: more may be ending.
 pub const MEMORY_GIVEN_BACK_AFTER: Duration = Duration::from_secs(1);
 
 /// Requests of a connection read ahead of the one that is worked on.
@@ -206,6 +287,84 @@ pub const STOP_LEFT_MAX: Duration = Duration::from_secs(60);
 /// The same for the host's connect function, if nobody is inside SQLite.
 pub const STOP_CALLBACK_MAX: Duration = Duration::from_secs(10);
 
+/// Longest time that a stop waits for a start or another stop under way on another thread of the host, and that a destroy waits for
+/// calls that are inside the handle; what they use stays after that.
+pub const CALL_BESIDE_MAX: Duration = Duration::from_secs(10);
+
+/// Pause before a destroy looks again whether other threads of the host are inside the handle.
+pub const DESTROY_LOOKS_EVERY: Duration = Duration::from_millis(5);
+
+/// Longest time that a stop waits for consensus, which may wait for the disk.
+pub const STOP_CONSENSUS_MAX: Duration = Duration::from_secs(5);
+
+/// Longest time that a stop waits for calls to the disk behind that.
+pub const STOP_DISK_MAX: Duration = Duration::from_secs(5);
+
+/// Longest time that a stop waits for other threads when some have not returned from the disk.
+pub const STOP_REST_MAX: Duration = Duration::from_secs(1);
+
+/// Pause after a write of the log, or a vote, that failed; doubled each time.
+pub const DISK_RETRY_FIRST: Duration = Duration::from_millis(5);
+
+/// Longest such pause.
+pub const DISK_RETRY_MAX: Duration = Duration::from_millis(500);
+
+/// Time that a leader's disk fails, or is full, before leadership goes to another node: a short want of space costs nothing.
+pub const DISK_GRACE: Duration = Duration::from_millis(500);
+
+/// Time that a leader's disk does not return from a call before leadership goes to another node.
+pub const DISK_STALL: Duration = Duration::from_secs(1);
+
+/// What a majority has must be on a leader's own disk so soon, or the disk counts as slow.
+pub const DISK_SLOW_BY: Duration = Duration::from_millis(100);
+
+/// Time for which it is slow before leadership goes to another node.
+pub const DISK_SLOW_AFTER: Duration = Duration::from_secs(10);
+
+/// Space that writes of clients leave: for what they had begun, for configurations, and for a new leader's own entry. A segment.
+pub const DISK_RESERVE_BYTES: u64 = SEGMENT_BYTES;
+
+/// Longest time that a write waits for space on the disk, before it is made all the same and refused if there is none.
+pub const DISK_FULL_WAIT: Duration = Duration::from_secs(1);
+
+/// Pause before a write that waits for space looks again.
+pub const DISK_FULL_LOOKS_EVERY: Duration = Duration::from_millis(50);
+
+/// Time after which a node hands its leadership over for its disk once more.
+pub const DISK_HANDOVER_REST: Duration = Duration::from_secs(60);
+
+/// Nodes that are asked to take over from a leader with a bad disk, before it falls silent.
+pub const DISK_HANDOVER_TARGETS: usize = 2;
+
+/// Longest time that proposals of several voters wait for a log that is busy: then they go to the others, whatever the own disk
+/// does.
+pub const GATHER_MAX: Duration = Duration::from_millis(5);
+
+/// Bytes of entries that are sent to others and not on the own disk yet: beyond, proposals wait for it.
+pub const UNFLUSHED_MAX_BYTES: usize = 64 * 1024 * 1024;
+
+/// Longest time that a start waits for a lone voter to lead: on a full disk it leads when there is space.
+pub const START_LEADING_MAX: Duration = Duration::from_secs(5);
+
+/// Longest time that writes wait for the disk of a leader that stays: then they are answered that nobody knows.
+pub const LOG_FAILING_MAX: Duration = Duration::from_secs(5);
+
+/// Pause before whoever waits for a task of a runtime looks again whether that has lost its descriptors.
+pub const RUNTIME_LOOKED_AT_EVERY: Duration = Duration::from_millis(500);
+
+/// Pause between two looks at the descriptors of a node, which others may have closed.
+pub const DESCRIPTORS_LOOKED_AT_EVERY: Duration = Duration::from_millis(500);
+
+/// Longest time that a stop waits for a runtime of which others have closed descriptors, and then for the files; what has not ended
+/// stays.
+pub const STOP_LOST_MAX: Duration = Duration::from_secs(7);
+
+/// Longest time that the first threads of SQL wait for the others before a start gives up.
+pub const THREADS_START_MAX: Duration = Duration::from_secs(2);
+
+/// Stack of the thread on which a call of the host is done.
+pub const CALL_STACK_BYTES: usize = 2 * 1024 * 1024;
+
 /// Pause before a stop looks again whether it may take its VFS from a SQLite without mutexes.
 pub const SQLITE_RETRY: Duration = Duration::from_millis(10);
 
@@ -234,6 +393,21 @@ pub const INSTALL_SNAPSHOT_TIMEOUT: Duration = Duration::from_millis(30_000);
 /// Pause after a failed accept, such as for want of descriptors.
 pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
+/// Descriptors held for connections between nodes and for files, for when clients have taken all others.
+pub const SPARE_DESCRIPTORS: usize = 8;
+
+/// Connections that have such descriptors at once and have not shown that they are a member's.
+pub const SPARE_UNPROVED_MAX: usize = 4;
+
+/// Longest wait of such a connection for showing it.
+pub const SPARE_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// The same while others wait for its descriptor: peers speak at once.
+pub const SPARE_WAIT_MIN: Duration = Duration::from_millis(100);
+
+/// Pause in which a connection that has to go is closed.
+pub const SPARE_CLOSE_PAUSE: Duration = Duration::from_millis(5);
+
 /// Longest wait of the default connect function for a connection.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -243,8 +417,11 @@ pub const TARGET_VOTERS: i32 = 3;
 /// Silence of a client's connection after which its machine is asked for a sign of life.
 pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 
-/// Pause between two such questions; the operating system gives up after some of them.
+/// Pause between two such questions.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Such questions without an answer after which the connection is given up.
+pub const KEEPALIVE_QUESTIONS: u32 = 9;
 
 /// The same pause for a client that holds the writer's turn.
 pub const KEEPALIVE_INTERVAL_WITH_TURN: Duration = Duration::from_secs(1);
@@ -306,8 +483,37 @@ pub const LINK_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Peers that are no members of the cluster and that are answered at once; members are always.
 pub const STRANGER_LINKS_MAX: usize = 32;
 
-/// Peers of which is kept what they are asked; beyond it, those that nothing is awaited from are forgotten.
-pub const PEERS_KEPT: usize = 256;
+/// The same as `LINK_IDLE` for whoever is no member.
+pub const STRANGER_LINK_IDLE: Duration = Duration::from_secs(10);
+
+/// Attempts at once to connect to members; the host's connect function may block a thread for seconds.
+pub const MEMBER_DIALS_MAX: usize = 16;
+
+/// The same to peers that are no members.
+pub const STRANGER_DIALS_MAX: usize = 4;
+
+/// Connections of one member to this node; beyond it the idlest is closed, never that on which its answers or a leader's
+/// entries come.
+pub const MEMBER_PLACES: usize = 4;
+
+/// Connections of all peers that are no members, together; beyond it the idlest is closed.
+pub const STRANGER_PLACES: usize = 64;
+
+/// Bytes of a message that is not here whole which any connection may hold.
+pub const UNFINISHED_FREE_BYTES: usize = 64 * 1024;
+
+/// Bytes of such messages, of all peers but the leader that is followed; then those are not read.
+pub const UNFINISHED_MAX_BYTES: usize = 16 * 1024 * 1024;
+
+/// The same of that leader; one message at a time may be larger.
+pub const LEADER_UNFINISHED_MAX_BYTES: usize = 64 * 1024 * 1024;
+
+/// A message or a snapshot that has begun brings at least `DRIP_MIN_BYTES` in each such time after the first, or its connection
+/// is closed.
+pub const DRIP_WINDOW: Duration = Duration::from_secs(10);
+
+/// See `DRIP_WINDOW`.
+pub const DRIP_MIN_BYTES: u64 = 64 * 1024;
 
 /// Payload of one received AppendEntries; upstream sends whatever it has in one message. spec: raft-wire 7.3.
 pub const APPEND_PAYLOAD_MAX_BYTES: u64 = 4 * 1024 * 1024 * 1024;
@@ -323,6 +529,12 @@ pub const INBOUND_MESSAGES_MAX: usize = 64;
 
 /// Fences to one peer that wait for their answers.
 pub const FENCES_MAX: usize = 256;
+
+/// Fences to one peer whose answers are believed, however late they come; the oldest are forgotten.
+pub const FENCES_KEPT: usize = 512;
+
+/// Pause between two fences that a member gets because it has made a new connection.
+pub const FENCE_TO_CONNECTION_PAUSE: Duration = Duration::from_millis(20);
 
 /// Appends to one peer that wait for their answers.
 pub const APPENDS_IN_FLIGHT_MAX: usize = 256;
@@ -348,11 +560,8 @@ pub const CATCH_UP_ROUNDS_MAX: u32 = 100;
 /// Longest wait for a sign of life of a leader whose connections have ended.
 pub const FAILOVER_DIAL_TIMEOUT: Duration = Duration::from_millis(1000);
 
-/// Longest wait for a vote against a leader that is gone.
-pub const FAILOVER_VOTE_TIMEOUT: Duration = Duration::from_millis(250);
-
-/// Those that see at once that the leader is gone campaign at different times within this.
-pub const FAILOVER_SPREAD: Duration = Duration::from_millis(60);
+/// Shortest wait for a vote.
+pub const VOTE_PATIENCE_MIN: Duration = Duration::from_millis(250);
 
 /// A term more than this (2^32) above the own one comes from no election.
 pub const TERM_STEP_MAX: u64 = 4_294_967_296;
@@ -374,6 +583,12 @@ pub const PEER_PATIENCE_MIN: Duration = Duration::from_millis(1000);
 
 /// A connection to a peer whose machine acknowledges nothing for so long is given up.
 pub const PEER_SILENCE_MAX: Duration = Duration::from_secs(10);
+
+/// Silence of a peer's connection after which its machine is asked for a sign of life.
+pub const PEER_KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
+
+/// Pause between two such questions.
+pub const PEER_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A leader that keeps a new connection for so long is there.
 pub const FAILOVER_KEEPS_CONNECTION: Duration = Duration::from_millis(100);

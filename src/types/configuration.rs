@@ -1,8 +1,11 @@
 //! A raft configuration and its bytes. spec: raft-wire 4.3. Used in CHANGE entries, snapshots and `.meta` files.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use super::NodeId;
+use super::config::CONFIGURATION_MAX_BYTES;
 
 /// Role of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -89,6 +92,9 @@ pub enum ConfigurationError {
         /// How many bytes there are.
         len: usize,
     },
+    /// More bytes than a snapshot's metadata can hold.
+    #[error("configuration of {0} bytes, at most {CONFIGURATION_MAX_BYTES} are taken")]
+    TooLong(usize),
     /// First byte is not 1.
     #[error("configuration format {0}, expected 1")]
     Format(u8),
@@ -114,28 +120,37 @@ pub enum ConfigurationError {
     Nul(u64),
 }
 
+/// Format and count, then id, address, NUL and role of each; whole words.
+fn encoded_bytes(servers: &[Server]) -> usize {
+    let bytes: usize = servers.iter().map(|server| 8 + server.address.len() + 2).sum();
+    (9 + bytes).next_multiple_of(8)
+}
+
 impl Configuration {
     /// Checks and takes servers.
     ///
     /// # Errors
-    /// Id 0, an id or an address twice, a NUL in an address.
+    /// Id 0, an id or an address twice, a NUL in an address, more than what is ever read.
     pub fn new(servers: Vec<Server>) -> Result<Configuration, ConfigurationError> {
-        for (position, server) in servers.iter().enumerate() {
+        let length = encoded_bytes(&servers);
+        if length > CONFIGURATION_MAX_BYTES {
+            return Err(ConfigurationError::TooLong(length));
+        }
+        let (mut ids, mut addresses) = (BTreeSet::new(), BTreeSet::new());
+        for server in &servers {
             if server.id.0 == 0 {
                 return Err(ConfigurationError::ZeroId);
             }
             if server.address.contains(&0) {
                 return Err(ConfigurationError::Nul(server.id.0));
             }
-            for earlier in servers.iter().take(position) {
-                if earlier.id == server.id {
-                    return Err(ConfigurationError::DuplicateId(server.id.0));
-                }
-                if earlier.address == server.address {
-                    return Err(ConfigurationError::DuplicateAddress(
-                        String::from_utf8_lossy(&server.address).into_owned(),
-                    ));
-                }
+            if !ids.insert(server.id) {
+                return Err(ConfigurationError::DuplicateId(server.id.0));
+            }
+            if !addresses.insert(&server.address) {
+                return Err(ConfigurationError::DuplicateAddress(
+                    String::from_utf8_lossy(&server.address).into_owned(),
+                ));
             }
         }
         Ok(Configuration { servers })
@@ -158,6 +173,18 @@ impl Configuration {
         self.servers.iter().filter(|server| server.role == Role::Voter)
     }
 
+    /// How many of them decide.
+    #[must_use]
+    pub fn majority(&self) -> usize {
+        self.voters().count() / 2 + 1
+    }
+
+    /// Whether `id` votes.
+    #[must_use]
+    pub fn is_voter(&self, id: NodeId) -> bool {
+        self.voters().any(|server| server.id == id)
+    }
+
     /// Whether `id` alone decides.
     #[must_use]
     pub fn is_only_voter(&self, id: NodeId) -> bool {
@@ -174,7 +201,7 @@ impl Configuration {
     /// The bytes; padding is zero, the length a multiple of 8.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let mut out = Vec::with_capacity(16 + self.servers.len() * 40);
+        let mut out = Vec::with_capacity(encoded_bytes(&self.servers));
         out.push(1);
         out.extend_from_slice(&(self.servers.len() as u64).to_le_bytes());
         for server in &self.servers {
@@ -192,6 +219,9 @@ impl Configuration {
     /// # Errors
     /// Anything that raft-wire 4.3 refuses; nothing is allocated from the announced count.
     pub fn decode(bytes: &[u8]) -> Result<Configuration, ConfigurationError> {
+        if bytes.len() > CONFIGURATION_MAX_BYTES {
+            return Err(ConfigurationError::TooLong(bytes.len()));
+        }
         let truncated = |what, offset| ConfigurationError::Truncated { what, offset, len: bytes.len() };
         let word = |what, offset: usize| {
             bytes
@@ -305,6 +335,22 @@ mod tests {
                 bytes.len()
             );
         }
+    }
+
+    // The fault: every pair was compared, and 100,000 servers took the consensus thread for minutes.
+    #[test]
+    fn as_many_servers_as_a_snapshot_can_name_are_read_at_once_and_no_more() {
+        let servers = |count: u64| (1..=count).map(|id| server(id, &id.to_string())).collect();
+        let most = Configuration::new(servers(60_000)).unwrap();
+        let bytes = most.encode();
+
+        let began = std::time::Instant::now();
+        assert_eq!(Configuration::decode(&bytes).as_ref(), Ok(&most));
+        assert!(began.elapsed() < std::time::Duration::from_secs(10), "{:?}", began.elapsed());
+        assert!(bytes.len() > 800_000, "{}", bytes.len());
+        assert!(matches!(Configuration::new(servers(100_000)), Err(ConfigurationError::TooLong(_))));
+        let long = [&bytes[..], &vec![0; CONFIGURATION_MAX_BYTES]].concat();
+        assert!(matches!(Configuration::decode(&long), Err(ConfigurationError::TooLong(_))));
     }
 
     #[test]

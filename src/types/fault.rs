@@ -28,6 +28,24 @@ pub enum Fault {
     SnapshotOfNextEpoch,
     /// A lone voter leads again in term 1 after a start, whoever else may have its entries.
     TermReused,
+    /// Answers on the newest connection of a peer count, and no others.
+    NewestSilences,
+    /// Strangers take the links of members.
+    SharedLinks,
+    /// A snapshot keeps the belief in a leader, and its connection, however slowly it comes.
+    DripRenews,
+    /// Every term is believed.
+    TermUnbounded,
+    /// Whoever claims to lead in the current term is believed.
+    SecondClaimantHeard,
+    /// A success is told although the entries are not durable: a stored vote counts as the sync of all before it.
+    AckOnVoteFlush,
+    /// A success is told to a leader although a later term was taken up.
+    AckAfterLaterTerm,
+    /// A node stands for elections although its log is not durable.
+    StandsUndurable,
+    /// A vote waits for the entries before it.
+    VoteBehindAppend,
 }
 
 impl Fault {

@@ -1,6 +1,7 @@
 //! What every layer shares: ids, terms, indices, pages numbers, raft entries and configurations with their bytes,
 //! limits, clock, random source, tasks.
 
+pub mod backoff;
 pub mod clock;
 pub mod config;
 pub mod configuration;
@@ -14,6 +15,7 @@ pub mod pause;
 pub mod payload;
 pub mod random;
 pub mod scratch;
+pub mod space;
 pub mod tasks;
 pub mod waiters;
 

@@ -1,4 +1,4 @@
-//! Payloads that need not be in memory: pieces of one size that lie in a file and are read when they are needed.
+//! Payloads that lie where pages do: pieces of one size, in memory or in a file, where they are read when they are needed.
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -10,36 +10,46 @@ use bytes::Bytes;
 use super::config::PAGE_SIZE;
 use super::entry::EntryData;
 
-/// Bytes that lie somewhere else than in memory, `PAGE_SIZE` of them.
+/// `PAGE_SIZE` bytes that lie where pages do.
 pub trait StoredBytes: Send + Sync + Debug + 'static {
     /// Reads them.
     ///
     /// # Errors
     /// They cannot be read, or are not what was written.
-    fn read(&self) -> io::Result<Bytes>;
+    fn read(self: Arc<Self>) -> io::Result<Bytes>;
 
     /// They, if they are in memory all the same: never waits for a disk.
-    fn cached(&self) -> Option<Bytes>;
+    fn cached(self: Arc<Self>) -> Option<Bytes>;
+
+    /// They, if memory is where they lie.
+    fn in_memory(&self) -> Option<&[u8; PAGE_SIZE]> {
+        None
+    }
 
     /// For whoever knows what they are.
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }
 
-/// Takes payloads out of memory.
+/// Takes payloads to where pages lie, so that the pages of an entry are there once.
 pub trait PayloadStore: Send + Sync + Debug {
     /// Keeps `PAGE_SIZE` bytes.
     ///
     /// # Errors
     /// They cannot be written.
     fn store(&self, bytes: &[u8; PAGE_SIZE]) -> io::Result<Arc<dyn StoredBytes>>;
+
+    /// Whether that may wait for a disk.
+    fn may_wait(&self) -> bool {
+        true
+    }
 }
 
 /// A piece of a payload.
 #[derive(Clone, Debug)]
 pub enum Chunk {
-    /// In memory.
+    /// In memory of its own.
     Memory(Bytes),
-    /// Read when it is needed.
+    /// Where pages lie.
     Stored(Arc<dyn StoredBytes>),
 }
 
@@ -66,7 +76,7 @@ impl Chunk {
     pub fn read(&self) -> io::Result<Bytes> {
         match self {
             Chunk::Memory(bytes) => Ok(bytes.clone()),
-            Chunk::Stored(stored) => stored.read(),
+            Chunk::Stored(stored) => Arc::clone(stored).read(),
         }
     }
 
@@ -75,7 +85,7 @@ impl Chunk {
     pub fn cached(&self) -> Option<Bytes> {
         match self {
             Chunk::Memory(bytes) => Some(bytes.clone()),
-            Chunk::Stored(stored) => stored.cached(),
+            Chunk::Stored(stored) => Arc::clone(stored).cached(),
         }
     }
 }
@@ -172,11 +182,11 @@ mod tests {
     struct Kept([u8; PAGE_SIZE]);
 
     impl StoredBytes for Kept {
-        fn read(&self) -> io::Result<Bytes> {
+        fn read(self: Arc<Self>) -> io::Result<Bytes> {
             Ok(Bytes::copy_from_slice(&self.0))
         }
 
-        fn cached(&self) -> Option<Bytes> {
+        fn cached(self: Arc<Self>) -> Option<Bytes> {
             None
         }
 

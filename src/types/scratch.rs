@@ -32,6 +32,18 @@ pub trait ScratchFile: Send + Sync + Debug {
     /// Those of the file system; any part may have been written.
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
 
+    /// Gives the space of these bytes back to the file system; they are zeros.
+    ///
+    /// # Errors
+    /// Those of the file system, also of one that cannot do it.
+    fn punch(&self, offset: u64, bytes: u64) -> io::Result<()>;
+
+    /// Bytes that files may still grow by on this file system.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    fn free_bytes(&self) -> io::Result<u64>;
+
     /// Cuts or extends with zeros.
     ///
     /// # Errors

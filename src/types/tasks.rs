@@ -1,12 +1,16 @@
 //! Where work runs. `node/` makes threads and runtimes and hands this down; a simulation runs everything inline on one
 //! thread.
 
+use std::any::Any;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
 /// Runs blocking work (file loading, snapshots, connect callbacks) away from the threads of tasks.
@@ -19,9 +23,11 @@ pub trait BlockingPool: Send + Sync {
         self.run(work);
     }
 
-    /// Called by such work after each bit, with the time that it took: leaves processor and disk to others for a while.
-    fn give_way(&self, worked: Duration) {
+    /// Called by such work after each bit, with the time that it took: leaves processor and disk to others for a while. False if
+    /// nobody wants the work any more.
+    fn give_way(&self, worked: Duration) -> bool {
         let _ = worked;
+        true
     }
 }
 
@@ -32,6 +38,14 @@ pub struct InlinePool;
 impl BlockingPool for InlinePool {
     fn run(&self, work: Box<dyn FnOnce() + Send>) {
         work();
+    }
+}
+
+/// Runs `work` on the pool; without one, on the spot.
+pub fn run_or_now(pool: Option<&Arc<dyn BlockingPool>>, work: impl FnOnce() + Send + 'static) {
+    match pool {
+        Some(pool) => pool.run(Box::new(work)),
+        None => work(),
     }
 }
 
@@ -147,33 +161,85 @@ fn in_place<T>(work: impl FnOnce() -> T) -> T {
     }
 }
 
-/// A set of tasks on one runtime; all of them end before the node's stop returns.
-#[derive(Clone, Debug)]
+/// Hears of a panic of a task.
+pub type OnPanic = Arc<dyn Fn(&(dyn Any + Send)) + Send + Sync>;
+
+tokio::task_local! {
+    /// Who hears of a panic of this task, and of those that it spawns.
+    static ON_PANIC: OnPanic;
+}
+
+/// The future whose panic is told, and goes on.
+async fn telling<F: Future>(future: F, on_panic: OnPanic) -> F::Output {
+    let result = ON_PANIC.scope(Arc::clone(&on_panic), AssertUnwindSafe(future).catch_unwind()).await;
+    result.unwrap_or_else(|panic| {
+        on_panic(panic.as_ref());
+        resume_unwind(panic)
+    })
+}
+
+/// Starts a task beside the calling one, whose panics are told to the same.
+pub fn spawn_beside<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    match ON_PANIC.try_with(Arc::clone) {
+        Ok(on_panic) => tokio::spawn(telling(future, on_panic)),
+        Err(_) => tokio::spawn(future),
+    }
+}
+
+/// A set of tasks on one runtime; all of them end before the node's stop returns. All tasks of a node are started here.
+#[derive(Clone)]
 pub struct Tasks {
-    handle: tokio::runtime::Handle,
+    handle: Handle,
     tracker: TaskTracker,
+    on_panic: Option<OnPanic>,
+}
+
+impl std::fmt::Debug for Tasks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tasks").field("running", &self.tracker.len()).finish_non_exhaustive()
+    }
 }
 
 impl Tasks {
     /// Tasks on `handle`.
     #[must_use]
-    pub fn new(handle: tokio::runtime::Handle) -> Tasks {
-        Tasks { handle, tracker: TaskTracker::new() }
+    pub fn new(handle: Handle) -> Tasks {
+        Tasks { handle, tracker: TaskTracker::new(), on_panic: None }
+    }
+
+    /// The same, whose panics are told, and those of the tasks that they spawn.
+    #[must_use]
+    pub fn telling(handle: Handle, on_panic: OnPanic) -> Tasks {
+        Tasks { handle, tracker: TaskTracker::new(), on_panic: Some(on_panic) }
+    }
+
+    /// Another set on the same runtime, whose panics are told to the same.
+    #[must_use]
+    pub fn another(&self) -> Tasks {
+        let (handle, on_panic) = (self.handle.clone(), self.on_panic.clone());
+        Tasks { handle, tracker: TaskTracker::new(), on_panic }
     }
 
     /// Starts a task.
-    pub fn spawn<F>(&self, future: F) -> tokio::task::JoinHandle<F::Output>
+    pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        self.handle.spawn(self.tracker.track_future(future))
+        let future = self.tracker.track_future(future);
+        match &self.on_panic {
+            Some(on_panic) => self.handle.spawn(telling(future, Arc::clone(on_panic))),
+            None => self.handle.spawn(future),
+        }
     }
 
-    /// The runtime of the tasks.
-    #[must_use]
-    pub fn handle(&self) -> &tokio::runtime::Handle {
-        &self.handle
+    /// Starts a task that ends with the runtime: nobody waits for it.
+    pub fn spawn_apart(&self, future: impl Future<Output = ()> + Send + 'static) {
+        drop(self.another().spawn(future));
     }
 
     /// Tasks that have not ended.
@@ -225,3 +291,40 @@ pub async fn behind_on_pool<T: Send + 'static>(
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("blocking work was abandoned")]
 pub struct PoolGone;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// Tasks of the test's runtime, and what is told of their panics.
+    fn telling_tasks() -> (Tasks, Arc<Mutex<Vec<String>>>) {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let texts = Arc::clone(&told);
+        let on_panic: OnPanic = Arc::new(move |panic: &(dyn Any + Send)| {
+            texts.lock().unwrap().push((*panic.downcast_ref::<&str>().unwrap()).to_owned());
+        });
+        (Tasks::telling(Handle::current(), on_panic), told)
+    }
+
+    #[tokio::test]
+    async fn a_panic_of_a_task_that_nobody_awaits_is_told() {
+        let (tasks, told) = telling_tasks();
+        drop(tasks.spawn(async { panic!("of a task") }));
+        tasks.another().spawn(async { panic!("of another set") }).await.unwrap_err();
+        tasks.finished().await;
+        let mut told = told.lock().unwrap().clone();
+        told.sort();
+        assert_eq!(told, ["of a task", "of another set"]);
+    }
+
+    #[tokio::test]
+    async fn a_panic_of_what_a_task_has_spawned_is_told_however_deep() {
+        let (tasks, told) = telling_tasks();
+        let deepest = || async { panic!("of a child's child") };
+        let child = move || async move { spawn_beside(deepest()).await.unwrap_err() };
+        assert!(tasks.spawn(async move { spawn_beside(child()).await.unwrap() }).await.unwrap().is_panic());
+        assert_eq!(*told.lock().unwrap(), ["of a child's child"]);
+    }
+}

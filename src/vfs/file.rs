@@ -333,7 +333,7 @@ impl File {
             return sqlite::SQLITE_IOERR_NOMEM;
         }
         // Members may have come since its pages were written.
-        if !self.takes_entry(overlay.changed()) {
+        if !self.takes_entry(overlay.changed()) || !self.database().is_on_disk(overlay.changed()) {
             return sqlite::SQLITE_FULL;
         }
         match self.database().commit(&pin, overlay) {

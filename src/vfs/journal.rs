@@ -88,12 +88,18 @@ impl Journal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::directory::Directory;
+    use crate::storage::file_disk::FileDisk;
     use crate::storage::scratch::UnnamedFiles;
+
+    fn scratch(path: &std::path::Path) -> Arc<UnnamedFiles> {
+        Arc::new(UnnamedFiles::new(&Directory::open(&FileDisk, path).unwrap()))
+    }
 
     #[test]
     fn a_journal_reads_the_same_in_memory_and_beyond_the_bound() {
         let folder = tempfile::tempdir().unwrap();
-        let mut journal = Journal::new(Arc::new(UnnamedFiles::new(folder.path())));
+        let mut journal = Journal::new(scratch(folder.path()));
         let mut model = Vec::new();
         let piece: Vec<u8> = (0..5000_u32).map(|at| at as u8).collect();
         for number in 0..500_u64 {
@@ -127,7 +133,7 @@ mod tests {
     #[test]
     fn a_journal_is_in_memory_up_to_the_bound_itself() {
         let folder = tempfile::tempdir().unwrap();
-        let mut journal = Journal::new(Arc::new(UnnamedFiles::new(folder.path())));
+        let mut journal = Journal::new(scratch(folder.path()));
         journal.write(&[1; 8], JOURNAL_MEMORY_MAX_BYTES as u64 - 8).unwrap();
         assert!(journal.file.is_none());
         journal.write(&[2], JOURNAL_MEMORY_MAX_BYTES as u64).unwrap();

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dqlite::types::Role;
 
@@ -41,6 +41,8 @@ pub struct Cluster {
     program: PathBuf,
     folder: PathBuf,
     arguments: Vec<String>,
+    /// Data directories that are not in `folder`.
+    places: BTreeMap<u64, PathBuf>,
     seats: BTreeMap<u64, Seat>,
 }
 
@@ -56,8 +58,14 @@ impl Cluster {
             program: program.to_owned(),
             folder: folder.to_owned(),
             arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+            places: BTreeMap::new(),
             seats: BTreeMap::new(),
         })
+    }
+
+    /// The data directory of a node that is still to come: an empty one, which stays the caller's.
+    pub fn set_directory(&mut self, id: u64, directory: &Path) {
+        self.places.insert(id, directory.to_owned());
     }
 
     /// A cluster of voters, one for each of `libraries`, with the ids from 1.
@@ -71,14 +79,23 @@ impl Cluster {
         libraries: &[Library],
     ) -> Result<Cluster> {
         let mut cluster = Cluster::new(program, folder, arguments)?;
+        cluster.grow(libraries)?;
+        Ok(cluster)
+    }
+
+    /// Makes a cluster without nodes one of voters, one for each of `libraries`, with the ids from 1.
+    ///
+    /// # Errors
+    /// A node does not start or does not join.
+    pub fn grow(&mut self, libraries: &[Library]) -> Result<()> {
         for (id, library) in (FIRST_ID..).zip(libraries) {
             if id == FIRST_ID {
-                cluster.bootstrap(library)?;
+                self.bootstrap(library)?;
             } else {
-                cluster.join(id, library, Role::Voter)?;
+                self.join(id, library, Role::Voter)?;
             }
         }
-        Ok(cluster)
+        Ok(())
     }
 
     /// Starts the first node, which is a cluster of its own, and waits until it leads.
@@ -103,8 +120,14 @@ impl Cluster {
     }
 
     fn seat(&mut self, id: u64, library: &Library) -> Result<()> {
-        let directory = self.folder.join(id.to_string());
-        std::fs::create_dir(&directory)?;
+        let directory = match self.places.get(&id) {
+            Some(place) => place.clone(),
+            None => {
+                let directory = self.folder.join(id.to_string());
+                std::fs::create_dir(&directory)?;
+                directory
+            }
+        };
         let options = NodeOptions {
             program: self.program.clone(),
             library: library.clone(),
@@ -172,6 +195,22 @@ impl Cluster {
             return Ok(());
         }
         Err(ClusterError::BadEnd { id, status, stderr: seat.last_words.clone() })
+    }
+
+    /// Stops a node: how long it took. Then `free` takes away what may hold it, and when it has not ended within `bound` it is
+    /// killed.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn stop_within(&mut self, id: u64, bound: Duration, free: impl FnOnce()) -> Result<Duration> {
+        let (seat, mut process) = self.take_running(id)?;
+        let begin = Instant::now();
+        process.ends_within(bound);
+        let took = begin.elapsed();
+        free();
+        process.kill()?;
+        seat.last_words = process.error_text();
+        Ok(took)
     }
 
     /// Sends a signal, such as STOP, to the process of a node.

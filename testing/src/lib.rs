@@ -6,6 +6,7 @@ pub mod bed;
 pub mod bench;
 pub mod client;
 pub mod cluster;
+pub mod disks;
 pub mod image;
 pub mod limit;
 pub mod load;

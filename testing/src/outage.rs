@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::cluster::{Cluster, ClusterError, Result};
 use crate::record::{CREATE_TABLE, Record, Verdict, verify};
-use crate::writers::{WriterOptions, Writers};
+use crate::writers::{ANSWER_TIMEOUT, WriterOptions, Writers};
 
 /// Database of the writers.
 pub const DATABASE: &str = "test.db";
@@ -20,11 +20,19 @@ const ROWS_BEFORE: usize = 20;
 /// # Errors
 /// There is no leader, or it makes no table.
 pub fn start_writers(cluster: &Cluster, writers: u64) -> Result<Writers> {
+    start_writers_that_wait(cluster, writers, ANSWER_TIMEOUT)
+}
+
+/// `start_writers` with a bound of their own for an answer.
+///
+/// # Errors
+/// As `start_writers`.
+pub fn start_writers_that_wait(cluster: &Cluster, writers: u64, answer_timeout: Duration) -> Result<Writers> {
     let mut client = cluster.database(DATABASE)?;
     let made = client.exec(CREATE_TABLE, &[]);
     made.map_err(|source| ClusterError::Request { what: "make the table".into(), source })?;
     let (addresses, database) = (cluster.addresses(), DATABASE.into());
-    Ok(Writers::start(WriterOptions { writers, addresses, database }))
+    Ok(Writers::start(WriterOptions { writers, addresses, database, answer_timeout }))
 }
 
 /// A leader that was killed.

@@ -257,6 +257,20 @@ impl NodeProcess {
         }
     }
 
+    /// Stops the node cleanly, and looks whether it ends within `bound`. A tracer that does not let go of a thread leaves a node
+    /// behind that has ended and cannot be waited for.
+    pub fn ends_within(&mut self, bound: Duration) -> bool {
+        drop(self.child.stdin.take());
+        let end = Instant::now() + bound;
+        while !self.has_ended() {
+            if Instant::now() >= end {
+                return false;
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        true
+    }
+
     /// Whether the process still runs.
     ///
     /// # Errors

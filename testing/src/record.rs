@@ -22,6 +22,8 @@ pub struct Acknowledged {
     pub key: u64,
     /// When the answer was there.
     pub at: Instant,
+    /// From the request to the answer.
+    pub took: Duration,
     /// The node that answered.
     pub address: Arc<str>,
 }
@@ -149,7 +151,12 @@ mod tests {
         let begin = Instant::now();
         let at = |seconds| begin + Duration::from_secs(seconds);
         let silence = |from, to, seconds: &[u64]| {
-            let row = |second: &u64| Acknowledged { key: 1, at: at(*second), address: "a".into() };
+            let row = |second: &u64| Acknowledged {
+                key: 1,
+                at: at(*second),
+                took: Duration::ZERO,
+                address: "a".into(),
+            };
             let acknowledged = seconds.iter().map(row).collect();
             Record { acknowledged, ..Record::default() }.longest_silence(at(from), at(to)).as_secs()
         };
@@ -162,7 +169,7 @@ mod tests {
 
     #[test]
     fn missing_double_and_foreign_keys_are_told_apart() {
-        let row = |key| Acknowledged { key, at: Instant::now(), address: "a".into() };
+        let row = |key| Acknowledged { key, at: Instant::now(), took: Duration::ZERO, address: "a".into() };
         let record = Record {
             acknowledged: [1, 2, 3].map(row).to_vec(),
             unknown: vec![4, 5, 6],

@@ -13,6 +13,8 @@ const SECTOR_BYTES: u64 = 512;
 pub struct Process {
     /// Seconds of CPU, user and system.
     pub cpu_seconds: f64,
+    /// Times that one of its threads left a processor: because it waited, or for another thread.
+    pub context_switches: u64,
     /// Bytes handed to the disk.
     pub written_bytes: u64,
     /// Resident bytes.
@@ -31,6 +33,19 @@ fn field(text: &str, name: &str) -> Option<u64> {
     rest.split_whitespace().next()?.parse().ok()
 }
 
+/// Over the threads that there are: the kernel counts for each of its own.
+fn context_switches(id: u32) -> io::Result<u64> {
+    let mut sum = 0;
+    for thread in std::fs::read_dir(format!("/proc/{id}/task"))? {
+        // One that has ended since was idle.
+        let Ok(status) = std::fs::read_to_string(thread?.path().join("status")) else { continue };
+        for name in ["voluntary_ctxt_switches", "nonvoluntary_ctxt_switches"] {
+            sum += field(&status, name).ok_or_else(|| wrong(name))?;
+        }
+    }
+    Ok(sum)
+}
+
 impl Process {
     /// The counts of process `id`.
     ///
@@ -47,10 +62,19 @@ impl Process {
         let kib = |name| field(&status, name).map(|kib| kib * 1024).ok_or_else(|| wrong(name));
         Ok(Process {
             cpu_seconds: (user + system) / TICKS_PER_SECOND,
+            context_switches: context_switches(id)?,
             written_bytes: field(&counts, "write_bytes").ok_or_else(|| wrong("write_bytes"))?,
             resident_bytes: kib("VmRSS")?,
             peak_bytes: kib("VmHWM")?,
         })
+    }
+
+    /// From here on the most resident bytes are counted anew.
+    ///
+    /// # Errors
+    /// It has gone, or belongs to somebody else.
+    pub fn forget_peak(id: u32) -> io::Result<()> {
+        std::fs::write(format!("/proc/{id}/clear_refs"), "5")
     }
 
     /// The sum over processes.
@@ -62,6 +86,7 @@ impl Process {
         for id in ids {
             let one = Process::read(*id)?;
             sum.cpu_seconds += one.cpu_seconds;
+            sum.context_switches += one.context_switches;
             sum.written_bytes += one.written_bytes;
             sum.resident_bytes += one.resident_bytes;
             sum.peak_bytes += one.peak_bytes;
@@ -128,7 +153,12 @@ mod tests {
 
         assert!(after.resident_bytes >= before.resident_bytes + (48 << 20), "{before:?} {after:?}");
         assert!(after.peak_bytes >= after.resident_bytes);
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        let waited = Process::read(std::process::id()).unwrap().context_switches;
+        assert!(waited > after.context_switches, "{waited} after {}", after.context_switches);
         drop(memory);
+        Process::forget_peak(std::process::id()).unwrap();
+        assert!(Process::read(std::process::id()).unwrap().peak_bytes < after.peak_bytes);
         assert!(Machine::read(Path::new("/")).unwrap().loopback_bytes > 0 || cfg!(not(target_os = "linux")));
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use dqlite::storage::directory::Directory;
-use dqlite::storage::disk::FileDisk;
+use dqlite::storage::file_disk::FileDisk;
 use dqlite::storage::load::{LoadOptions, load};
 use dqlite::types::clock::SystemWallClock;
 
@@ -50,9 +50,8 @@ fn read_copy(directory: &Path, copy: &Path) -> io::Result<Stored> {
             std::fs::copy(entry.path(), copy.join(entry.file_name()))?;
         }
     }
-    let directory = Directory::open(Arc::new(FileDisk), copy).map_err(io::Error::other)?;
+    let directory = Directory::open(&FileDisk, copy).map_err(io::Error::other)?;
     let lock = directory.lock().map_err(io::Error::other)?;
-    directory.clean_up(&lock).map_err(io::Error::other)?;
     let options = LoadOptions { auto_recovery: true, wall_clock: Arc::new(SystemWallClock), payloads: None };
     let loaded = load(&directory, &lock, &options).map_err(io::Error::other)?;
     Ok(Stored {

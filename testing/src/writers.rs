@@ -14,8 +14,8 @@ use crate::record::{Acknowledged, Record};
 
 /// Writers, if nothing else is said.
 pub const WRITERS_DEFAULT: u64 = 16;
-/// Longest answer to a write.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest answer to a write, if nothing else is said.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest answer of a node that is asked who leads.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause after a look that found no leader.
@@ -42,6 +42,8 @@ pub struct WriterOptions {
     pub addresses: Vec<String>,
     /// Database; it has `record::CREATE_TABLE`.
     pub database: String,
+    /// Longest answer to a write; its writer turns to another node then.
+    pub answer_timeout: Duration,
 }
 
 /// What the writers shall do.
@@ -312,10 +314,11 @@ impl<'a> Writer<'a> {
 
     fn connect(&mut self) {
         let Some(leader) = self.shared.find_leader(self.lost) else { return };
-        let opened = Client::connect(&leader.address, ANSWER_TIMEOUT).and_then(|mut client| {
-            client.open(&self.shared.options.database)?;
-            Ok(client)
-        });
+        let opened =
+            Client::connect(&leader.address, self.shared.options.answer_timeout).and_then(|mut client| {
+                client.open(&self.shared.options.database)?;
+                Ok(client)
+            });
         match opened {
             Ok(client) => self.connection = Some((client, leader)),
             Err(error) => {
@@ -327,10 +330,12 @@ impl<'a> Writer<'a> {
 
     fn write(&mut self, mut client: Client, leader: Leader) {
         let values = [Value::Integer(self.key.cast_signed()), Value::Text(VALUE.into())];
+        let begin = Instant::now();
         match client.exec("INSERT INTO test(key, value) VALUES(?, ?)", &values) {
             Ok(_) => {
-                let row =
-                    Acknowledged { key: self.key, at: Instant::now(), address: Arc::clone(&leader.address) };
+                let at = Instant::now();
+                let (took, address) = (at - begin, Arc::clone(&leader.address));
+                let row = Acknowledged { key: self.key, at, took, address };
                 self.shared.board().record.acknowledged.push(row);
                 self.shared.changed.notify_all();
                 self.key += 1;

@@ -17,6 +17,9 @@ use dqlite_testing::upstream;
 /// Ports of one run of the program: four for each section.
 const PORTS_OF_A_RUN: u16 = 100;
 
+/// Runs of upstream's library in which a section may hang.
+const UPSTREAM_RUNS_MAX: usize = 3;
+
 /// The next ports on the loopback address of this process.
 static NEXT_PORT: AtomicU16 = AtomicU16::new(20001);
 
@@ -132,7 +135,9 @@ fn upstream_prints_the_same_but_for_the_roles_of_servers_that_join() {
     // The versions that have servers.
     for root in upstream::later_roots() {
         let (version, theirs) = (upstream::version_of(&root), Library::of_root(&root));
-        let seen = seen(&theirs, &program, &SAME);
+        // Upstream's own stop hangs now and then on a machine with much to do: seen once in some hundred runs, with 1.18.7.
+        let runs = (0..UPSTREAM_RUNS_MAX).map(|_| seen(&theirs, &program, &SAME));
+        let seen = runs.into_iter().find(|seen| !seen.contains(": hangs")).unwrap();
 
         assert!(seen.contains(" spare"), "{version}: who joins stays a spare\n{seen}");
         assert_same(&seen.replace(" spare", " voter"), &expected, &version);

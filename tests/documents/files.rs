@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -12,7 +11,7 @@ use dqlite::node::handle::NodeHandle;
 use dqlite::protocol::request::{Parameters, Request};
 use dqlite::server::files;
 use dqlite::storage::directory::Directory;
-use dqlite::storage::disk::FileDisk;
+use dqlite::storage::file_disk::FileDisk;
 use dqlite::storage::metadata::Metadata;
 use dqlite::storage::segment::{FORMAT_WORD, decode_closed, encode_batch_prefix};
 use dqlite::storage::snapshot_meta::{SnapshotFile, SnapshotMeta, SnapshotName};
@@ -96,7 +95,7 @@ impl Left {
 }
 
 fn directory(path: &Path) -> Directory {
-    Directory::open(Arc::new(FileDisk), path).unwrap()
+    Directory::open(&FileDisk, path).unwrap()
 }
 
 /// Runs the examples of a segment with `entries` entries through the library: decoded, then encoded to the same bytes.

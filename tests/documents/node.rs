@@ -41,11 +41,11 @@ impl Node {
     pub fn start(id: u64, directory: &Path, set: impl FnOnce(&NodeHandle)) -> Node {
         let (handle, created) = NodeHandle::create(NodeId(id), ADDRESS.into(), directory.to_owned());
         created.unwrap();
-        handle.live().failure_domain.store(42, Ordering::Relaxed);
+        handle.change_live(|live| live.failure_domain.store(42, Ordering::Relaxed)).unwrap();
         handle.set_connector(Arc::new(Nobody)).unwrap();
         let number = SOCKETS.fetch_add(1, Ordering::Relaxed);
         let socket = format!("dqlite-documents-{}-{number}", std::process::id());
-        handle.set_bind_address(&format!("@{socket}")).unwrap();
+        handle.set_bind_address(format!("@{socket}")).unwrap();
         set(&handle);
         handle.start().unwrap_or_else(|_| panic!("{}", handle.error_text().to_text()));
         Node { handle, socket }

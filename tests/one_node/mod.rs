@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dqlite::node::core::LiveSettings;
+use dqlite::node::opening::open_directory;
 use dqlite::node::options::Options;
 use dqlite::node::run_parts::RunParts;
 use dqlite::node::running::Running;
@@ -49,10 +50,12 @@ pub fn exec(stream: &mut TcpStream, sql: &str) {
 pub fn start(directory: &std::path::Path) -> (Running, String) {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let address = format!("127.0.0.1:{port}");
+    let directory = open_directory(directory).unwrap();
     let running = Running::start(RunParts {
         id: NodeId(1),
         address: address.clone().into_bytes(),
-        directory: directory.to_owned(),
+        lock: directory.lock().unwrap(),
+        directory,
         options: Options::default(),
         live: Arc::new(LiveSettings::default()),
         listener: BoundSocket::bind(&address).unwrap(),

@@ -127,6 +127,7 @@ fn what_upstream_answers_is_answered_and_what_it_refuses_is_refused() {
         ("page_size", &["4096"]),
         ("synchronous", &["0"]),
         ("foreign_keys", &["1"]),
+        ("secure_delete", &["2"]),
         ("cache_size=-50000", &[]),
         ("cache_spill=0", &[]),
         ("user_version", &["0"]),

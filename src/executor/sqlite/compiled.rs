@@ -185,4 +185,107 @@ mod tests {
         assert!(!compiled(&[(sqlite::SQLITE_TRANSACTION, Some(b"BEGIN"), None)]).ends_transaction());
         assert!(compiled(&[(sqlite::SQLITE_SAVEPOINT, Some(b"RELEASE"), None)]).ends_transaction());
     }
+
+    #[test]
+    fn every_action_of_a_statement_is_noted_for_what_it_changes() {
+        const MAIN: Option<&[u8]> = Some(b"main");
+        const TEMPORARY: Option<&[u8]> = Some(b"temp");
+        let creates = [
+            sqlite::SQLITE_CREATE_INDEX,
+            sqlite::SQLITE_CREATE_TABLE,
+            sqlite::SQLITE_CREATE_TEMP_INDEX,
+            sqlite::SQLITE_CREATE_TEMP_TABLE,
+            sqlite::SQLITE_CREATE_TEMP_TRIGGER,
+            sqlite::SQLITE_CREATE_TEMP_VIEW,
+            sqlite::SQLITE_CREATE_TRIGGER,
+            sqlite::SQLITE_CREATE_VIEW,
+        ];
+        let writes = [
+            sqlite::SQLITE_INSERT,
+            sqlite::SQLITE_UPDATE,
+            sqlite::SQLITE_DELETE,
+            sqlite::SQLITE_CREATE_VTABLE,
+            sqlite::SQLITE_DROP_INDEX,
+            sqlite::SQLITE_DROP_TABLE,
+            sqlite::SQLITE_DROP_TEMP_INDEX,
+            sqlite::SQLITE_DROP_TEMP_TABLE,
+            sqlite::SQLITE_DROP_TEMP_TRIGGER,
+            sqlite::SQLITE_DROP_TEMP_VIEW,
+            sqlite::SQLITE_DROP_TRIGGER,
+            sqlite::SQLITE_DROP_VIEW,
+            sqlite::SQLITE_DROP_VTABLE,
+            sqlite::SQLITE_REINDEX,
+            sqlite::SQLITE_ANALYZE,
+        ];
+        let reads =
+            [sqlite::SQLITE_SELECT, sqlite::SQLITE_READ, sqlite::SQLITE_PRAGMA, sqlite::SQLITE_FUNCTION];
+        for (database, written) in [(MAIN, WRITES_MAIN), (TEMPORARY, WRITES_TEMPORARY), (None, WRITES_MAIN)] {
+            for in_trigger in [false, true] {
+                let flags = |action, first| flags_of(action, first, database, in_trigger);
+                for action in creates {
+                    assert_eq!(flags(action, Some(b"t")), written | CREATES, "{action}");
+                }
+                for action in writes {
+                    assert_eq!(flags(action, Some(b"t")), written, "{action}");
+                }
+                for action in reads {
+                    assert_eq!(flags(action, Some(b"t")), 0, "{action}");
+                }
+                for schema in [&b"sqlite_master"[..], b"sqlite_temp_master"] {
+                    assert_eq!(flags(sqlite::SQLITE_INSERT, Some(schema)), written | CHANGES_SCHEMA);
+                    let updates = if in_trigger { written | CHANGES_SCHEMA } else { UPDATES_SCHEMA };
+                    assert_eq!(flags(sqlite::SQLITE_UPDATE, Some(schema)), updates);
+                    assert_eq!(flags(sqlite::SQLITE_DELETE, Some(schema)), written);
+                }
+            }
+        }
+        let altered = flags_of(sqlite::SQLITE_ALTER_TABLE, MAIN, Some(b"t"), false);
+        assert_eq!(altered, WRITES_MAIN | CHANGES_SCHEMA);
+        for (action, word, ends) in [
+            (sqlite::SQLITE_TRANSACTION, &b"COMMIT"[..], true),
+            (sqlite::SQLITE_TRANSACTION, b"BEGIN", false),
+            (sqlite::SQLITE_TRANSACTION, b"ROLLBACK", false),
+            (sqlite::SQLITE_SAVEPOINT, b"RELEASE", true),
+            (sqlite::SQLITE_SAVEPOINT, b"BEGIN", false),
+        ] {
+            let expected = if ends { ENDS_TRANSACTION } else { 0 };
+            assert_eq!(flags_of(action, Some(word), None, false), expected);
+        }
+    }
+
+    #[test]
+    fn the_schema_is_changed_by_hand_only_in_a_text_that_names_it() {
+        let (update, insert) = (sqlite::SQLITE_UPDATE, sqlite::SQLITE_INSERT);
+        let (schema, main): (Option<&[u8]>, Option<&[u8]>) = (Some(b"sqlite_master"), Some(b"main"));
+        let by_hand = UPDATES_SCHEMA | CHANGES_SCHEMA | WRITES_MAIN;
+        for (actions, sql, expected) in [
+            (&[(update, schema)][..], "UPDATE sqlite_master SET sql = 1", by_hand),
+            (&[(update, schema)], "update main.[Sqlite_Schema]set sql = 1", by_hand),
+            (&[(update, schema)], "UPDATE sqlite_temp_schema SET sql = 1", by_hand),
+            (&[(update, schema), (insert, Some(b"t"))], "UPDATE sqlite_master SET sql = 1", by_hand),
+            (&[(update, schema), (insert, schema)], "UPDATE sqlite_master SET sql = 1", by_hand),
+            (&[(update, schema)], "SELECT * FROM pragma_table_info('t')", UPDATES_SCHEMA),
+            (&[(update, schema)], "SELECT sqlite_master_, xsqlite_master", UPDATES_SCHEMA),
+            (&[(insert, Some(b"t"))], "INSERT INTO t SELECT sql FROM sqlite_master", WRITES_MAIN),
+        ] {
+            let noted = Noted::default();
+            for (action, first) in actions {
+                noted.note(*action, *first, main, false);
+            }
+            assert_eq!(noted.take(sql.as_bytes()), Compiled(expected), "{sql}");
+            assert_eq!(noted.take(sql.as_bytes()), Compiled(0), "it was taken");
+        }
+    }
+
+    #[test]
+    fn how_a_statement_may_add_to_the_schema() {
+        for (flags, change) in [
+            (0, None),
+            (CREATES | WRITES_MAIN, None),
+            (CHANGES_SCHEMA, Some(SchemaChange::Any)),
+            (CHANGES_SCHEMA | CREATES, Some(SchemaChange::Creates)),
+        ] {
+            assert_eq!(Compiled(flags).schema_change(), change);
+        }
+    }
 }

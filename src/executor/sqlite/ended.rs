@@ -86,6 +86,17 @@ impl OnWorker {
     fn begin() -> OnWorker {
         OnWorker { since: Instant::now(), offers_after: SQL_ON_WORKER_MAX, again_after: SQL_ON_WORKER_MAX }
     }
+
+    /// Whether it offers its worker after so long, and how long somebody may come for it then.
+    fn offer(&mut self, elapsed: Duration) -> Option<Duration> {
+        if elapsed < self.offers_after {
+            return None;
+        }
+        let patience = self.again_after / WORKER_OFFER_SHARE;
+        self.offers_after = elapsed + self.again_after;
+        self.again_after = (self.again_after * 2).min(SQL_WORKER_OFFERED_EVERY);
+        Some(patience)
+    }
 }
 
 impl Shared {
@@ -121,16 +132,8 @@ impl Shared {
     /// A statement that was expected to be short and is not leaves its worker to others. It is not told whether one has
     /// come, so that it offers the worker again and again.
     fn offer_worker(&self) {
-        let mut on_worker = self.lock();
-        let Some(run) = on_worker.as_mut() else { return };
-        let elapsed = run.since.elapsed();
-        if elapsed < run.offers_after {
-            return;
-        }
-        let patience = run.again_after / WORKER_OFFER_SHARE;
-        run.offers_after = elapsed + run.again_after;
-        run.again_after = (run.again_after * 2).min(SQL_WORKER_OFFERED_EVERY);
-        drop(on_worker);
+        let offer = |run: &mut OnWorker| run.offer(run.since.elapsed());
+        let Some(patience) = self.lock().as_mut().and_then(offer) else { return };
         self.runs_long.send_if_modified(|long| !std::mem::replace(long, true));
         let_others_run(patience);
     }
@@ -270,5 +273,83 @@ impl Ended {
                 result.lock().unwrap_or_else(PoisonError::into_inner).take()
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ends_work_is_told_in_its_order_to_whoever_heeds_it() {
+        let heeds = [Heeds::All, Heeds::AllButInterrupt, Heeds::OnlyTheNode];
+        for causes in 0..16 {
+            let [interrupted, over, gone, stops] = [1, 2, 4, 8].map(|bit| causes & bit != 0);
+            let (store, node_stops) = (PageStore::new(), Arc::new(AtomicBool::new(stops)));
+            let ended = Ended::of_node(Arc::clone(&store), node_stops);
+            ended.next_request();
+            ended.begin(store.epoch());
+            if interrupted {
+                ended.interrupt();
+            }
+            if over {
+                store.end_epoch(None);
+            }
+            if gone {
+                ended.set_client_gone();
+            }
+            assert_eq!(ended.newest_epoch(), store.epoch());
+            for heeds in heeds {
+                let expected = [
+                    (stops, End::Stopping),
+                    (gone && heeds != Heeds::OnlyTheNode, End::ClientGone),
+                    (over, End::EpochOver),
+                    (interrupted && heeds == Heeds::All, End::Interrupted),
+                ];
+                let expected = expected.into_iter().find_map(|(is_so, end)| is_so.then_some(end));
+                assert_eq!(ended.look(heeds), expected, "{causes:04b} {heeds:?}");
+            }
+            // A statement stops for the same, and for the node alone once it has made its changes.
+            assert_eq!(ended.shared.look(), causes != 0, "{causes:04b}");
+            ended.set_has_changed(true);
+            assert_eq!(ended.shared.look(), stops || over, "{causes:04b}");
+            ended.set_has_changed(false);
+            assert_eq!(ended.shared.look(), causes != 0, "{causes:04b}");
+            // The next request is not interrupted, and of no epoch yet.
+            ended.next_request();
+            assert_eq!(ended.shared.look(), stops || gone, "{causes:04b}");
+        }
+    }
+
+    #[test]
+    fn a_statement_offers_its_worker_after_its_share_and_again_ever_more_seldom_up_to_a_bound() {
+        let mut run = OnWorker::begin();
+        let first = SQL_ON_WORKER_MAX;
+        assert_eq!(run.offer(first - Duration::from_nanos(1)), None);
+        let (mut now, mut pause) = (first, first);
+        for _ in 0..12 {
+            assert_eq!(run.offer(now), Some(pause / WORKER_OFFER_SHARE));
+            assert_eq!(run.offer(now), None);
+            assert_eq!(run.offer(now + pause - Duration::from_nanos(1)), None);
+            now += pause;
+            pause = (pause * 2).min(SQL_WORKER_OFFERED_EVERY);
+        }
+        assert_eq!(pause, SQL_WORKER_OFFERED_EVERY);
+    }
+
+    #[test]
+    fn whoever_looks_after_a_connection_is_told_that_its_statement_takes_long() {
+        let ended = Ended::new(PageStore::new());
+        let runs_long = ended.runs_long();
+        ended.shared.look();
+        assert!(!*runs_long.borrow(), "nothing runs");
+        *ended.shared.lock() =
+            Some(OnWorker { since: Instant::now() + Duration::from_secs(60), ..OnWorker::begin() });
+        ended.shared.look();
+        assert!(!*runs_long.borrow(), "it has just begun");
+        let since = Instant::now().checked_sub(SQL_ON_WORKER_MAX).unwrap();
+        *ended.shared.lock() = Some(OnWorker { since, ..OnWorker::begin() });
+        ended.shared.look();
+        assert!(*runs_long.borrow() && runs_long.has_changed().unwrap());
     }
 }

@@ -10,7 +10,6 @@ mod connection;
 mod ended;
 mod handle;
 mod inside;
-pub mod memory;
 mod nesting;
 mod schema;
 mod speed;

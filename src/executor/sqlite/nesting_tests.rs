@@ -1,10 +1,13 @@
 use std::fmt::Write;
 
-use super::{check_statement, creation_weight, measured, object_weight};
+use super::{Makes, Measure, check_statement, creation_weight, measured, object_weight};
 use crate::executor::sqlite::testing::{opened, vfs_of, writer};
 use crate::executor::sqlite::{Connection, Inside, SqliteError, Step, compile_again, step};
 use crate::pages::PageStore;
-use crate::types::config::SQL_STACK_BYTES;
+use crate::types::config::{
+    NESTING_LEVEL_BYTES, NESTING_PLAIN_LEVEL_BYTES, NESTING_TEXT_BYTE_BYTES, NESTING_TEXT_MAX_BYTES,
+    SQL_STACK_BYTES,
+};
 
 /// Runs `work` on half of the stack that threads have which may be inside SQLite: what is not enough ends the process.
 fn on_half_of_the_stack<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
@@ -432,4 +435,53 @@ fn a_text_that_was_compiled_with_a_schema_of_the_past_does_what_it_says() {
             .unwrap();
         second.execute(&mut Inside::alone(), b"INSERT INTO t VALUES(2)").unwrap();
     }
+}
+
+#[test]
+fn a_text_weighs_what_its_levels_and_its_bytes_need_and_no_more() {
+    let text = |sql: &str| measured(sql.as_bytes());
+    for (sql, selects, deepest, references) in [
+        ("SELECT (1), (2), (3)", 1, 1, 0),
+        ("SELECT ((1)) FROM (SELECT 2)", 2, 2, 0),
+        (") SELECT (1)", 1, 1, 0),
+        ("CREATE TABLE t(a REFERENCES u, b references v)", 0, 1, 2),
+    ] {
+        let measure = text(sql);
+        assert_eq!(
+            (measure.selects, measure.deepest, measure.references),
+            (selects, deepest, references),
+            "{sql}"
+        );
+    }
+
+    let measure = |selects, deepest, bytes| Measure { selects, deepest, bytes, ..Measure::default() };
+    for (selects, deepest, levels) in [(0, 0, 0), (3, 1, 3), (3, 2, 3), (3, 5, 6)] {
+        assert_eq!(measure(selects, deepest, 0).levels(), levels, "{selects} {deepest}");
+    }
+    let (plain, level) = (NESTING_PLAIN_LEVEL_BYTES, NESTING_LEVEL_BYTES);
+    let (byte, most) = (NESTING_TEXT_BYTE_BYTES, NESTING_TEXT_MAX_BYTES);
+    for (measure, levels, weight) in [
+        (measure(1, 0, 100), 1, plain + 100 * byte),
+        (measure(1, 0, 1_000_000), 1, plain + most),
+        (measure(3, 0, 1_000_000), 3, 3 * plain + 3 * most),
+        (measure(3, 1, 10), 3, 3 * level + 10 * byte),
+        (Measure { has_in: true, ..measure(3, 0, 10) }, 3, 3 * level + 10 * byte),
+        (Measure { makes: Makes::Trigger, ..measure(3, 0, 10) }, 3, 3 * level + 10 * byte),
+        (Measure { makes: Makes::View, ..measure(3, 0, 10) }, 3, 3 * plain + 10 * byte),
+    ] {
+        assert_eq!(measure.weight(levels), weight, "{measure:?}");
+    }
+
+    let view = "CREATE VIEW v AS SELECT 1";
+    let table = "CREATE TEMP TABLE t(a REFERENCES u, b REFERENCES v)";
+    for (sql, weight) in [
+        (view, plain + text(view).bytes * byte),
+        (table, 2 * level),
+        ("CREATE INDEX references ON t(a)", 0),
+        ("SELECT 1 AS references", 0),
+    ] {
+        assert_eq!(object_weight(sql.as_bytes()), weight, "{sql}");
+    }
+    assert_eq!(creation_weight(view.as_bytes()), plain + text(view).bytes * byte);
+    assert_eq!(creation_weight(table.as_bytes()), level + text(table).bytes * byte + 2 * level);
 }

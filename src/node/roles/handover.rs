@@ -41,6 +41,9 @@ pub enum HandoverError {
     /// No other node is known to lead.
     #[error("no other leader within {:?}", config::HANDOVER_LEADER_TIMEOUT)]
     NoLeader,
+    /// The node is stopped meanwhile.
+    #[error("the node is being stopped")]
+    Stopped,
     /// No node that is online lacks the role.
     #[error("no online node to take the role")]
     NoSuccessor,

@@ -4,7 +4,7 @@ use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
 
 use super::state_machine::StateMachine;
-use crate::raft::types::{TypeConfig, position};
+use crate::raft::types::{TypeConfig, log_index, position};
 use crate::types::{LogIndex, NodeId, Term};
 
 /// openraft with the types of this library.
@@ -16,6 +16,11 @@ pub(crate) fn leading_term(raft: &Consensus, own: NodeId) -> Option<Term> {
     let metrics = metrics.borrow_watched();
     let leads = metrics.state == ServerState::Leader && metrics.current_leader == Some(own.0);
     leads.then_some(Term(metrics.current_term))
+}
+
+/// Index up to which this node knows the log to be committed, as far as openraft says.
+pub(crate) fn committed(raft: &Consensus) -> LogIndex {
+    raft.metrics().borrow_watched().local_committed.map_or(LogIndex::NONE, |id| log_index(id.index))
 }
 
 /// Index up to which a follower is known to have the log.

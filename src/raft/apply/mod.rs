@@ -6,7 +6,7 @@ mod state_machine;
 #[cfg(test)]
 mod storage_tests;
 
-pub(crate) use consensus::{Consensus, leading_term, matched};
+pub(crate) use consensus::{Consensus, committed, leading_term, matched};
 pub(crate) use due::SnapshotsDue;
 pub use state_machine::Applied;
 pub(crate) use state_machine::{StateMachine, loaded_snapshot};

@@ -12,13 +12,17 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::raft::log::LogView;
 use crate::raft::machine::{DecodedState, Decoder, Machine, NotApplied};
 use crate::raft::snapshot::{
-    Current, RaftSnapshot, RaftSnapshotMeta, SnapshotBuilder, SnapshotData, Snapshots, stored_membership,
+    Current, RaftSnapshot, RaftSnapshotMeta, Received, SnapshotBuilder, SnapshotData, Snapshots,
+    stored_membership,
 };
 use crate::raft::types::{
     self, RaftLogId, RaftStoredMembership, SnapshotPosition, TypeConfig, log_id, position,
 };
+use crate::storage::log::LogRequest;
+use crate::storage::snapshot::Sealed;
 use crate::types::config::PAGE_FILE_RETRY;
 use crate::types::tasks::on_pool;
 use crate::types::{Configuration, Entry, LogIndex, Term};
@@ -44,6 +48,7 @@ pub(crate) struct StateMachine {
     configuration: Arc<Configuration>,
     configuration_index: LogIndex,
     snapshots: Snapshots,
+    log: LogView,
     applied: watch::Sender<Applied>,
     /// Ends waiting for space.
     stopping: CancellationToken,
@@ -53,6 +58,7 @@ impl StateMachine {
     pub(crate) fn new(
         machine: Box<dyn Machine>,
         snapshots: Snapshots,
+        log: LogView,
         stopping: CancellationToken,
     ) -> StateMachine {
         StateMachine {
@@ -63,6 +69,7 @@ impl StateMachine {
             configuration: Arc::default(),
             configuration_index: LogIndex::NONE,
             snapshots,
+            log,
             applied: watch::channel(Applied::default()).0,
             stopping,
         }
@@ -104,9 +111,26 @@ impl StateMachine {
         self.membership = current.meta.last_membership.clone();
         self.configuration = current.position.configuration.clone();
         self.configuration_index = current.position.configuration_index;
-        self.snapshots.set_content_bytes(content_bytes);
-        self.snapshots.set_current(current);
+        self.snapshots.advance(current, content_bytes);
         self.publish();
+        Ok(())
+    }
+
+    /// Makes a received snapshot one of the directory, beside the log if that goes on from it, else in its place.
+    async fn name(
+        &self,
+        snapshot: Box<dyn Sealed>,
+        meta: &RaftSnapshotMeta,
+        position: &SnapshotPosition,
+    ) -> io::Result<()> {
+        let (log, index) = (&self.snapshots.log, snapshot.index());
+        if self.log.last_index() >= index {
+            let trailing = self.snapshots.policy().trailing_entries;
+            return log.complete(|done| LogRequest::AddSnapshot { snapshot, trailing, done }).await;
+        }
+        log.complete(|done| LogRequest::Replace { snapshot, done }).await?;
+        let entries = self.log.replace(meta.last_log_id, position);
+        self.snapshots.pool.run_behind(Box::new(move || drop(entries)));
         Ok(())
     }
 
@@ -228,13 +252,17 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         }
     }
 
-    // The content is in the file already: whoever received it wrote it there.
+    // What conflicts with the snapshot was truncated before: the log ends before it, or has its last entry.
     async fn install_snapshot(
         &mut self,
         meta: &RaftSnapshotMeta,
         snapshot: SnapshotData,
     ) -> Result<(), io::Error> {
-        let decoded = snapshot.decoded.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut decoded = None;
+        if let Some(Received { sealed, state }) = snapshot.take_received() {
+            decoded = Some(state);
+            self.name(sealed, meta, &snapshot.position).await?;
+        }
         self.restore(Current { meta: meta.clone(), position: snapshot.position }, decoded).await
     }
 

@@ -11,8 +11,9 @@ use super::StateMachine;
 use crate::raft::log::LogStore;
 use crate::raft::machine::SnapshotContent;
 use crate::raft::snapshot::{ReceivedSnapshot, SnapshotPace, SnapshotPolicy, SnapshotStore, Snapshots};
-use crate::raft::testing::{InlinePool, TestDisk, TestMachine};
+use crate::raft::testing::{InlinePool, TestDisk, TestMachine, TestSealed};
 use crate::raft::types::{Runtime, SnapshotPosition, TypeConfig};
+use crate::storage::snapshot::Sealed;
 
 struct Builder;
 
@@ -24,11 +25,12 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine> for Builder {
             trailing_entries: u64::MAX,
             pace: SnapshotPace::Entries,
         };
-        // One snapshot file is enough: the suite installs what it has just built.
-        let snapshots = Snapshots::new(Arc::new(SharedFiles), Arc::new(InlinePool), disk.sender(), policy);
-        let machine =
-            StateMachine::new(Box::new(TestMachine::default()), snapshots, CancellationToken::new());
         let store = LogStore::new(&disk.loaded(), disk.sender(), Arc::new(InlinePool)).unwrap();
+        // One snapshot file is enough: the suite installs what it has just built.
+        let snapshots =
+            Snapshots::new(Arc::new(SharedFiles), Arc::new(InlinePool), disk.sender(), store.view(), policy);
+        let (machine, stopping) = (Box::new(TestMachine::default()), CancellationToken::new());
+        let machine = StateMachine::new(machine, snapshots, store.view(), stopping);
         Ok(((), store, machine))
     }
 }
@@ -37,8 +39,14 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine> for Builder {
 struct SharedFiles;
 
 impl SnapshotStore for SharedFiles {
-    fn write(&self, _position: &SnapshotPosition, _content: &dyn SnapshotContent) -> Result<(), String> {
-        Ok(())
+    fn write(
+        &self,
+        position: &SnapshotPosition,
+        _content: &dyn SnapshotContent,
+    ) -> Result<Box<dyn Sealed>, String> {
+        // Nobody looks at the disk that it is named on.
+        let (disk, bytes) = (TestDisk::default(), Vec::new());
+        Ok(Box::new(TestSealed { disk, position: position.clone(), bytes }))
     }
 
     fn open(&self, _position: &SnapshotPosition) -> Result<Box<dyn io::Read + Send>, String> {

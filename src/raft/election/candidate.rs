@@ -1,30 +1,27 @@
-//! A leader whose process died is replaced at once: this library's own, beside openraft's elections.
+//! Stands for elections when the table says so. openraft's own timers and pre-votes are off: they would decide beside it.
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::io::AsyncReadExt;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
-use super::board::{LeaderBoard, Suspicion};
+use super::board::LeaderBoard;
+use super::question::Question;
 use super::standing::Standing;
+use super::table::{Because, Stand};
 use super::times::Times;
 use crate::peers::Peers;
-use crate::peers::message::{Message, RequestVote};
+use crate::peers::message::Message;
 use crate::peers::replicator::Target;
 use crate::raft::apply::{Consensus, leading_term};
 use crate::raft::log::LogView;
 use crate::raft::types::Scope;
-use crate::types::config::{
-    FAILOVER_DIAL_PAUSE, FAILOVER_DIAL_TIMEOUT, FAILOVER_KEEPS_CONNECTION, FAILOVER_RETRY_MAX,
-    FAILOVER_RETRY_MIN, FAILOVER_SPREAD, FAILOVER_VOTE_TIMEOUT,
-};
-use crate::types::{NodeId, Role, Term};
+use crate::types::NodeId;
 
-/// Replaces a leader that is gone.
+/// Stands for elections.
 pub(crate) struct Candidate {
     pub(crate) id: NodeId,
     pub(crate) raft: Consensus,
@@ -32,106 +29,110 @@ pub(crate) struct Candidate {
     pub(crate) peers: Peers,
     pub(crate) board: LeaderBoard,
     pub(crate) standing: Standing,
+    pub(crate) question: Question,
     pub(crate) scope: Scope,
     pub(crate) times: Times,
 }
 
 impl Candidate {
-    /// Never returns.
+    /// Until openraft ends.
     pub(crate) async fn run(self) {
-        let mut suspicions = self.board.suspicion();
+        let mut changes = self.board.changes();
         loop {
-            let suspicion = suspicions.borrow_and_update().clone();
-            let Some(suspicion) = suspicion else {
-                if suspicions.changed().await.is_err() {
-                    return;
+            changes.mark_unchanged();
+            match self.standing.stand() {
+                Stand::No(Because::NotDurable) => {
+                    tokio::select! {
+                        () = self.log.all_durable() => {}
+                        () = self.wait(&mut changes, self.times.election) => {}
+                    }
                 }
-                continue;
-            };
-            tokio::select! {
-                biased;
-                changed = suspicions.changed() => if changed.is_err() { return },
-                () = self.replace(&suspicion) => {
-                    if suspicions.changed().await.is_err() {
-                        return;
+                Stand::No(Because::Stands) => self.see_out(&mut changes).await,
+                // Roles and disks change without a word: they are looked at now and then.
+                Stand::No(_) => self.wait(&mut changes, self.times.election).await,
+                Stand::Later(after) => self.wait(&mut changes, after).await,
+                Stand::AskLeader => self.question.ask().await,
+                Stand::Now => {
+                    if self.would_win().await && self.standing.stand() == Stand::Now {
+                        if let Err(error) = self.be_elected().await {
+                            warn!(error, "no election");
+                            return;
+                        }
+                    } else {
+                        sleep(self.times.retry(self.scope.random().next_u64())).await;
                     }
                 }
             }
         }
     }
 
-    /// Returns when this node need do no more about it.
-    async fn replace(&self, suspicion: &Suspicion) {
-        let is_voter =
-            self.log.configuration().0.get(self.id).is_some_and(|server| server.role == Role::Voter);
-        if !is_voter || self.leading_term().is_some() {
-            return;
+    /// Waits for so long, or until something else is believed. Notices when this node was not running meanwhile.
+    async fn wait(&self, changes: &mut watch::Receiver<u64>, after: Duration) {
+        // The shorter a wait, the more of a pause is seen.
+        let due = Instant::now() + after.min(self.times.fresh() / 2);
+        tokio::select! {
+            biased;
+            // The board is this component's own: it does not end.
+            _ = changes.changed() => {}
+            () = sleep_until(due) => self.board.woke(due),
         }
-        // Who keeps a connection may only have lost one; it is heard again soon, or has started anew.
-        if !timeout(FAILOVER_DIAL_TIMEOUT, self.is_refused(suspicion)).await.unwrap_or(false) {
-            sleep(self.times.silence().saturating_sub(self.board.silence())).await;
+    }
+
+    /// Has openraft stand, and waits for what becomes of it.
+    async fn be_elected(&self) -> Result<(), String> {
+        let mut changes = self.board.changes();
+        let Some(term) = self.standing.term() else { return Ok(()) };
+        info!(term = term.0, "standing for election");
+        self.raft.trigger().elect(false).await.map_err(|error| error.to_string())?;
+        let decided = async {
+            while leading_term(&self.raft, self.id) != Some(term) && !self.board.has_leader(term) {
+                // As above.
+                let _ = changes.changed().await;
+            }
+        };
+        if timeout(self.times.round(), decided).await.is_err() {
+            self.board.not_elected(term);
         }
-        if !self.board.mark_gone(suspicion) {
-            return;
-        }
-        info!(leader = suspicion.leader.0, term = suspicion.term.0, "the leader is gone");
-        // Two that see it at once must not split the votes.
-        sleep(self.random_between(Duration::ZERO, FAILOVER_SPREAD)).await;
-        let end = Instant::now() + self.times.campaign();
-        while Instant::now() < end && self.board.is_leaderless() && self.leading_term().is_none() {
-            if self.would_win().await
-                && self.board.is_leaderless()
-                && let Err(error) = self.raft.trigger().elect(false).await
-            {
-                warn!(%error, "no election");
+        Ok(())
+    }
+
+    /// An election that nobody here waits for: a leader has handed over, or the vote was stored when the election was given up for lost.
+    /// It ends as others do, else this node would stand in it for ever.
+    async fn see_out(&self, changes: &mut watch::Receiver<u64>) {
+        let (term, end) = (self.board.term(), Instant::now() + self.times.round());
+        let stands = || self.standing.stand() == Stand::No(Because::Stands) && self.board.term() == term;
+        while stands() {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                self.board.not_elected(term);
                 return;
             }
-            sleep(self.random_between(FAILOVER_RETRY_MIN, FAILOVER_RETRY_MAX)).await;
+            self.wait(changes, left).await;
         }
     }
 
-    /// Whether a connection to the leader is refused. A process that is ending may take some and drop them.
-    async fn is_refused(&self, suspicion: &Suspicion) -> bool {
-        loop {
-            let Ok(mut stream) = self.peers.links().dial(&suspicion.address).await else { return true };
-            // Nobody speaks first there.
-            let mut byte = [0];
-            if timeout(FAILOVER_KEEPS_CONNECTION, stream.read.read(&mut byte)).await.is_err() {
-                return false;
-            }
-            sleep(FAILOVER_DIAL_PAUSE).await;
-        }
-    }
-
-    /// A pre-vote of this node's own: openraft's waits for the lease of the leader that is gone.
+    /// Whether a majority would vote for this node now.
     async fn would_win(&self) -> bool {
         let Some(term) = self.standing.term() else { return false };
         let configuration = self.log.configuration().0;
-        let (last_index, last_term, _) = self.log.last();
-        let request = RequestVote {
-            term,
-            candidate: self.id,
-            last_index,
-            last_term,
-            disrupts_leader: false,
-            is_pre_vote: true,
-        };
+        let request = self.standing.pre_vote(term);
+        self.board.set_candidacy(Some((request.last_term, request.last_index)));
+        let _ends = Candidacy(&self.board);
         let mut votes: FuturesUnordered<_> = configuration
             .voters()
             .filter(|server| server.id != self.id)
             .map(|server| {
-                let address = Bytes::copy_from_slice(&server.address);
-                let target = Target::new(&self.peers, server.id, address);
+                let target = Target::of(&self.peers, server);
                 let answer = target.peer.expect_vote(request);
                 async move {
                     target.send_message(&Message::RequestVote(request)).ok()?;
-                    let answer = timeout(FAILOVER_VOTE_TIMEOUT, answer).await.ok()?.ok()?;
+                    let answer = timeout(self.times.vote(), answer).await.ok()?.ok()?;
                     answer.granted.then_some(())
                 }
             })
             .collect();
-        let needed = configuration.voters().count() / 2 + 1;
-        let mut granted = 1;
+        let needed = configuration.majority();
+        let mut granted = usize::from(configuration.is_voter(self.id));
         while granted < needed {
             match votes.next().await {
                 Some(Some(())) => granted += 1,
@@ -139,15 +140,16 @@ impl Candidate {
                 None => return false,
             }
         }
-        true
+        // The log of the pre-vote is that of the vote.
+        self.log.last().0 == request.last_index && self.standing.term() == Some(term)
     }
+}
 
-    fn leading_term(&self) -> Option<Term> {
-        leading_term(&self.raft, self.id)
-    }
+/// While it lives, this node asks for pre-votes.
+struct Candidacy<'b>(&'b LeaderBoard);
 
-    fn random_between(&self, least: Duration, most: Duration) -> Duration {
-        let span = u64::try_from((most - least).as_micros()).unwrap_or(u64::MAX).max(1);
-        least + Duration::from_micros(self.scope.random().next_u64() % span)
+impl Drop for Candidacy<'_> {
+    fn drop(&mut self) {
+        self.0.set_candidacy(None);
     }
 }

@@ -13,11 +13,13 @@ use super::standing::Standing;
 use crate::raft::apply::Consensus;
 use crate::raft::log::LogView;
 use crate::raft::types::{Leadership, StatusBoard, TypeConfig};
-use crate::types::{NodeId, Role, Term};
+use crate::types::{NodeId, Term};
 
 /// Writes the status.
 pub(crate) struct Publisher {
     pub(crate) id: NodeId,
+    /// What others dial for this node, as it was started; its log may have an older one.
+    pub(crate) address: Vec<u8>,
     pub(crate) raft: Consensus,
     pub(crate) board: LeaderBoard,
     pub(crate) standing: Standing,
@@ -31,6 +33,7 @@ impl Publisher {
     pub(crate) async fn run(self, leadership: watch::Sender<Leadership>) {
         let mut metrics = self.raft.metrics();
         let mut changes = self.board.changes();
+        let mut taken_up = self.log.taken_up();
         while let Ok(until) = self.publish(&metrics, &leadership) {
             let silent = async {
                 match until {
@@ -41,8 +44,9 @@ impl Publisher {
             tokio::select! {
                 biased;
                 changed = metrics.changed() => if changed.is_err() { break },
-                // The board is this component's own: it does not end.
+                // Board and log are this component's own: they do not end.
                 _ = changes.changed() => {}
+                _ = taken_up.changed() => {}
                 () = silent => {}
             }
         }
@@ -68,7 +72,9 @@ impl Publisher {
         current.running_state.as_ref().map_err(|_| ())?;
         let term = Term(current.current_term);
         self.standing.look();
-        let leads = current.state == ServerState::Leader && current.current_leader == Some(self.id.0);
+        let leads = current.state == ServerState::Leader
+            && current.current_leader == Some(self.id.0)
+            && !self.log.has_left(term);
         self.board.is_in(term, current.state);
         let address_of = |id: NodeId| {
             let node = current.membership_config.membership().get_node(&id.0);
@@ -76,10 +82,10 @@ impl Publisher {
         };
         let followed = self.board.followed(term);
         // Nobody talks to a node without a role: it names whom it has heard last.
-        let hears = self.log.configuration().0.get(self.id).is_some_and(|own| own.role == Role::Voter);
+        let hears = self.log.configuration().0.is_voter(self.id);
         let followed = followed.filter(|(_, until)| !hears || Instant::now() < *until);
         let leader = match &followed {
-            _ if leads => Some((self.id, address_of(self.id).unwrap_or_default())),
+            _ if leads => Some((self.id, self.address.clone())),
             // Who leads need not be a member that is known here.
             Some((leader, _)) => {
                 Some((leader.id, address_of(leader.id).unwrap_or_else(|| leader.address.to_vec())))

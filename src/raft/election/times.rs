@@ -2,56 +2,67 @@
 
 use std::time::Duration;
 
-use crate::types::config::{FAILOVER_RETRY_MAX, PEER_PATIENCE_MIN, TIMER_CHECKS};
+use crate::types::config::{
+    CONFIRM_MAX, FAILOVER_RETRY_MAX, FAILOVER_RETRY_MIN, PEER_PATIENCE_MIN, SILENCE_MIN, VOTE_PATIENCE_MIN,
+};
 
 /// The settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Times {
     /// Interval of heartbeats.
     pub(crate) heartbeat: Duration,
-    /// Longest election timeout; also the leader's lease.
+    /// Longest election timeout: a leader without a majority for so long leads no more.
     pub(crate) election: Duration,
 }
 
 impl Times {
-    /// How often a leader sends heartbeats, and how long openraft gives one to be answered: a leader whose heartbeats go
-    /// unanswered takes no writes. What upstream derives from a network latency is shorter than a round trip: four latencies
-    /// instead. openraft-mapping L12.
+    /// How often a leader sends heartbeats.
     pub(crate) fn beat(self) -> Duration {
-        let is_derived = self.heartbeat * 10 <= self.election;
-        let interval = if is_derived { self.election * 4 / 15 } else { self.heartbeat };
-        interval.max(Duration::from_millis(1))
+        self.heartbeat.min(self.election / 10).max(Duration::from_millis(1))
     }
 
-    /// openraft hears of a leader that sends heartbeats at least so often.
-    pub(crate) fn tell_every(self) -> Duration {
-        self.beat() / 2
+    /// A leader that was heard within this is there.
+    pub(crate) fn fresh(self) -> Duration {
+        (self.beat() * 3).min(self.election)
     }
 
-    /// How long an answer of a peer may take.
-    pub(crate) fn patience(self) -> Duration {
-        self.election.max(PEER_PATIENCE_MIN)
-    }
-
-    /// After so long without a message a leader whose connections have ended is gone.
+    /// After so long without a message a leader is asked whether it is there, unless longer gaps were seen.
     pub(crate) fn silence(self) -> Duration {
-        self.heartbeat * 2
+        self.fresh().max(SILENCE_MIN).min(self.election)
     }
 
-    /// How long a leader that is gone is stood against: upstream's nodes refuse until their own timers end, up to twice the
-    /// timeout after the last heartbeat.
-    pub(crate) fn campaign(self) -> Duration {
-        self.election * 2 + FAILOVER_RETRY_MAX
+    /// How long a leader that is asked whether it is there has for its answer. What upstream derives from a network latency
+    /// tells that latency: a fifteenth of the election timeout, and a question takes two.
+    pub(crate) fn confirm(self) -> Duration {
+        let is_derived = self.heartbeat * 10 <= self.election;
+        let round_trip = if is_derived { self.election * 2 / 15 } else { Duration::ZERO };
+        CONFIRM_MAX.min(self.election / 3).max(round_trip)
     }
 
-    /// How often openraft's timers are looked at while nobody leads.
-    pub(crate) fn check(self) -> Duration {
-        self.election / TIMER_CHECKS
+    /// How long a pre-vote may take: whoever is asked may ask the leader first.
+    pub(crate) fn vote(self) -> Duration {
+        (self.confirm() * 2).max(VOTE_PATIENCE_MIN)
     }
 
-    /// How long they need not be looked at once openraft has heard of its leader.
-    pub(crate) fn rest(self) -> Duration {
-        self.election - self.check()
+    /// How long an election may take.
+    pub(crate) fn round(self) -> Duration {
+        (self.election / 3).max(VOTE_PATIENCE_MIN)
+    }
+
+    /// How long a peer may take to answer what makes it write.
+    pub(crate) fn patience(self) -> Duration {
+        self.round().max(PEER_PATIENCE_MIN)
+    }
+
+    /// How long whoever led leaves it to others to lead.
+    pub(crate) fn after_leading(self) -> Duration {
+        self.silence() * 2
+    }
+
+    /// The pause before the next attempt to be elected; `random` of a whole thousand.
+    pub(crate) fn retry(self, random: u64) -> Duration {
+        let span = FAILOVER_RETRY_MAX - FAILOVER_RETRY_MIN;
+        FAILOVER_RETRY_MIN + span * u32::try_from(random % 1000).unwrap_or(0) / 1000
     }
 }
 
@@ -81,12 +92,13 @@ mod tests {
         };
         [
             ("heartbeats", times.beat()),
-            ("openraft hears of a leader", times.tell_every()),
+            ("heard within this, a leader is there", times.fresh()),
+            ("silence after which it is asked", times.silence()),
+            ("its answer may take", times.confirm()),
+            ("a pre-vote may take", times.vote()),
+            ("an election may take", times.round()),
             ("patience with peers", times.patience()),
-            ("silence of a leader without connections", times.silence()),
-            ("campaign", times.campaign()),
-            ("timers are looked at", times.check()),
-            ("timers rest", times.rest()),
+            ("who led waits", times.after_leading()),
         ]
         .map(|(what, interval)| format!("{what}: {interval:?}\n"))
         .concat()

@@ -1,15 +1,14 @@
 //! The end of leadership by this node's own will: handed to another voter, or given up. spec: raft-wire 8; openraft-mapping 4.6.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::Bytes;
-use openraft::Vote;
-use openraft::raft::VoteRequest;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{info, warn};
 
-use super::standing::Standing;
+use super::adoption::adopt;
+use super::terms::Terms;
 use super::times::Times;
 use crate::peers::Peers;
 use crate::peers::message::{Message, TimeoutNow};
@@ -17,8 +16,8 @@ use crate::peers::replicator::Target;
 use crate::raft::apply::{Applied, Consensus, matched};
 use crate::raft::log::LogView;
 use crate::raft::propose::ProposalQueue;
-use crate::raft::types::{Change, ChangeError, LOOK_AGAIN, RaftLogId, Scope, Status, StatusBoard};
-use crate::types::{NodeId, Role, Term};
+use crate::raft::types::{Change, ChangeError, LOOK_AGAIN, Scope, Status, StatusBoard};
+use crate::types::{NodeId, Term};
 
 /// Ends leadership. Cheap to clone.
 #[derive(Clone)]
@@ -30,7 +29,6 @@ pub(crate) struct Transfer {
     pub(crate) applied: watch::Receiver<Applied>,
     pub(crate) queue: Arc<ProposalQueue>,
     pub(crate) peers: Peers,
-    pub(crate) standing: Standing,
     pub(crate) scope: Scope,
     pub(crate) times: Times,
 }
@@ -39,15 +37,25 @@ impl Transfer {
     /// Hands leadership to a voter; without a choice to the one that has most of the log. Done when this node does not
     /// lead any more. Writes wait meanwhile.
     pub(crate) fn begin(&self, target: Option<NodeId>) -> Change {
+        self.begin_within(target, self.times.election)
+    }
+
+    /// The same, given up after a time of the caller's.
+    pub(super) fn begin_within(&self, target: Option<NodeId>, limit: Duration) -> Change {
         let serving = self.status.serving().ok_or(ChangeError::NotLeader);
         let turn =
             serving.and_then(|serving| Ok((serving.term, self.queue.pause().ok_or(ChangeError::NotLeader)?)));
         let term = turn.as_ref().map_or(Term(0), |(term, _)| *term);
         let transfer = self.clone();
-        Change::begin(&self.scope, turn, async move { transfer.hand_over(target, term).await })
+        Change::begin(&self.scope, turn, async move { transfer.hand_over(target, term, limit).await })
     }
 
-    async fn hand_over(&self, target: Option<NodeId>, term: Term) -> Result<(), ChangeError> {
+    async fn hand_over(
+        &self,
+        target: Option<NodeId>,
+        term: Term,
+        limit: Duration,
+    ) -> Result<(), ChangeError> {
         let configuration = self.log.configuration().0;
         let mut candidates = configuration.voters().filter(|server| server.id != self.id);
         let target = match target {
@@ -56,8 +64,8 @@ impl Transfer {
                 .max_by_key(|server| matched(&self.raft, server.id))
                 .ok_or_else(|| ChangeError::NotAllowed("there is no other voter".to_owned()))?,
         };
-        let peer = Target::new(&self.peers, target.id, Bytes::copy_from_slice(&target.address));
-        let deadline = Instant::now() + self.times.election;
+        let peer = Target::of(&self.peers, target);
+        let deadline = Instant::now() + limit;
         let mut status = self.status.watch();
         let asking = async {
             loop {
@@ -82,28 +90,15 @@ impl Transfer {
         if left || self.status.term() != term { Ok(()) } else { Err(ChangeError::TransferFailed) }
     }
 
-    /// Gives up leadership by adopting the next term without a vote in it. spec: openraft-mapping 2.2.
+    /// Gives up leadership by adopting the next term without a vote in it.
     pub(crate) async fn step_down(&self) {
-        let term = self.status.term().0;
-        let request = VoteRequest {
-            vote: Vote::new(term + 1, 0),
-            // A log that is up to date whatever is appended meanwhile.
-            last_log_id: Some(RaftLogId::new(term + 1, u64::MAX)),
-            leadership_transfer: true,
+        let Some(next) = Terms::of(&self.log).next() else {
+            warn!("there is no later term to step down to");
+            return;
         };
-        if let Err(error) = self.raft.vote(request).await {
+        if let Err(error) = adopt(&self.raft, &self.log, next).await {
             // A stopped openraft leads no more.
             warn!(%error, "step down");
-        }
-    }
-
-    /// While the log cannot be written this node does not campaign, and where others can lead it gives up leadership; a vote
-    /// is not answered before it is on the disk, so none is given either. A node alone waits for its disk.
-    pub(crate) async fn set_log_failing(&self, failing: bool) {
-        self.standing.set_log_fails(failing);
-        let leads = self.status.serving().is_some();
-        if failing && leads && !self.log.configuration().0.is_only_voter(self.id) {
-            self.step_down().await;
         }
     }
 
@@ -126,7 +121,7 @@ impl Transfer {
 
     fn current_role(&self) -> CurrentRole {
         let (configuration, index) = self.log.configuration();
-        let votes = configuration.get(self.id).is_some_and(|server| server.role == Role::Voter);
+        let votes = configuration.is_voter(self.id);
         CurrentRole { votes, committed: index <= self.applied.borrow().index }
     }
 }

@@ -5,16 +5,18 @@ use openraft::Vote;
 use openraft::raft::{TransferLeaderRequest, VoteRequest};
 use tracing::{debug, info, warn};
 
+use super::adoption::{adopt, unbeatable};
 use super::board::LeaderBoard;
+use super::question::Question;
 use super::standing::Standing;
+use super::table::{Ballot, Because, Verdict};
 use super::terms::{Claim, Terms};
 use crate::peers::message::{RequestVote, RequestVoteResult, TimeoutNow};
 use crate::peers::{FENCE_BASE, Sender};
 use crate::raft::apply::Consensus;
 use crate::raft::log::LogView;
-use crate::raft::replication::term_only;
-use crate::raft::types::{LeaderId, RaftLogId, Scope, log_id};
-use crate::types::{LogIndex, NodeId, Role, Term};
+use crate::raft::types::{LeaderId, Scope, log_id};
+use crate::types::{NodeId, Term};
 
 /// Answers them. Cheap to clone.
 #[derive(Clone)]
@@ -24,6 +26,7 @@ pub(crate) struct Voter {
     pub(crate) log: LogView,
     pub(crate) board: LeaderBoard,
     pub(crate) standing: Standing,
+    pub(crate) question: Question,
     pub(crate) scope: Scope,
 }
 
@@ -42,48 +45,34 @@ impl Voter {
         Box::pin(self.clone().vote(message))
     }
 
-    fn is_voter(&self) -> bool {
-        self.log.configuration().0.get(self.id).is_some_and(|server| server.role == Role::Voter)
-    }
-
-    /// What openraft is to compare with its own last log id: terms are compared as they are stored.
-    fn candidate_log(&self, request: &RequestVote) -> Option<RaftLogId> {
-        let (index, stored, rank) = self.log.last();
-        if (request.last_term, request.last_index) < (stored, index) {
-            return None;
-        }
-        let comparable = request.last_index.max(if request.last_term.max(rank) > request.last_term {
-            index
-        } else {
-            request.last_index
-        });
-        log_id(request.last_term.max(rank), comparable)
-    }
-
     async fn vote(self, request: RequestVote) -> Option<RequestVoteResult> {
-        let own = Terms::of(&self.log).own();
         let answer =
             |term, granted| Some(RequestVoteResult { term, granted, is_pre_vote: Some(request.is_pre_vote) });
-        let refused = if request.is_pre_vote { request.term.max(own) } else { own };
-        // A node that does not vote by its own log may do so by that of the candidate, whose entry it has not got yet:
-        // refusing, as upstream does, could leave nobody to elect a leader. One vote in a term is safe whoever gives it.
-        let leader_gone = self.board.is_gone();
-        if request.is_pre_vote && leader_gone {
-            let (index, stored, _) = self.log.last();
-            let granted = request.term >= own && (request.last_term, request.last_index) >= (stored, index);
-            debug!(candidate = request.candidate.0, granted, "pre-vote while the leader is gone");
-            return answer(if granted { request.term } else { refused }, granted);
+        if request.term > Terms::of(&self.log).own() && self.board.resigns(request.candidate) {
+            info!(leader = request.candidate.0, "the leader asks for votes: it leads no more");
         }
+        let mut verdict = self.judge(&request);
+        if verdict == Verdict::AskLeader {
+            self.question.ask().await;
+            verdict = self.judge(&request);
+        }
+        let own = Terms::of(&self.log).own();
+        if verdict != Verdict::Grant {
+            debug!(candidate = request.candidate.0, term = request.term.0, ?verdict, "no vote");
+            self.teach(&request, verdict);
+            return answer(if request.is_pre_vote { request.term.max(own) } else { own }, false);
+        }
+        if request.is_pre_vote {
+            self.board.yields();
+            return answer(request.term, true);
+        }
+        self.log.take_up(request.term);
         let call = VoteRequest {
             vote: Vote::new(request.term.0, request.candidate.0),
-            last_log_id: self.candidate_log(&request),
-            leadership_transfer: !request.is_pre_vote && (request.disrupts_leader || leader_gone),
+            last_log_id: unbeatable(&self.log, request.term),
+            // The table has decided: openraft has but to refuse the second vote in a term.
+            leadership_transfer: true,
         };
-        if request.is_pre_vote {
-            let response = self.raft.pre_vote(call).await.ok()?;
-            let granted = response.vote_granted;
-            return answer(if granted { request.term } else { refused }, granted);
-        }
         let response = self.raft.vote(call).await.ok()?;
         let LeaderId { term, voted_for } = response.vote.leader_id;
         let granted = response.vote_granted && (term, voted_for) == (request.term.0, request.candidate.0);
@@ -94,11 +83,40 @@ impl Voter {
         answer(Term(term), granted)
     }
 
+    fn judge(&self, request: &RequestVote) -> Verdict {
+        let (index, stored) = self.log.last_for_vote(self.id);
+        let (theirs, own) = ((request.last_term, request.last_index), (stored, index));
+        let own_comes_first = self.board.candidacy().is_some_and(|candidacy| {
+            candidacy > theirs || candidacy == theirs && self.id < request.candidate
+        });
+        self.standing.vote(&Ballot {
+            is_pre_vote: request.is_pre_vote,
+            // A leader hands over to a member alone.
+            disrupts_leader: request.disrupts_leader
+                && self.log.configuration().0.get(request.candidate).is_some(),
+            is_past: request.term < Terms::of(&self.log).own(),
+            log_is_behind: theirs < own,
+            own_comes_first,
+        })
+    }
+
+    /// A voter with a later term and a shorter log would keep this node from being elected, and could not be elected itself.
+    fn teach(&self, request: &RequestVote, verdict: Verdict) {
+        let behind_it = Term(request.term.0.saturating_sub(1));
+        let teaches = request.is_pre_vote
+            && verdict == Verdict::Refuse(Because::LogBehind)
+            && self.log.configuration().0.is_voter(request.candidate)
+            && self.board.is_leaderless()
+            && Terms::of(&self.log).compare(behind_it) == Claim::Later;
+        if teaches {
+            self.learn(behind_it);
+        }
+    }
+
     /// A leader hands over.
     pub(crate) fn timeout_now(&self, from: &Sender, message: TimeoutNow) {
         let (index, stored, rank) = self.log.last();
-        let ready = self.is_voter()
-            && self.standing.term().is_some()
+        let ready = self.standing.hindrance().is_none()
             && self.board.is_leader(from.id)
             && Terms::of(&self.log).compare(message.term) == Claim::Own
             && (message.last_index, message.last_term) == (index, stored);
@@ -106,7 +124,7 @@ impl Voter {
             info!(peer = from.id.0, ?message, last = index.0, "not ready to take over leadership");
             return;
         }
-        let vote = Vote::new_committed(message.term.0, from.id.0);
+        let vote = Vote::new_committed(message.term.0, self.board.label_of(from.id, message.term).0);
         let request = TransferLeaderRequest::new(vote, self.id.0, log_id(rank, index));
         let raft = self.raft.clone();
         self.scope.spawn(async move {
@@ -126,17 +144,8 @@ impl Voter {
     }
 
     fn learn(&self, term: Term) {
-        let raft = self.raft.clone();
-        let log = self.log.clone();
-        self.scope.spawn(async move {
-            let (index, _, rank) = log.last();
-            let request = VoteRequest {
-                vote: term_only(term),
-                last_log_id: log_id(rank.max(term), LogIndex(index.0.max(1) | FENCE_BASE)),
-                leadership_transfer: true,
-            };
-            // A stopped openraft is in no term.
-            let _ = raft.vote(request).await;
-        });
+        let adoption = adopt(&self.raft, &self.log, term);
+        // A stopped openraft has nothing to learn.
+        self.scope.spawn(async move { drop(adoption.await) });
     }
 }

@@ -8,11 +8,12 @@ mod options;
 mod peer_tests;
 mod start;
 #[cfg(test)]
+mod stranger_tests;
+#[cfg(test)]
 mod wire_tests;
 
 use std::sync::Arc;
 
-use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -20,14 +21,14 @@ use tracing::warn;
 pub use options::{EngineError, EngineOptions};
 
 use crate::peers::Peers;
-use crate::raft::apply::{Applied, Consensus};
+use crate::raft::apply::{Applied, Consensus, committed};
 use crate::raft::election::{Standing, Times, Transfer};
 use crate::raft::log::LogView;
 use crate::raft::membership::{Changes, DeletionPermit, DeletionRefused, Deletions};
 use crate::raft::propose::{EpochEnd, ProposalQueue, Proposed, Refused};
 use crate::raft::rounds::{Proof, Reads};
 use crate::raft::snapshot::{SnapshotPolicy, Snapshots};
-use crate::raft::types::{Change, Runtime, Serving, Status, StatusBoard, log_index};
+use crate::raft::types::{Change, Runtime, Serving, Status, StatusBoard};
 use crate::types::{Configuration, LogIndex, NodeId, ProposalToken, Role, Term};
 
 /// The members by the last configuration in the log, committed or not.
@@ -104,10 +105,8 @@ impl Engine {
     #[must_use]
     pub fn configuration(&self) -> CurrentConfiguration {
         let (configuration, index) = self.log.configuration();
-        let metrics = self.raft.metrics();
-        let committed =
-            metrics.borrow_watched().local_committed.map_or(LogIndex::NONE, |id| log_index(id.index));
-        CurrentConfiguration { configuration, index, committed: committed.max(self.last_applied()) }
+        let committed = committed(&self.raft).max(self.last_applied());
+        CurrentConfiguration { configuration, index, committed }
     }
 
     /// Connections that other nodes made go here, and requests of this one to them.
@@ -190,11 +189,6 @@ impl Engine {
     /// Gives up leadership.
     pub async fn step_down(&self) {
         self.transfer.step_down().await;
-    }
-
-    /// While the log cannot be written this node does not campaign, and where others can lead it gives up leadership.
-    pub async fn set_log_failing(&self, failing: bool) {
-        self.transfer.set_log_failing(failing).await;
     }
 
     /// Whether the host vouches that every node that is or becomes a member understands deletions.

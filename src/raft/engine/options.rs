@@ -14,7 +14,7 @@ use crate::raft::types::EntryError;
 use crate::storage::load::Loaded;
 use crate::transport::dial::Dial;
 use crate::types::NodeId;
-use crate::types::config::{INSTALL_SNAPSHOT_TIMEOUT, REPLICATION_BATCH_ENTRIES_MAX};
+use crate::types::config::{INSTALL_SNAPSHOT_TIMEOUT, OPENRAFT_LEASE, REPLICATION_BATCH_ENTRIES_MAX};
 use crate::types::payload::PayloadStore;
 use crate::types::random::RandomSource;
 use crate::types::tasks::{BlockingPool, Tasks};
@@ -85,9 +85,14 @@ pub(super) fn raft_config(times: Times, restores: bool) -> Result<Arc<Config>, E
     let election = milliseconds(times.election);
     let config = Config {
         cluster_name: "dqlite".to_owned(),
-        heartbeat_interval: milliseconds(times.beat()),
+        // Nothing ticks, and no heartbeat is openraft's: who stands, votes and leads is decided elsewhere.
+        heartbeat_interval: milliseconds(times.election / 3).max(1),
+        enable_tick: false,
+        enable_elect: false,
+        enable_heartbeat: false,
         election_timeout_min: election / 2,
-        election_timeout_max: election,
+        // Also its lease, which would end with a pause of this process: how long a leader leads is decided elsewhere.
+        election_timeout_max: milliseconds(OPENRAFT_LEASE),
         heartbeat_min_interval: Some(0),
         install_snapshot_timeout: milliseconds(INSTALL_SNAPSHOT_TIMEOUT),
         max_payload_entries: REPLICATION_BATCH_ENTRIES_MAX,
@@ -96,7 +101,7 @@ pub(super) fn raft_config(times: Times, restores: bool) -> Result<Arc<Config>, E
         max_in_snapshot_log_to_keep: u64::MAX,
         removed_leader_step_down: openraft::StepDownPolicy::Never,
         quorum_loss_probe_interval: None,
-        enable_pre_vote: Some(true),
+        enable_pre_vote: Some(false),
         enable_leader_restore: Some(restores),
         // A follower that lost acknowledged entries gets them again; the alternative is an assertion.
         allow_log_reversion: Some(true),

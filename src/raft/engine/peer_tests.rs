@@ -65,6 +65,30 @@ async fn entries_are_acknowledged_when_they_are_durable_and_heartbeats_at_once()
     assert_eq!(node.append_answer().await, (2, 0, 2));
 }
 
+// What is in memory only: no probe acknowledges it, no candidate is measured by it, and after a vote it counts for nobody.
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_is_not_durable_counts_for_no_leader_and_against_no_candidate() {
+    let mut node = follower().await;
+    let mut leader = node.connect(2);
+    append(&mut leader, 2, (1, 1), 0, &[]).await;
+    assert_eq!(node.append_answer().await, (2, 0, 1));
+    node.disk.lock().held = true;
+    append(&mut leader, 2, (1, 1), 0, &[number(2, 10)]).await;
+    append(&mut leader, 2, (2, 2), 0, &[]).await;
+    assert!(node.silent().await, "a success without entries says that those before it are there");
+
+    let mut candidate = node.connect(3);
+    send(&mut candidate, &vote(3, 3, (1, 1), true, false), &[]).await;
+    assert_eq!(node.vote_answer().await, (3, true, false), "a log with all that was acknowledged");
+    node.disk.lock().held = false;
+    node.disk.flush();
+    assert!(node.silent().await, "the leader of an earlier term gets no success for it");
+
+    append(&mut candidate, 3, (1, 1), 0, &[number(3, 20)]).await;
+    assert_eq!(node.append_answer().await, (3, 0, 2));
+    assert_eq!(node.terms(), [1, 3]);
+}
+
 // conformance: raft-wire 4, 5
 #[tokio::test(start_paused = true)]
 async fn answers_go_where_connect_says() {
@@ -76,7 +100,7 @@ async fn answers_go_where_connect_says() {
     let leader_known = node.engine.status().borrow().leader.clone();
     assert_eq!(leader_known.map(|(id, _)| id), Some(NodeId(2)));
     let mut byte = [0];
-    assert!(timeout(Duration::from_secs(1), leader.read(&mut byte)).await.is_err());
+    assert!(timeout(Duration::from_millis(500), leader.read(&mut byte)).await.is_err());
     assert_eq!(node.hand.dialled.lock().unwrap().keys().collect::<Vec<_>>(), [b"elsewhere"]);
 }
 

@@ -3,14 +3,17 @@
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use super::Engine;
 use super::options::{EngineError, EngineOptions, raft_config};
 use crate::peers::{Peers, PeersParts};
 use crate::raft::apply::{Applied, Consensus, SnapshotsDue, StateMachine, loaded_snapshot};
 use crate::raft::election::{
-    Candidate, LeaderBoard, Publisher, Standing, Terms, Timers, Times, Transfer, Voter,
+    Asker, Candidate, DiskParts, DiskWatch, HangUps, LeaderBoard, Leading, Publisher, Question, Standing,
+    Terms, Times, Transfer, Voter,
 };
 use crate::raft::inbound::{Appends, Installs, RaftInbound};
 use crate::raft::log::{LogStore, LogView};
@@ -18,10 +21,11 @@ use crate::raft::machine::Decoder;
 use crate::raft::membership::{CatchUp, ChangeTurn, Changes, Deletions};
 use crate::raft::propose::{EpochEnd, EpochHooks, ProposalQueue, Proposer};
 use crate::raft::replication::Network;
-use crate::raft::rounds::Reads;
+use crate::raft::rounds::{Contacts, Heart, Reads};
 use crate::raft::snapshot::{SnapshotReceiver, Snapshots};
 use crate::raft::types::{Leadership, Scope, StatusBoard};
 use crate::types::NodeId;
+use crate::types::config::START_LEADING_MAX;
 
 /// On the consensus thread, in a scope of openraft's random numbers.
 pub(super) async fn start(options: EngineOptions) -> Result<Engine, EngineError> {
@@ -30,10 +34,15 @@ pub(super) async fn start(options: EngineOptions) -> Result<Engine, EngineError>
     let restores = store.restore_first_leader(options.id);
     let config = raft_config(times, restores)?;
     let log = store.view();
-    let snapshots =
-        Snapshots::new(options.snapshots, options.pool.clone(), options.log, options.snapshot_policy);
+    let snapshots = Snapshots::new(
+        options.snapshots,
+        options.pool.clone(),
+        options.log,
+        log.clone(),
+        options.snapshot_policy,
+    );
     let stopping = CancellationToken::new();
-    let mut machine = StateMachine::new(options.machine, snapshots.clone(), stopping.clone());
+    let mut machine = StateMachine::new(options.machine, snapshots.clone(), log.clone(), stopping.clone());
     let applied = machine.applied();
     if let Some(file) = &options.loaded.snapshot {
         let current = loaded_snapshot(&file.meta, |index| log.rank_at(index));
@@ -41,8 +50,10 @@ pub(super) async fn start(options: EngineOptions) -> Result<Engine, EngineError>
     }
     drop(options.loaded);
     let decoder = machine.decoder().map_err(|error| EngineError::Restore(error.to_string()))?;
-    let scope = Scope::new(options.consensus, options.random, stopping.clone());
+    let random = options.random;
+    let scope = Scope::new(options.consensus, random.clone(), stopping.clone());
     let spawner = scope.clone();
+    let address = options.address.clone();
     let peers = Peers::new(PeersParts {
         id: options.id,
         address: options.address.into(),
@@ -50,8 +61,11 @@ pub(super) async fn start(options: EngineOptions) -> Result<Engine, EngineError>
         spawn: Arc::new(move |future| spawner.spawn(future)),
         pool: options.pool,
         payloads: options.payloads,
+        patience: times.patience(),
+        random: random.clone(),
         stop: stopping,
     });
+    let contacts = Contacts::new();
     let network = Network {
         peers: peers.clone(),
         log: log.clone(),
@@ -62,13 +76,37 @@ pub(super) async fn start(options: EngineOptions) -> Result<Engine, EngineError>
         .await
         .map_err(|error| EngineError::Consensus(error.to_string()))?;
     let id = options.id;
-    let standing = Standing::new(raft.clone(), log.clone());
+    let board = LeaderBoard::new(Terms::of(&log).own(), times, random);
+    let standing = Standing::new(id, log.clone(), applied.clone(), board.clone(), contacts.clone());
+    let (question, asked) = Question::new();
+    let asker = Asker {
+        log: log.clone(),
+        peers: peers.clone(),
+        board: board.clone(),
+        standing: standing.clone(),
+        times,
+    };
+    scope.spawn_until_stopped(asker.run(asked));
     let status = StatusBoard::new();
-    let parts = Parts { id, raft, log, applied, status, standing, snapshots, peers, scope, times };
-    let board = LeaderBoard::new(Terms::of(&parts.log).own(), times.election);
+    let parts = Parts {
+        id,
+        address,
+        raft,
+        log,
+        applied,
+        status,
+        board,
+        contacts,
+        standing,
+        question,
+        snapshots,
+        peers,
+        scope,
+        times,
+    };
     let engine = parts.engine(options.hooks);
-    parts.start_tasks(&engine, &board);
-    parts.listen(board, decoder);
+    parts.start_tasks(&engine);
+    parts.listen(decoder);
     if engine.configuration().configuration.is_only_voter(id) {
         engine.lead(restores).await?;
     }
@@ -78,11 +116,16 @@ pub(super) async fn start(options: EngineOptions) -> Result<Engine, EngineError>
 /// What most components need.
 struct Parts {
     id: NodeId,
+    /// What others dial for this node.
+    address: Vec<u8>,
     raft: Consensus,
     log: LogView,
     applied: watch::Receiver<Applied>,
     status: StatusBoard,
+    board: LeaderBoard,
+    contacts: Contacts,
     standing: Standing,
+    question: Question,
     snapshots: Snapshots,
     peers: Peers,
     scope: Scope,
@@ -91,7 +134,7 @@ struct Parts {
 
 impl Parts {
     fn engine(&self, hooks: Arc<dyn EpochHooks>) -> Engine {
-        let Parts { id, raft, log, applied, status, standing, snapshots, peers, scope, times } = self;
+        let Parts { id, raft, log, applied, status, standing, snapshots, peers, scope, times, .. } = self;
         let (id, times) = (*id, *times);
         let (queue, turn) = (Arc::<ProposalQueue>::default(), ChangeTurn::default());
         let transfer = Transfer {
@@ -102,7 +145,6 @@ impl Parts {
             applied: applied.clone(),
             queue: queue.clone(),
             peers: peers.clone(),
-            standing: standing.clone(),
             scope: scope.clone(),
             times,
         };
@@ -157,8 +199,9 @@ impl Parts {
         }
     }
 
-    fn start_tasks(&self, engine: &Engine, board: &LeaderBoard) {
-        let Parts { id, raft, log, applied, status, standing, snapshots, peers, scope, times } = self;
+    fn start_tasks(&self, engine: &Engine) {
+        let Parts { id, raft, log, applied, status, board, contacts, standing, .. } = self;
+        let Parts { question, snapshots, peers, scope, times, .. } = self;
         let (id, times) = (*id, *times);
         let (leadership_sender, leadership) = watch::channel(Leadership::Other);
         let proposer = Proposer {
@@ -170,6 +213,7 @@ impl Parts {
         };
         let publisher = Publisher {
             id,
+            address: self.address.clone(),
             raft: raft.clone(),
             log: log.clone(),
             board: board.clone(),
@@ -184,16 +228,37 @@ impl Parts {
             applied: applied.clone(),
             stopping: scope.stopping().clone(),
         };
-        let timers = Timers {
+        let heart = Heart {
             id,
             raft: raft.clone(),
             log: log.clone(),
             status: status.clone(),
             peers: peers.clone(),
-            board: board.clone(),
+            reads: engine.reads.clone(),
+            contacts: contacts.clone(),
+            beat: times.beat(),
+            patience: times.patience(),
+        };
+        let disk = DiskParts {
+            id,
+            raft: raft.clone(),
+            log: log.clone(),
+            status: status.clone(),
             transfer: engine.transfer.clone(),
+            hooks: engine.epochs.hooks.clone(),
+            scope: scope.clone(),
             times,
         };
+        let leading = Leading {
+            id,
+            log: log.clone(),
+            board: board.clone(),
+            contacts: contacts.clone(),
+            transfer: engine.transfer.clone(),
+            disk: DiskWatch::new(disk),
+            times,
+        };
+        let hang_ups = HangUps { id, log: log.clone(), peers: peers.clone(), board: board.clone() };
         let candidate = Candidate {
             id,
             raft: raft.clone(),
@@ -201,6 +266,7 @@ impl Parts {
             peers: peers.clone(),
             board: board.clone(),
             standing: standing.clone(),
+            question: question.clone(),
             scope: scope.clone(),
             times,
         };
@@ -208,43 +274,42 @@ impl Parts {
         scope.spawn(proposer.run());
         scope.spawn(publisher.run(leadership_sender));
         scope.spawn_until_stopped(due.run());
-        scope.spawn_until_stopped(engine.reads.rounds(peers.clone(), times.election).run());
-        scope.spawn_until_stopped(timers.run(leadership));
+        scope.spawn_until_stopped(heart.run(leadership.clone()));
+        scope.spawn_until_stopped(leading.run(leadership));
+        scope.spawn_until_stopped(hang_ups.run());
         scope.spawn_until_stopped(candidate.run());
     }
 
     /// Takes what peers send from now on.
-    fn listen(self, board: LeaderBoard, decoder: Arc<dyn Decoder>) {
-        let Parts { id, raft, log, applied, standing, snapshots, peers, scope, times, .. } = self;
-        let appends =
-            Appends::new(raft.clone(), log.clone(), applied.clone(), board.clone(), times.tell_every());
+    fn listen(self, decoder: Arc<dyn Decoder>) {
+        let Parts { id, raft, log, applied, board, standing, question, snapshots, peers, scope, .. } = self;
+        let appends = Appends::new(raft.clone(), log.clone(), applied.clone(), board.clone());
         let installs = Installs {
             raft: raft.clone(),
             log: log.clone(),
             applied,
             receiver: SnapshotReceiver::new(snapshots, decoder),
             appends: appends.clone(),
+            standing: standing.clone(),
         };
-        let voter = Voter { id, raft, log: log.clone(), board: board.clone(), standing, scope };
+        let voter = Voter { id, raft, log: log.clone(), board: board.clone(), standing, question, scope };
         peers.set_inbound(Arc::new(RaftInbound { appends, voter, installs, board, log }));
     }
 }
 
 impl Engine {
-    /// A node alone need not wait for its election timer. If it may not stand, nobody leads.
+    /// Waits until a node that alone votes leads, which it stands for at once. If it may not stand, nobody leads.
     async fn lead(&self, restores: bool) -> Result<(), EngineError> {
-        if !restores && self.standing.term().is_none() {
+        if !restores && self.standing.hindrance().is_some() {
             return Ok(());
         }
         let mut status = self.status.watch();
-        if !restores {
-            let elected = self.raft.trigger().elect(false).await;
-            elected.map_err(|error| EngineError::Consensus(error.to_string()))?;
-        }
-        let status = status
-            .wait_for(|status| status.serving.is_some() || status.failed.is_some())
-            .await
-            .map_err(|_| EngineError::Consensus("stopped while starting".to_owned()))?;
+        let decided = status.wait_for(|status| status.serving.is_some() || status.failed.is_some());
+        let Ok(decided) = timeout(START_LEADING_MAX, decided).await else {
+            warn!("this node alone has a vote, and does not lead yet: its log cannot be written");
+            return Ok(());
+        };
+        let status = decided.map_err(|_| EngineError::Consensus("stopped while starting".to_owned()))?;
         match &status.failed {
             Some(reason) => Err(EngineError::Consensus(reason.clone())),
             None => Ok(()),

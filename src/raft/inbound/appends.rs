@@ -2,7 +2,6 @@
 //! where it should answer. spec: raft-wire 5, 6; openraft-mapping 4.2, F1 to F6.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -17,7 +16,7 @@ use crate::peers::{FENCE_BASE, Refusal, Sender};
 use crate::raft::apply::{Applied, Consensus};
 use crate::raft::election::{Claim, LeaderBoard, Terms};
 use crate::raft::log::LogView;
-use crate::raft::types::{Entry, RaftLogId, TypeConfig, log_id, position};
+use crate::raft::types::{Entry, LeaderId, RaftLogId, TypeConfig, log_id, position};
 use crate::types::{self, EntryData, LogIndex, NodeId, Term};
 
 /// The messages of leaders, as openraft may see them. Cheap to clone.
@@ -28,8 +27,6 @@ pub(crate) struct Appends {
     applied: watch::Receiver<Applied>,
     board: LeaderBoard,
     tail: Arc<Mutex<Option<Tail>>>,
-    /// openraft hears of a leader that sends heartbeats at least so often.
-    tell_every: Duration,
 }
 
 /// The last entry that was handed on: the log may not hold it yet.
@@ -44,15 +41,30 @@ struct Tail {
 
 type Request = AppendEntriesRequest<TypeConfig>;
 
-/// An append ready for openraft.
+/// An append, checked. Who says it is told to openraft when it is handed over.
 struct Prepared {
     /// Removes entries that differ although openraft would take them for the same.
-    correction: Option<Request>,
-    request: Request,
+    correction: Option<Draft>,
+    draft: Draft,
     tail: Option<Tail>,
     /// Index up to which a success acknowledges.
     last: LogIndex,
     previous: LogIndex,
+}
+
+/// An append without its leader.
+#[derive(Default)]
+struct Draft {
+    prev_log_id: Option<RaftLogId>,
+    entries: Vec<Entry>,
+    leader_commit: Option<RaftLogId>,
+}
+
+impl Draft {
+    fn of(self, vote: Vote<LeaderId>) -> Request {
+        let Draft { prev_log_id, entries, leader_commit } = self;
+        Request { vote, prev_log_id, entries, leader_commit }
+    }
 }
 
 /// A log id that no log holds: openraft answers a conflict and changes nothing.
@@ -74,9 +86,8 @@ impl Appends {
         log: LogView,
         applied: watch::Receiver<Applied>,
         board: LeaderBoard,
-        tell_every: Duration,
     ) -> Appends {
-        Appends { raft, log, applied, board, tail: Arc::default(), tell_every }
+        Appends { raft, log, applied, board, tail: Arc::default() }
     }
 
     fn prepare(
@@ -91,12 +102,10 @@ impl Appends {
         if previous_term > term {
             return refuse(format!("AppendEntries of term {term} behind an entry of term {previous_term}"));
         }
-        let vote = Vote::new_committed(term.0, from.id.0);
         if previous.0 >= FENCE_BASE {
-            let prev_log_id = Some(impossible(term, previous));
-            let request = Request { vote, prev_log_id, entries: Vec::new(), leader_commit: None };
+            let draft = Draft { prev_log_id: Some(impossible(term, previous)), ..Draft::default() };
             return if headers.is_empty() {
-                Ok(Prepared { correction: None, request, tail: None, last: previous, previous })
+                Ok(Prepared { correction: None, draft, tail: None, last: previous, previous })
             } else {
                 refuse(format!("{} entries behind index {previous}", headers.len()))
             };
@@ -116,12 +125,8 @@ impl Appends {
         let floor = known.filter(|_| matches).map_or(previous_term, |(_, rank)| rank);
         let (entries, differs) = self.take_entries(message, payloads, floor)?;
         // A term that no entry at this index has.
-        let correction = differs.map(|index| Request {
-            vote,
-            prev_log_id: log_id(Term(u64::MAX), index),
-            entries: Vec::new(),
-            leader_commit: None,
-        });
+        let correction =
+            differs.map(|index| Draft { prev_log_id: log_id(Term(u64::MAX), index), ..Draft::default() });
         let last = previous.plus(entries.len() as u64);
         let tail = entries.last().map(|entry| Tail {
             leader: from.id,
@@ -142,8 +147,8 @@ impl Appends {
         } else {
             None
         };
-        let request = Request { vote, prev_log_id, entries, leader_commit };
-        Ok(Prepared { correction, request, tail, last, previous })
+        let draft = Draft { prev_log_id, entries, leader_commit };
+        Ok(Prepared { correction, draft, tail, last, previous })
     }
 
     /// The entries of a message as openraft takes them; those before them rank up to `floor`. Also the first of them that is
@@ -213,10 +218,9 @@ impl Appends {
             return None;
         }
         let (vote, committed) = self.log.vote()?;
-        let follows = committed && (vote.term, vote.voted_for) == (message.term.0, from.id.0);
-        let told = self.board.told(from.id, message.term);
-        let recently = told.is_some_and(|told| told.elapsed() < self.tell_every);
-        (follows && recently).then(|| AppendEntriesResult {
+        let label = self.board.label_of(from.id, message.term);
+        let follows = committed && (vote.term, vote.voted_for) == (message.term.0, label.0);
+        follows.then(|| AppendEntriesResult {
             term: message.term,
             rejected: message.previous_index,
             last_index: self.log.last().0,
@@ -231,31 +235,31 @@ impl Appends {
         payloads: Vec<EntryData>,
     ) -> BoxFuture<'static, Result<Option<AppendEntriesResult>, Refusal>> {
         if let Some(answer) = self.answer_fence(from, &message) {
-            self.board.heard(from, message.term);
+            self.heard(from, message.term);
             return Box::pin(std::future::ready(Ok(Some(answer))));
         }
         let prepared = match self.prepare(from, &message, payloads) {
             Ok(prepared) => prepared,
             Err(refusal) => return Box::pin(std::future::ready(Err(refusal))),
         };
-        let Prepared { correction, request, tail, last, previous } = prepared;
-        let is_leader =
-            Terms::of(&self.log).compare(message.term) != Claim::Past && self.board.heard(from, message.term);
+        let Prepared { correction, draft, tail, last, previous } = prepared;
+        if Terms::of(&self.log).compare(message.term) != Claim::Past {
+            self.log.take_up(message.term);
+            self.heard(from, message.term);
+        }
+        let vote = self.vote_of(from, message.term);
         if let Some(correction) = correction {
             warn!(
                 leader = from.id.0,
                 index = last.0,
                 "entries of another leader with terms that fall are removed"
             );
-            drop(self.hand_over(correction));
+            drop(self.hand_over(correction.of(vote)));
         }
         if tail.is_some() {
             *self.tail.lock().unwrap_or_else(PoisonError::into_inner) = tail;
         }
-        let answer = self.hand_over(request);
-        if is_leader {
-            self.board.tell(from.id, message.term);
-        }
+        let answer = self.hand_over(draft.of(vote));
         let log = self.log.clone();
         let tails = Arc::clone(&self.tail);
         let term = message.term;
@@ -263,6 +267,17 @@ impl Appends {
             // openraft has stopped: there is nothing to say any more.
             let Some(answer) = answer.await else { return Ok(None) };
             let last_index = log.last().0;
+            let acknowledges = match &answer {
+                AppendEntriesResponse::Success => Some(last),
+                AppendEntriesResponse::PartialSuccess(upto) => Some(position(upto.as_ref()).1.min(last)),
+                AppendEntriesResponse::Conflict | AppendEntriesResponse::HigherVote(_) => None,
+            };
+            // A leader of an earlier term learns of the later one by other answers.
+            if let Some(index) = acknowledges
+                && !log.may_acknowledge(term, index).await
+            {
+                return Ok(None);
+            }
             let result = match answer {
                 AppendEntriesResponse::Success => {
                     AppendEntriesResult { term, rejected: LogIndex::NONE, last_index: last }
@@ -283,16 +298,21 @@ impl Appends {
         })
     }
 
+    fn heard(&self, from: &Sender, term: Term) {
+        self.board.heard(from, term, self.log.configuration().0.is_voter(from.id));
+    }
+
+    /// What openraft is told of who leads.
+    pub(super) fn vote_of(&self, from: &Sender, term: Term) -> Vote<LeaderId> {
+        Vote::new_committed(term.0, self.board.label_of(from.id, term).0)
+    }
+
     /// A leader of `term` is still sending a snapshot.
     pub(super) fn receiving(&self, from: &Sender, term: Term) {
-        self.board.heard(from, term);
-        let request = Request {
-            vote: Vote::new_committed(term.0, from.id.0),
-            prev_log_id: Some(impossible(term, LogIndex::NONE)),
-            entries: Vec::new(),
-            leader_commit: None,
-        };
-        drop(self.hand_over(request));
+        self.log.take_up(term);
+        self.heard(from, term);
+        let draft = Draft { prev_log_id: Some(impossible(term, LogIndex::NONE)), ..Draft::default() };
+        drop(self.hand_over(draft.of(self.vote_of(from, term))));
     }
 
     /// What was handed on last counts no more: the log is about to be replaced.

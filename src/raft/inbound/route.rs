@@ -9,10 +9,11 @@ use super::snapshots::Installs;
 use crate::peers::message::{
     AppendEntries, AppendEntriesResult, InstallSnapshot, RequestVote, RequestVoteResult, TimeoutNow,
 };
-use crate::peers::{Inbound, Refusal, Sender};
+use crate::peers::{Caller, Inbound, Refusal, Sender};
+use crate::raft::apply::leading_term;
 use crate::raft::election::{Claim, LeaderBoard, Terms, Voter};
 use crate::raft::log::LogView;
-use crate::types::{EntryData, Term};
+use crate::types::{EntryData, NodeId, Term};
 
 /// openraft behind the messages of peers.
 pub(crate) struct RaftInbound {
@@ -59,8 +60,9 @@ impl Inbound for RaftInbound {
     }
 
     fn receiving(&self, from: &Sender, term: Term) {
-        if Terms::of(&self.log).compare(term) != Claim::Past {
-            self.appends.receiving(from, term);
+        if self.follows(from, term) && Terms::of(&self.log).compare(term) == Claim::Own {
+            // openraft has heard of whoever is followed, and times nothing.
+            self.board.heard(from, term, self.log.configuration().0.is_voter(from.id));
         }
     }
 
@@ -68,9 +70,23 @@ impl Inbound for RaftInbound {
         self.voter.answered(from, term);
     }
 
-    fn is_member(&self, peer: &Sender) -> bool {
+    fn caller(&self, peer: &Sender) -> Caller {
         let configuration = self.log.configuration().0;
-        configuration.get(peer.id).is_some_and(|server| server.address == peer.address)
+        match configuration.get(peer.id) {
+            Some(server) => Caller::Member { has_address: server.address == peer.address },
+            None => Caller::Stranger,
+        }
+    }
+
+    fn follows(&self, peer: &Sender, term: Term) -> bool {
+        self.board.follows(peer.id, term)
+    }
+
+    fn leads(&self, member: NodeId) -> Option<(Term, Bytes)> {
+        let term = leading_term(&self.voter.raft, self.voter.id)?;
+        let configuration = self.log.configuration().0;
+        let server = configuration.get(member)?;
+        Some((term, Bytes::copy_from_slice(&server.address)))
     }
 
     fn connected(&self, from: &Sender, number: u64) {

@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use openraft::Vote;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
@@ -10,7 +9,7 @@ use super::appends::Appends;
 use crate::peers::message::{AppendEntriesResult, InstallSnapshot};
 use crate::peers::{FENCE_BASE, Sender};
 use crate::raft::apply::{Applied, Consensus};
-use crate::raft::election::Terms;
+use crate::raft::election::{Standing, Terms};
 use crate::raft::log::LogView;
 use crate::raft::snapshot::SnapshotReceiver;
 use crate::types::{LogIndex, Term};
@@ -23,6 +22,7 @@ pub(crate) struct Installs {
     pub(crate) applied: watch::Receiver<Applied>,
     pub(crate) receiver: SnapshotReceiver,
     pub(crate) appends: Appends,
+    pub(crate) standing: Standing,
 }
 
 impl Installs {
@@ -33,7 +33,7 @@ impl Installs {
         message: InstallSnapshot,
         content: mpsc::Receiver<Bytes>,
     ) -> BoxFuture<'static, Option<AppendEntriesResult>> {
-        let Installs { raft, log, applied, receiver, appends } = self.clone();
+        let Installs { raft, log, applied, receiver, appends, standing } = self.clone();
         let from = from.clone();
         Box::pin(async move {
             let (index, term) = (message.index, message.term);
@@ -51,22 +51,27 @@ impl Installs {
             let has_it = log.terms_at(index).is_some_and(|(stored, _)| stored == message.last_term)
                 || applied.borrow().index >= index;
             if has_it {
+                if !log.may_acknowledge(term, index).await {
+                    return None;
+                }
                 return Some(AppendEntriesResult { term, rejected: LogIndex::NONE, last_index: index });
             }
             let floor = applied.borrow().term;
             match receiver.receive(&from, message, content, floor).await {
                 Ok(snapshot) => {
-                    let vote = Vote::new_committed(term.0, from.id.0);
+                    let vote = appends.vote_of(&from, term);
                     appends.forget_tail();
-                    log.expect_snapshot(snapshot.snapshot.position.clone());
+                    let _installing = standing.install();
                     let response = raft.install_full_snapshot(vote, snapshot).await.ok()?;
                     receiver.finished();
                     let now = Term(response.vote.leader_id.term);
                     if applied.borrow().index < index {
-                        log.expect_no_snapshot();
                         return rejected(now);
                     }
                     info!(peer = from.id.0, index = index.0, "snapshot installed");
+                    if !log.may_acknowledge(term, index).await {
+                        return None;
+                    }
                     Some(AppendEntriesResult { term: now, rejected: LogIndex::NONE, last_index: index })
                 }
                 Err(error) => {

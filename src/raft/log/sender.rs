@@ -1,4 +1,4 @@
-//! The way to the log thread.
+//! The way to the log thread, and to the vault beside it.
 
 use std::sync::Arc;
 
@@ -6,12 +6,28 @@ use tokio::sync::{oneshot, watch};
 
 use crate::storage::error::StorageError;
 use crate::storage::log::{Done, LogRequest};
+use crate::storage::vault::VaultRequest;
+use crate::types::space::LogSpace;
+use crate::types::{NodeId, Term};
 
-/// Hands a request to the log thread; requests are done in the order of the calls.
+/// Hands a request to the log thread; requests are done in the order of the calls. Term and vote go to the vault, which waits for
+/// none of them.
 #[derive(Clone)]
 pub struct LogSender {
     send: Arc<dyn Fn(LogRequest) + Send + Sync>,
-    phase: watch::Receiver<LogPhase>,
+    vault: Arc<dyn Fn(VaultRequest) + Send + Sync>,
+    signals: LogSignals,
+}
+
+/// What the log thread says of itself. The senders may go before those who listen do.
+#[derive(Clone, Debug)]
+pub struct LogSignals {
+    /// What it does with proposals.
+    pub phase: watch::Receiver<LogPhase>,
+    /// Whether its last try to write failed.
+    pub fails: watch::Receiver<bool>,
+    /// Space for what it is to write.
+    pub space: Arc<dyn LogSpace>,
 }
 
 /// What the log does with proposals.
@@ -42,12 +58,13 @@ impl LogPhase {
 }
 
 impl LogSender {
-    /// Sends through `send`, which must not block. `phase` says what becomes of proposals.
+    /// Sends through `send` and `vault`, which must not block.
     pub fn new(
         send: impl Fn(LogRequest) + Send + Sync + 'static,
-        phase: watch::Receiver<LogPhase>,
+        vault: impl Fn(VaultRequest) + Send + Sync + 'static,
+        signals: LogSignals,
     ) -> LogSender {
-        LogSender { send: Arc::new(send), phase }
+        LogSender { send: Arc::new(send), vault: Arc::new(vault), signals }
     }
 
     /// Queues a request.
@@ -55,10 +72,15 @@ impl LogSender {
         (self.send)(request);
     }
 
-    /// What the log does. The sender may go before the log's users do.
+    /// Space for what the log is to write.
     #[must_use]
-    pub fn phase(&self) -> watch::Receiver<LogPhase> {
-        self.phase.clone()
+    pub fn space(&self) -> Arc<dyn LogSpace> {
+        Arc::clone(&self.signals.space)
+    }
+
+    /// What the log says of itself.
+    pub(super) fn signals(&self) -> LogSignals {
+        self.signals.clone()
     }
 
     /// Queues a request made with a completion and waits for it.
@@ -66,14 +88,31 @@ impl LogSender {
     /// # Errors
     /// The request failed, or the log thread has ended without doing it.
     pub(crate) async fn complete(&self, request: impl FnOnce(Done) -> LogRequest) -> std::io::Result<()> {
-        let (sender, receiver) = oneshot::channel::<Result<(), StorageError>>();
-        self.send(request(Box::new(move |result| {
-            // The waiting side may have been stopped.
-            let _ = sender.send(result);
-        })));
-        match receiver.await {
-            Ok(result) => result.map_err(std::io::Error::other),
-            Err(_) => Err(std::io::Error::other("the log thread has ended")),
-        }
+        completed(|done| self.send(request(done)), "log").await
+    }
+
+    /// Stores term and vote and waits for it. Appends that wait for the disk do not delay it.
+    ///
+    /// # Errors
+    /// The vault was told to give up, or has ended.
+    pub(crate) async fn store_vote(&self, term: Term, voted_for: NodeId) -> std::io::Result<()> {
+        completed(|done| (self.vault)(VaultRequest::Store { term, voted_for, done }), "vault").await
+    }
+
+    /// Others are in the configuration: a full disk must be able to store a vote.
+    pub(crate) fn prepare_votes(&self) {
+        (self.vault)(VaultRequest::MakeBoth);
+    }
+}
+
+async fn completed(ask: impl FnOnce(Done), whom: &str) -> std::io::Result<()> {
+    let (sender, receiver) = oneshot::channel::<Result<(), StorageError>>();
+    ask(Box::new(move |result| {
+        // The waiting side may have been stopped.
+        let _ = sender.send(result);
+    }));
+    match receiver.await {
+        Ok(result) => result.map_err(std::io::Error::other),
+        Err(_) => Err(std::io::Error::other(format!("the {whom} thread has ended"))),
     }
 }

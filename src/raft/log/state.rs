@@ -44,20 +44,10 @@ pub(super) struct State {
     pub(super) metadata: Metadata,
     /// Token of the last entry proposed here.
     last_token: Option<ProposalToken>,
-    /// A received snapshot that is being installed.
-    pub(super) incoming: Option<SnapshotPosition>,
     /// Bytes of entries appended since the start, and of those loaded that no snapshot covers. Never less.
     pub(super) logged_bytes: u64,
     /// Configurations of the log, oldest first, before them that of the purged part.
     pub(super) configurations: Vec<(LogIndex, Arc<Configuration>)>,
-}
-
-/// What was purged.
-pub(super) struct Purged {
-    /// The log ends before that position: it is replaced.
-    pub(super) beyond: bool,
-    /// Their memory is large.
-    pub(super) entries: Vec<Entry>,
 }
 
 /// A gap or a step back that openraft must never make.
@@ -125,7 +115,6 @@ impl State {
             vote,
             metadata: loaded.metadata,
             last_token: None,
-            incoming: None,
             logged_bytes,
             configurations,
         })
@@ -204,8 +193,7 @@ impl State {
         Ok(token)
     }
 
-    /// Removes the entries from an index on. Whether they must go from the disk, too: not if there are none, nor if a
-    /// snapshot that is about to replace the log takes them with all the rest.
+    /// Removes the entries from an index on; whether there were any.
     pub(super) fn truncate_from(&mut self, index: LogIndex) -> bool {
         if index >= self.next_index() {
             return false;
@@ -213,34 +201,37 @@ impl State {
         let keep = self.place(index);
         self.entries.truncate(keep);
         self.configurations.retain(|(at, _)| *at < index);
-        self.incoming.as_ref().is_none_or(|snapshot| index > snapshot.index.next())
+        true
     }
 
-    /// Removes the entries up to a position; none if that was done before.
-    pub(super) fn purge(&mut self, upto: RaftLogId) -> Option<Purged> {
+    /// Removes the entries up to a position; none if that was done before, as when a snapshot has replaced the log.
+    pub(super) fn purge(&mut self, upto: RaftLogId) -> Vec<Entry> {
         if self.purged.is_some_and(|purged| purged >= upto) {
-            return None;
+            return Vec::new();
         }
         let index = log_index(upto.index);
-        let beyond = index >= self.next_index();
-        let count = self.place(index.next());
-        let incoming = self.incoming.take_if(|snapshot| snapshot.index <= index);
-        self.purged_term = match (self.entry(index), &incoming) {
-            (Some(entry), _) => entry.stored().term,
-            (None, Some(snapshot)) => snapshot.term,
-            (None, None) => Term(*upto.committed_leader_id()),
+        self.purged_term = match self.entry(index) {
+            Some(entry) => entry.stored().term,
+            None => Term(*upto.committed_leader_id()),
         };
+        let count = self.place(index.next());
         let entries: Vec<Entry> = self.entries.drain(..count).collect();
         self.first = index.next();
         self.purged = Some(upto);
         let known = self.configurations.iter().rposition(|(at, _)| *at <= index);
         self.configurations.drain(..known.unwrap_or(0));
-        // Its configuration may be of an entry that this log never had.
-        if let Some(snapshot) = incoming {
-            self.configurations.retain(|(at, _)| *at > snapshot.index);
-            self.configurations.insert(0, (snapshot.configuration_index, snapshot.configuration));
-        }
-        Some(Purged { beyond, entries })
+        entries
+    }
+
+    /// A snapshot has taken the place of the log: nothing is left but its position. The entries that were there.
+    pub(super) fn replace(&mut self, id: Option<RaftLogId>, position: &SnapshotPosition) -> Vec<Entry> {
+        assert!(self.next_index() <= position.index, "a snapshot replaces a log that reaches its last entry");
+        let entries = std::mem::take(&mut self.entries);
+        self.first = position.index.next();
+        self.purged = id;
+        self.purged_term = position.term;
+        self.configurations = vec![(position.configuration_index, position.configuration.clone())];
+        entries.into()
     }
 
     /// A node that has been alone in its cluster ever since it made it goes on leading in term 1 without an election, so that

@@ -6,15 +6,16 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::merge::Waiting;
 use super::queue::{ClosedEpoch, HandedOn, ProposalQueue};
 use crate::raft::apply::{Applied, Consensus};
 use crate::raft::log::{LogPhase, LogView};
-use crate::raft::types::{Leadership, OutcomeSender, Proposal, Serving, StatusBoard};
+use crate::raft::types::{LateTimer, Leadership, OutcomeSender, Proposal, Serving, StatusBoard};
 use crate::types::Term;
-use crate::types::config::PROPOSAL_BATCH_ENTRIES_MAX;
+use crate::types::config::{GATHER_MAX, PROPOSAL_BATCH_ENTRIES_MAX, UNFLUSHED_MAX_BYTES};
 
 /// The page store's side of an epoch.
 pub trait EpochHooks: Send + Sync {
@@ -123,6 +124,7 @@ impl Proposer {
     async fn serve(&mut self, term: Term, epoch: u64, mut current: watch::Receiver<u64>) {
         let mut phase = self.log.phase();
         let queue = Arc::clone(&self.epochs.queue);
+        let (mut waits, mut late) = (None::<Instant>, LateTimer::default());
         loop {
             let leads = *self.leadership.borrow_and_update() == Leadership::Leading(term);
             if !leads || *current.borrow_and_update() != epoch {
@@ -131,23 +133,36 @@ impl Proposer {
             // The log could do nothing with them yet, or not do it well: what comes meanwhile goes together. One that has
             // ended refuses all; what it does matters only while something waits.
             let log_lives = phase.has_changed().is_ok();
-            let wants = if log_lives { phase.borrow_and_update().wants() } else { LogPhase::Idle.wants() };
+            let does = if log_lives { *phase.borrow_and_update() } else { LogPhase::Idle };
+            let may_go_ahead = does == LogPhase::Busy && self.others_may_go_ahead();
+            // Whatever the own disk does: what has waited long enough goes to the others.
+            let is_over = may_go_ahead && waits.is_some_and(|until| until <= Instant::now());
+            let wants = if is_over { LogPhase::Idle.wants() } else { does.wants() };
             let Some(waiting) = queue.want(wants) else { return };
             let batch = if waiting >= wants { queue.take_batch() } else { VecDeque::new() };
             if batch.is_empty() {
+                waits = (waiting > 0).then(|| waits.unwrap_or_else(|| Instant::now() + GATHER_MAX));
+                let gathered = waits.filter(|_| may_go_ahead && !is_over);
                 tokio::select! {
                     biased;
                     changed = self.leadership.changed() => if changed.is_err() { return },
                     changed = current.changed() => if changed.is_err() { return },
                     _ = phase.changed(), if waiting > 0 && log_lives => {}
                     () = queue.filled.notified() => {}
+                    () = late.until(gathered.unwrap_or_else(Instant::now)), if gathered.is_some() => {}
                 }
                 continue;
             }
+            waits = None;
             if let Outcome::Ended = self.hand_on(term, epoch, batch).await {
                 return;
             }
         }
+    }
+
+    /// Whether others can store what this node's disk has not: it is not alone, and they are not far ahead of it yet.
+    fn others_may_go_ahead(&self) -> bool {
+        self.log.unflushed_bytes() < UNFLUSHED_MAX_BYTES && self.log.configuration().0.majority() > 1
     }
 
     /// Hands a batch to openraft without a pause, so that it takes all or nothing, and waits until the log has it.

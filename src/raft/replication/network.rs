@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use futures_util::{Stream, StreamExt};
+use futures_util::Stream;
 use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{
@@ -12,16 +12,15 @@ use openraft::network::{
     RaftNetworkFactory,
 };
 use openraft::raft::{
-    AppendEntriesRequest, SnapshotResponse, StreamAppendError, StreamAppendResult, TransferLeaderRequest,
+    AppendEntriesRequest, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{AnyError, OptionalSend, Vote};
 
 use super::client::{Network, PeerClient, rpc_error, term_only};
 use super::session::AppendSession;
-use crate::peers::message::{AppendEntries, Message, RequestVote};
-use crate::peers::replicator::{ReplicationError, Target};
-use crate::raft::log::LogView;
+use crate::peers::message::{Message, RequestVote};
+use crate::peers::replicator::ReplicationError;
 use crate::raft::snapshot::{RaftSnapshot, SendError, SnapshotData, send_snapshot};
 use crate::raft::types::{LeaderId, Node, TypeConfig, position};
 use crate::types::{NodeId, Term};
@@ -52,7 +51,7 @@ impl NetBackoff<TypeConfig> for PeerClient {
 impl NetStreamAppend<TypeConfig> for PeerClient {
     fn stream_append<'s, S>(
         &'s mut self,
-        mut input: S,
+        input: S,
         _option: RPCOption,
     ) -> BoxFuture<
         's,
@@ -65,27 +64,8 @@ impl NetStreamAppend<TypeConfig> for PeerClient {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         if self.is_heartbeat {
-            let target = self.target.clone();
-            let patience = self.network.patience;
-            let log = self.network.log.clone();
-            return Box::pin(async move {
-                let Some(request) = input.next().await else {
-                    let none: BoxStream<'s, _> = Box::pin(futures_util::stream::empty());
-                    return Ok(none);
-                };
-                let term = Term(request.vote.leader_id.term);
-                tell_commit(&target, &log, &request, term);
-                // L6: whatever the follower's log holds, this commits nothing and cannot be mistaken.
-                let result = match target.fence(term, patience).await {
-                    Ok(_) => Ok(request.prev_log_id),
-                    Err(ReplicationError::HigherTerm(term)) => {
-                        Err(StreamAppendError::HigherVote(term_only(term)))
-                    }
-                    Err(error) => return Err(rpc_error(&error)),
-                };
-                let one: BoxStream<'s, _> = Box::pin(futures_util::stream::iter([Ok(result)]));
-                Ok(one)
-            });
+            // The heart beats instead.
+            return Box::pin(std::future::ready(Err(self.unreachable("openraft sends no heartbeats"))));
         }
         let session = AppendSession::new(self, input);
         let results = futures_util::stream::unfold(session, |mut session| async move {
@@ -99,22 +79,17 @@ impl NetStreamAppend<TypeConfig> for PeerClient {
     }
 }
 
-/// Tells the commit index once more, in case a message was lost, where the follower's log is known to be a part of this
-/// one: its answer then says nothing wrong. L1, L7.
-fn tell_commit(target: &Target, log: &LogView, request: &AppendEntriesRequest<TypeConfig>, term: Term) {
-    let (rank, matched) = position(request.prev_log_id.as_ref());
-    let Some((previous_term, _)) = log.terms_at(matched).filter(|_| rank == term) else { return };
-    let commit = position(request.leader_commit.as_ref()).1.min(matched);
-    let append = AppendEntries { term, previous_index: matched, previous_term, commit, entries: Vec::new() };
-    // The fence behind it finds out what is wrong.
-    let _ = target.send_message(&Message::AppendEntries(append));
+impl PeerClient {
+    fn unreachable(&self, reason: &str) -> RPCError<TypeConfig> {
+        rpc_error(&ReplicationError::Unreachable(self.target.id, reason.to_owned()))
+    }
 }
 
-impl PeerClient {
-    async fn ask_for_vote(
-        &self,
-        rpc: &VoteRequest<TypeConfig>,
-        is_pre_vote: bool,
+impl NetVote<TypeConfig> for PeerClient {
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        _option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         let (rank, last_index) = position(rpc.last_log_id.as_ref());
         let stored = self.network.log.terms_at(last_index).map_or(rank, |(stored, _)| stored);
@@ -125,40 +100,23 @@ impl PeerClient {
             last_index,
             last_term: stored,
             disrupts_leader: rpc.leadership_transfer,
-            is_pre_vote,
+            is_pre_vote: false,
         };
         let answer = self.target.peer.expect_vote(request);
         self.target.send_message(&Message::RequestVote(request)).map_err(|error| rpc_error(&error))?;
         // openraft bounds the wait.
-        let Ok(answer) = answer.await else {
-            let error = ReplicationError::Unreachable(self.target.id, "no answer to a vote".to_owned());
-            return Err(rpc_error(&error));
-        };
-        if answer.granted {
-            return Ok(VoteResponse::new(rpc.vote, None, true));
-        }
-        // The term of a refused pre-vote is that of the question, unless the peer is ahead. raft-wire 6.3.
-        let knows_more = answer.term.0 > term || !is_pre_vote;
-        let vote = if knows_more { term_only(answer.term) } else { Vote::new(0, 0) };
-        Ok(VoteResponse::new(vote, None, false))
-    }
-}
-
-impl NetVote<TypeConfig> for PeerClient {
-    async fn vote(
-        &mut self,
-        rpc: VoteRequest<TypeConfig>,
-        _option: RPCOption,
-    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        self.ask_for_vote(&rpc, false).await
+        let answer = answer.await.map_err(|_| self.unreachable("no answer to a vote"))?;
+        let vote = if answer.granted { rpc.vote } else { term_only(answer.term) };
+        Ok(VoteResponse::new(vote, None, answer.granted))
     }
 
+    // The trait's own would grant.
     async fn pre_vote(
         &mut self,
-        rpc: VoteRequest<TypeConfig>,
+        _rpc: VoteRequest<TypeConfig>,
         _option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        self.ask_for_vote(&rpc, true).await
+        Err(self.unreachable("openraft asks for no pre-votes"))
     }
 }
 
@@ -197,7 +155,6 @@ impl NetTransferLeader<TypeConfig> for PeerClient {
         _request: TransferLeaderRequest<TypeConfig>,
         _option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let error = ReplicationError::Unreachable(self.target.id, "openraft transfers nothing".to_owned());
-        Err(rpc_error(&error))
+        Err(self.unreachable("openraft transfers nothing"))
     }
 }

@@ -9,7 +9,7 @@ use openraft::raft::{AppendEntriesRequest, StreamAppendError, StreamAppendResult
 
 use super::client::{PeerClient, rpc_error, term_only};
 use crate::peers::replicator::{Matched, ReplicationError};
-use crate::raft::types::{RaftLogId, TypeConfig, position};
+use crate::raft::types::{RaftLogId, TypeConfig, log_id, position};
 use crate::types::{Entry, LogIndex, Term};
 
 type Request = AppendEntriesRequest<TypeConfig>;
@@ -83,19 +83,36 @@ impl<'c, S: Stream<Item = Request> + Unpin> AppendSession<'c, S> {
                 return None;
             }
             let is_waiting = self.client.current().is_some_and(|replicator| replicator.is_waiting());
-            let waited = tokio::select! {
+            let woken = tokio::select! {
                 biased;
-                waited = wait(self.client), if is_waiting => waited,
+                woken = wait(self.client, is_waiting) => woken,
                 request = self.input.next(), if may_read => {
                     self.input_ended = request.is_none();
                     self.parked = request;
-                    Ok(())
+                    Ok(Woken::Otherwise)
                 }
             };
-            if let Err(error) = waited {
-                return Some(failed(&error));
+            match woken {
+                Ok(Woken::Otherwise) => {}
+                Ok(Woken::Moved) => {
+                    if let Some(outcome) = self.look_again().await {
+                        return Some(outcome);
+                    }
+                }
+                Err(error) => return Some(failed(&error)),
             }
         }
+    }
+
+    /// A follower of which nothing is awaited speaks on another connection: it may have been wiped, or put back to an older copy.
+    /// openraft looks for the matching entry anew, and nobody counts what is gone.
+    async fn look_again(&mut self) -> Option<Outcome> {
+        let lost = match self.client.current()?.look_again().await {
+            Ok(lost) => lost?,
+            Err(error) => return Some(failed(&error)),
+        };
+        let rank = self.client.network.log.terms_at(lost).map_or(Term(1), |(_, rank)| rank);
+        log_id(rank, lost).map(|lost| Ok(Err(StreamAppendError::Conflict(lost))))
     }
 
     async fn handle(&mut self, request: Request) -> Handled {
@@ -139,17 +156,26 @@ impl<'c, S: Stream<Item = Request> + Unpin> AppendSession<'c, S> {
     }
 }
 
-async fn wait(client: &mut PeerClient) -> Result<(), ReplicationError> {
-    match client.current() {
-        Some(replicator) => {
-            if !replicator.take_answers()? {
-                replicator.wait().await?;
-                replicator.take_answers()?;
-            }
-            Ok(())
-        }
-        None => Ok(()),
+/// What ended a wait.
+enum Woken {
+    /// The follower speaks on another connection.
+    Moved,
+    /// Anything else.
+    Otherwise,
+}
+
+/// Waits for an answer; without one to wait for, until the follower speaks elsewhere.
+async fn wait(client: &mut PeerClient, is_waiting: bool) -> Result<Woken, ReplicationError> {
+    let Some(replicator) = client.current() else { return std::future::pending().await };
+    if !is_waiting {
+        replicator.moved().await;
+        return Ok(Woken::Moved);
     }
+    if !replicator.take_answers()? {
+        replicator.wait().await?;
+        replicator.take_answers()?;
+    }
+    Ok(Woken::Otherwise)
 }
 
 fn failed(error: &ReplicationError) -> Outcome {

@@ -9,10 +9,11 @@ use tokio::time::Instant;
 
 use super::policy::SnapshotPolicy;
 use super::store::SnapshotStore;
-use crate::raft::log::LogSender;
+use crate::raft::log::{LogSender, LogView};
 use crate::raft::machine::DecodedState;
 use crate::raft::types::{Node, RaftStoredMembership, SnapshotPosition, log_id, membership_of};
-use crate::types::config::SNAPSHOT_ENTRIES_KEPT;
+use crate::storage::snapshot::Sealed;
+use crate::types::config::{LOG_TRAILING_MAX_BYTES, SNAPSHOT_ENTRIES_KEPT};
 use crate::types::tasks::BlockingPool;
 use crate::types::{Configuration, LogIndex, Term};
 
@@ -26,18 +27,37 @@ pub type RaftSnapshot = Snapshot<u64, u64, Node, SnapshotData>;
 pub struct SnapshotData {
     /// Which snapshot.
     pub position: SnapshotPosition,
-    /// The state in it, if it was decoded already.
-    pub(crate) decoded: Decoded,
+    /// What was received, for the one who installs it.
+    received: Arc<Mutex<Option<Received>>>,
 }
 
-/// A decoded state that one user takes.
-pub(crate) type Decoded = Arc<Mutex<Option<DecodedState>>>;
+/// A snapshot of a leader that is whole, and not in the directory yet.
+pub(crate) struct Received {
+    /// Its files.
+    pub(crate) sealed: Box<dyn Sealed>,
+    /// The state in it.
+    pub(crate) state: DecodedState,
+}
 
 impl SnapshotData {
     /// A snapshot in the directory.
     #[must_use]
     pub fn on_disk(position: SnapshotPosition) -> SnapshotData {
-        SnapshotData { position, decoded: Arc::default() }
+        SnapshotData { position, received: Arc::default() }
+    }
+
+    /// A snapshot that a leader has sent.
+    pub(crate) fn received(
+        position: SnapshotPosition,
+        sealed: Box<dyn Sealed>,
+        state: DecodedState,
+    ) -> SnapshotData {
+        SnapshotData { position, received: Arc::new(Mutex::new(Some(Received { sealed, state }))) }
+    }
+
+    /// What was received, once; nothing of a snapshot in the directory.
+    pub(crate) fn take_received(&self) -> Option<Received> {
+        self.received.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
@@ -64,12 +84,23 @@ pub(crate) struct Snapshots {
     pub(crate) store: Arc<dyn SnapshotStore>,
     pub(crate) pool: Arc<dyn BlockingPool>,
     pub(crate) log: LogSender,
+    view: LogView,
     policy: Arc<Mutex<SnapshotPolicy>>,
     current: watch::Sender<Option<Current>>,
+    taking: watch::Sender<Taking>,
     /// Bytes of the databases in the last snapshot.
     content_bytes: Arc<AtomicU64>,
     /// Snapshots on their way to peers, which will want the entries behind them: index, and until when.
     sending: Arc<Mutex<UnderWay>>,
+}
+
+/// Snapshots that this node takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Taking {
+    /// One is being written.
+    pub(crate) is_under_way: bool,
+    /// So many were, or could not be.
+    pub(crate) ended: u64,
 }
 
 /// Index of each snapshot that is being sent, or was sent and until when that is remembered.
@@ -102,14 +133,17 @@ impl Snapshots {
         store: Arc<dyn SnapshotStore>,
         pool: Arc<dyn BlockingPool>,
         log: LogSender,
+        view: LogView,
         policy: SnapshotPolicy,
     ) -> Snapshots {
         Snapshots {
             store,
             pool,
             log,
+            view,
             policy: Arc::new(Mutex::new(policy)),
             current: watch::channel(None).0,
+            taking: watch::Sender::default(),
             content_bytes: Arc::default(),
             sending: Arc::default(),
         }
@@ -123,13 +157,14 @@ impl Snapshots {
         *self.policy.lock().unwrap_or_else(PoisonError::into_inner) = policy;
     }
 
+    /// Last index that need not be kept behind the snapshot at `index`, in memory and on the disk; 0 for none.
+    pub(crate) fn purge_upto(&self, index: LogIndex) -> LogIndex {
+        self.policy().purge_upto(index, self.view.last_beyond(LOG_TRAILING_MAX_BYTES))
+    }
+
     /// Bytes of the databases in the last snapshot; 0 if there is none.
     pub(crate) fn content_bytes(&self) -> u64 {
         self.content_bytes.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn set_content_bytes(&self, bytes: u64) {
-        self.content_bytes.store(bytes, Ordering::Relaxed);
     }
 
     fn sending(&self) -> MutexGuard<'_, UnderWay> {
@@ -158,8 +193,30 @@ impl Snapshots {
         self.current.borrow().clone()
     }
 
-    pub(crate) fn set_current(&self, current: Current) {
-        self.current.send_replace(Some(current));
+    /// Makes a snapshot with databases of `content_bytes` the current one, unless a newer one is: one of this node that ends late
+    /// does not take the place of one that was installed meanwhile.
+    pub(crate) fn advance(&self, next: Current, content_bytes: u64) {
+        self.current.send_if_modified(|current| {
+            let is_newer =
+                current.as_ref().is_none_or(|current| current.position.index <= next.position.index);
+            if is_newer {
+                self.content_bytes.store(content_bytes, Ordering::Relaxed);
+                *current = Some(next);
+            }
+            is_newer
+        });
+    }
+
+    pub(super) fn begin_taking(&self) {
+        self.taking.send_modify(|taking| taking.is_under_way = true);
+    }
+
+    pub(super) fn end_taking(&self) {
+        self.taking.send_modify(|taking| *taking = Taking { is_under_way: false, ended: taking.ended + 1 });
+    }
+
+    pub(crate) fn taking(&self) -> watch::Receiver<Taking> {
+        self.taking.subscribe()
     }
 
     pub(crate) fn watch(&self) -> watch::Receiver<Option<Current>> {

@@ -9,7 +9,7 @@ use crate::raft::machine::SnapshotContent;
 use crate::raft::types::SnapshotPosition;
 use crate::storage::directory::Directory;
 use crate::storage::error::StorageError;
-use crate::storage::snapshot::{Compression, SnapshotWriter};
+use crate::storage::snapshot::{Compression, Sealed, SnapshotWriter};
 use crate::storage::snapshot_meta::{SnapshotFile, SnapshotMeta, SnapshotName};
 use crate::types::Configuration;
 use crate::types::config::{RECEIVED_OUT_AT_ONCE_BYTES, WRITTEN_OUT_AT_ONCE_BYTES};
@@ -73,7 +73,11 @@ impl SnapshotFiles {
 }
 
 impl SnapshotStore for SnapshotFiles {
-    fn write(&self, position: &SnapshotPosition, content: &dyn SnapshotContent) -> Result<(), String> {
+    fn write(
+        &self,
+        position: &SnapshotPosition,
+        content: &dyn SnapshotContent,
+    ) -> Result<Box<dyn Sealed>, String> {
         let meta = self.meta(position);
         let name = meta.name().data_name();
         let size = content.content_size();
@@ -86,9 +90,9 @@ impl SnapshotStore for SnapshotFiles {
         )
         .map_err(|error| error.to_string())?;
         content.write_to(&mut writer).map_err(|error| format!("{name}: {error}"))?;
-        // Nothing may stay behind in a buffer that `finish` does not know.
+        // Nothing may stay behind in a buffer that `seal` does not know.
         writer.flush().map_err(|error| format!("{name}: {error}"))?;
-        writer.finish().map(drop).map_err(|error| error.to_string())
+        Ok(Box::new(writer.seal().map_err(|error| error.to_string())?))
     }
 
     fn open(&self, position: &SnapshotPosition) -> Result<Box<dyn Read + Send>, String> {
@@ -121,13 +125,8 @@ impl ReceivedSnapshot for Receiving {
         self.0.write_all(bytes).map_err(|error| error.to_string())
     }
 
-    fn seal(&mut self) -> Result<Box<dyn Read + Send>, String> {
-        self.0.seal().map_err(|error| error.to_string())?;
-        Ok(Box::new(self.0.read_back().map_err(|error| error.to_string())?))
-    }
-
-    fn name(self: Box<Self>) -> Result<(), String> {
-        self.0.name().map(drop).map_err(|error| error.to_string())
+    fn seal(self: Box<Self>) -> Result<Box<dyn Sealed>, String> {
+        Ok(Box::new(self.0.seal().map_err(|error| error.to_string())?))
     }
 }
 
@@ -143,8 +142,9 @@ mod tests {
     use std::sync::atomic::AtomicU64;
 
     use super::*;
-    use crate::storage::disk::FileDisk;
+    use crate::storage::file_disk::FileDisk;
     use crate::storage::load::{LoadOptions, load};
+    use crate::storage::metadata::Metadata;
     use crate::types::clock::WallClock;
     use crate::types::{LogIndex, NodeId, Role, Server, Term};
 
@@ -159,6 +159,8 @@ mod tests {
             self.0.chunks(1000).try_for_each(|piece| writer.write_all(piece))
         }
     }
+
+    const FIRST: Metadata = Metadata { version: 1, term: Term(1), voted_for: NodeId(0) };
 
     struct NoClock;
 
@@ -179,11 +181,17 @@ mod tests {
     }
 
     fn store(path: &std::path::Path) -> (SnapshotFiles, Directory, Arc<AtomicBool>) {
-        let directory = Directory::open(Arc::new(FileDisk), path).unwrap();
+        let directory = Directory::open(&FileDisk, path).unwrap();
         let compress = Arc::new(AtomicBool::new(true));
         let clock = AtomicU64::new(5);
         let tick = move || clock.fetch_add(1, Ordering::Relaxed);
         (SnapshotFiles::new(directory.clone(), tick, compress.clone()), directory, compress)
+    }
+
+    fn take(store: &SnapshotFiles, position: &SnapshotPosition, content: &Bytes) {
+        let mut sealed = store.write(position, content).unwrap();
+        sealed.name_meta().unwrap();
+        sealed.name_data().unwrap();
     }
 
     fn content(store: &SnapshotFiles, position: &SnapshotPosition) -> Vec<u8> {
@@ -199,9 +207,9 @@ mod tests {
         let (store, directory, compress) = store(keep.path());
         let (first, second) = (vec![7; 100_000], vec![8; 100_000]);
 
-        store.write(&position(10), &Bytes(first.clone(), 100_000)).unwrap();
+        take(&store, &position(10), &Bytes(first.clone(), 100_000));
         compress.store(false, Ordering::Relaxed);
-        store.write(&position(20), &Bytes(second.clone(), 100_000)).unwrap();
+        take(&store, &position(20), &Bytes(second.clone(), 100_000));
 
         assert_eq!(content(&store, &position(10)), first);
         assert_eq!(content(&store, &position(20)), second);
@@ -214,6 +222,7 @@ mod tests {
             .collect();
         assert!(bytes[0] < 10_000, "{bytes:?}");
         assert_eq!(bytes[1], 100_000);
+        std::fs::write(keep.path().join("metadata1"), FIRST.encode()).unwrap();
         let lock = directory.lock().unwrap();
         let options = LoadOptions { auto_recovery: false, wall_clock: Arc::new(NoClock), payloads: None };
         let loaded = load(&directory, &lock, &options).unwrap().snapshot.unwrap();
@@ -237,8 +246,8 @@ mod tests {
         let keep = tempfile::tempdir().unwrap();
         let (store, ..) = store(keep.path());
 
-        store.write(&position(10), &Bytes(vec![1; 8], 8)).unwrap();
-        store.write(&position(10), &Bytes(vec![2; 8], 8)).unwrap();
+        take(&store, &position(10), &Bytes(vec![1; 8], 8));
+        take(&store, &position(10), &Bytes(vec![2; 8], 8));
 
         assert_eq!(content(&store, &position(10)), [2; 8]);
     }

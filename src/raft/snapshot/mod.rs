@@ -9,7 +9,7 @@ mod send;
 mod store;
 mod take;
 
-pub(crate) use catalogue::{Current, RaftSnapshotMeta, Snapshots, stored_membership};
+pub(crate) use catalogue::{Current, RaftSnapshotMeta, Received, Snapshots, Taking, stored_membership};
 pub use catalogue::{RaftSnapshot, SnapshotData};
 pub use files::SnapshotFiles;
 pub use policy::{SnapshotPace, SnapshotPolicy};

@@ -39,7 +39,9 @@ impl Write for PacedWriter<'_> {
         self.bytes += count as u64;
         if self.bytes >= WRITTEN_OUT_AT_ONCE_BYTES {
             self.bytes = 0;
-            self.pool.give_way(self.since.elapsed());
+            if !self.pool.give_way(self.since.elapsed()) {
+                return Err(io::Error::other("the node stops"));
+            }
             self.since = Instant::now();
         }
         Ok(count)
@@ -69,22 +71,22 @@ mod tests {
         }
     }
 
-    #[derive(Default)]
-    struct Counting(AtomicUsize);
+    /// Counts, and wants no more than so many pieces.
+    struct Counting(AtomicUsize, usize);
 
     impl BlockingPool for Counting {
         fn run(&self, work: Box<dyn FnOnce() + Send>) {
             work();
         }
 
-        fn give_way(&self, _worked: Duration) {
-            self.0.fetch_add(1, Ordering::Relaxed);
+        fn give_way(&self, _worked: Duration) -> bool {
+            self.0.fetch_add(1, Ordering::Relaxed) + 1 < self.1
         }
     }
 
     #[test]
     fn a_snapshot_gives_way_once_for_each_piece_and_loses_nothing() {
-        let pool = Arc::new(Counting::default());
+        let pool = Arc::new(Counting(AtomicUsize::new(0), usize::MAX));
         let bytes = 10 * WRITTEN_OUT_AT_ONCE_BYTES as usize + 4096;
         let paced = Paced { content: Box::new(Zeros(bytes)), pool: pool.clone() };
         let mut written = Vec::new();
@@ -93,5 +95,17 @@ mod tests {
 
         assert_eq!((paced.content_size(), written.len()), (bytes as u64, bytes));
         assert_eq!(pool.0.load(Ordering::Relaxed), 10);
+    }
+
+    #[test]
+    fn a_snapshot_that_nobody_wants_any_more_is_not_written_to_its_end() {
+        let pool = Arc::new(Counting(AtomicUsize::new(0), 3));
+        let paced = Paced { content: Box::new(Zeros(10 * WRITTEN_OUT_AT_ONCE_BYTES as usize)), pool };
+        let mut written = Vec::new();
+
+        let error = paced.write_to(&mut written).unwrap_err();
+
+        assert_eq!(error.to_string(), "the node stops");
+        assert_eq!(written.len(), 3 * WRITTEN_OUT_AT_ONCE_BYTES as usize);
     }
 }

@@ -1,5 +1,5 @@
-//! A snapshot on its way from a leader: to a file piece by piece, read back and decoded whole before it becomes a
-//! snapshot of this directory, so that a bad one changes nothing. spec: raft-wire 5.2, disk-format 5.4.
+//! A snapshot on its way from a leader: to a file piece by piece, read back and decoded whole. It becomes a snapshot of this
+//! directory when it is installed, so that a bad one, or one that openraft does not want, changes nothing. spec: raft-wire 5.2, disk-format 5.4.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,6 @@ use crate::peers::Sender;
 use crate::peers::message::InstallSnapshot;
 use crate::raft::machine::Decoder;
 use crate::raft::types::{SnapshotPosition, log_id, membership_of};
-use crate::storage::log::LogRequest;
 use crate::types::Term;
 use crate::types::config::{INSTALL_SNAPSHOT_TIMEOUT, SNAPSHOT_CHUNKS_AHEAD};
 use crate::types::tasks::on_pool;
@@ -37,7 +36,7 @@ impl SnapshotReceiver {
         self.busy.store(false, Ordering::Release);
     }
 
-    /// Returns a snapshot that is in the directory and decoded; `finished` is to be called when it is installed.
+    /// Returns a snapshot that is on the disk, decoded, and not in the directory yet; `finished` is to be called when it is installed.
     /// `floor` is the term of what is applied here: openraft's terms never fall.
     pub(crate) async fn receive(
         &self,
@@ -108,22 +107,17 @@ impl SnapshotReceiver {
         }
         let decoder = self.decoder.clone();
         let decoded = on_pool(pool, move || {
-            let state = decoder.decode(file.seal()?)?;
-            Ok::<_, String>((file, state))
+            let sealed = file.seal()?;
+            let state = decoder.decode(sealed.read_back().map_err(|error| error.to_string())?)?;
+            Ok::<_, String>((sealed, state))
         });
-        let (file, state) = decoded.await.map_err(abandoned)??;
-        // Upstream refuses a newer snapshot beside open segments and older entries. spec: disk-format 7.3.
-        let closed = self.snapshots.log.complete(|done| LogRequest::CloseSegments { done }).await;
-        closed.map_err(|error| error.to_string())?;
-        on_pool(pool, move || file.name()).await.map_err(abandoned)??;
+        let (sealed, state) = decoded.await.map_err(abandoned)??;
         let rank = position.term.max(floor);
         let meta = RaftSnapshotMeta {
             last_log_id: log_id(rank, position.index),
             last_membership: stored_membership(&position.configuration, position.configuration_index, rank),
         };
-        let snapshot = SnapshotData::on_disk(position);
-        *snapshot.decoded.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(state);
-        Ok(RaftSnapshot { meta, snapshot })
+        Ok(RaftSnapshot { meta, snapshot: SnapshotData::received(position, sealed, state) })
     }
 }
 

@@ -4,14 +4,19 @@ use std::io::Read;
 
 use crate::raft::machine::SnapshotContent;
 use crate::raft::types::SnapshotPosition;
+use crate::storage::snapshot::Sealed;
 
 /// The snapshot files of the directory. Called on the blocking pool.
 pub trait SnapshotStore: Send + Sync + 'static {
-    /// Writes and syncs a snapshot; older ones may be removed.
+    /// Writes and syncs the content of a snapshot, which does not exist yet.
     ///
     /// # Errors
-    /// The disk failed; the earlier snapshot is still there.
-    fn write(&self, position: &SnapshotPosition, content: &dyn SnapshotContent) -> Result<(), String>;
+    /// The disk failed.
+    fn write(
+        &self,
+        position: &SnapshotPosition,
+        content: &dyn SnapshotContent,
+    ) -> Result<Box<dyn Sealed>, String>;
 
     /// Opens the content of a snapshot.
     ///
@@ -25,7 +30,7 @@ pub trait SnapshotStore: Send + Sync + 'static {
     /// The snapshot has gone or cannot be read.
     fn content_bytes(&self, position: &SnapshotPosition) -> Result<u64, String>;
 
-    /// Begins a snapshot that comes from elsewhere; it does not exist before it is named.
+    /// Begins a snapshot that comes from elsewhere.
     ///
     /// # Errors
     /// The disk failed.
@@ -44,15 +49,9 @@ pub trait ReceivedSnapshot: Send {
     /// The disk failed, or there are more than announced.
     fn write(&mut self, bytes: &[u8]) -> Result<(), String>;
 
-    /// Makes the whole content durable and reads it back.
+    /// Makes the whole content durable; the snapshot does not exist yet.
     ///
     /// # Errors
     /// The disk failed, or the content is shorter than announced.
-    fn seal(&mut self) -> Result<Box<dyn Read + Send>, String>;
-
-    /// Makes it a snapshot of the directory.
-    ///
-    /// # Errors
-    /// The disk failed.
-    fn name(self: Box<Self>) -> Result<(), String>;
+    fn seal(self: Box<Self>) -> Result<Box<dyn Sealed>, String>;
 }

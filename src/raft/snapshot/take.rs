@@ -27,20 +27,16 @@ impl SnapshotBuilder {
         let store = self.snapshots.store.clone();
         let position = self.next.position.clone();
         let content_bytes = content.content_size();
-        let closed = self.snapshots.log.complete(|done| LogRequest::CloseWritten { done }).await;
-        closed.map_err(|error| error.to_string())?;
         let paced = Paced { content, pool: self.snapshots.pool.clone() };
-        behind_on_pool(self.snapshots.pool.as_ref(), move || store.write(&position, &paced))
+        let snapshot = behind_on_pool(self.snapshots.pool.as_ref(), move || store.write(&position, &paced))
             .await
             .map_err(|error| error.to_string())??;
-        self.snapshots.set_content_bytes(content_bytes);
         let snapshot_index = self.next.position.index;
-        let trailing = self.snapshots.policy().trailing_entries;
-        let trimmed =
-            self.snapshots.log.complete(|done| LogRequest::Trim { snapshot_index, trailing, done }).await;
-        if let Err(error) = trimmed {
-            warn!(%error, "segments behind the snapshot stay");
-        }
+        let trailing = snapshot_index.0 - self.snapshots.purge_upto(snapshot_index).0;
+        let added =
+            self.snapshots.log.complete(|done| LogRequest::AddSnapshot { snapshot, trailing, done }).await;
+        added.map_err(|error| error.to_string())?;
+        self.snapshots.advance(self.next.clone(), content_bytes);
         Ok(())
     }
 }
@@ -51,10 +47,11 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     // A snapshot that cannot be written costs disk space, not the node: openraft then gets the one it knows, and the
     // next threshold tries again.
     async fn build_snapshot(&mut self) -> Result<RaftSnapshot, std::io::Error> {
-        match self.write().await {
+        self.snapshots.begin_taking();
+        let written = self.write().await;
+        let taken = match written {
             Ok(()) => {
                 info!(index = self.next.position.index.0, "snapshot taken");
-                self.snapshots.set_current(self.next.clone());
                 Ok(Snapshot {
                     meta: self.next.meta.clone(),
                     snapshot: SnapshotData::on_disk(self.next.position.clone()),
@@ -62,9 +59,13 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
             }
             Err(error) => {
                 warn!(index = self.next.position.index.0, error, "snapshot not taken");
-                let meta = self.snapshots.current().map(|current| current.meta).unwrap_or_default();
-                Ok(Snapshot { meta, snapshot: SnapshotData::on_disk(self.next.position.clone()) })
+                let current = self.snapshots.current();
+                let position = current.as_ref().map_or(&self.next.position, |current| &current.position);
+                let snapshot = SnapshotData::on_disk(position.clone());
+                Ok(Snapshot { meta: current.map(|current| current.meta).unwrap_or_default(), snapshot })
             }
-        }
+        };
+        self.snapshots.end_taking();
+        taken
     }
 }

@@ -3,4 +3,4 @@
 pub(crate) mod bench;
 mod parts;
 
-pub(crate) use parts::{InlinePool, NoDial, TestDisk, TestHooks, TestMachine, command};
+pub(crate) use parts::{InlinePool, NoDial, TestDisk, TestHooks, TestMachine, TestSealed, command};

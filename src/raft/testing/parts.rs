@@ -1,17 +1,23 @@
 //! A directory, a log thread, a pool and a replicated state in memory.
 
 use std::io::{self, Read, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
 use crate::raft::machine::{DecodedState, Decoder, Machine, NotApplied, SnapshotContent};
-use crate::raft::{EpochHooks, LogPhase, LogSender, Proposed, SnapshotPosition};
+use crate::raft::{EpochHooks, LogPhase, LogSender, LogSignals, Proposed, SnapshotPosition};
 use crate::raft::{ReceivedSnapshot, SnapshotStore};
+use crate::storage::error::StorageError;
 use crate::storage::load::Loaded;
 use crate::storage::log::{Done, LogRequest};
 use crate::storage::metadata::Metadata;
+use crate::storage::snapshot::Sealed;
 use crate::storage::snapshot_meta::{SnapshotFile, SnapshotMeta};
+use crate::storage::vault::VaultRequest;
+use crate::types::space::LogSpace;
 pub(crate) use crate::types::tasks::InlinePool;
 use crate::types::{Configuration, Entry, EntryData, LogIndex, NodeId, ProposalRange, Role, Server, Term};
 
@@ -20,17 +26,35 @@ pub(crate) struct DiskState {
     pub(crate) term: Term,
     pub(crate) voted_for: NodeId,
     pub(crate) votes: Vec<(u64, u64)>,
+    /// How long it takes to store one.
+    pub(crate) vote_takes: Duration,
     pub(crate) first: LogIndex,
     pub(crate) entries: Vec<Entry>,
     pub(crate) snapshot: Option<(SnapshotPosition, Vec<u8>)>,
-    /// Last entry that is in a closed segment: the index of no other is known after a crash.
-    pub(crate) closed: LogIndex,
     /// Appends wait for `flush`.
     pub(crate) held: bool,
     pub(crate) pending: Vec<Done>,
     pub(crate) tokens: Vec<ProposalRange>,
     /// What the log says that it does.
     pub(crate) phase: watch::Sender<LogPhase>,
+    /// Whether it says that writing fails.
+    pub(crate) fails: watch::Sender<bool>,
+    /// Whether it is full.
+    pub(crate) space: TestSpace,
+}
+
+/// Space that can be taken away.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TestSpace(pub(crate) Arc<AtomicBool>);
+
+impl LogSpace for TestSpace {
+    fn takes(&self, _bytes: u64) -> bool {
+        !self.is_full()
+    }
+
+    fn is_full(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// A directory in memory.
@@ -80,18 +104,44 @@ impl TestDisk {
             }),
             first_index: state.first,
             entries: state.entries.iter().map(strip).collect(),
+            set_aside: Vec::new(),
         }
     }
 
     pub(crate) fn sender(&self) -> LogSender {
         let disk = self.clone();
-        let phase = disk.lock().phase.subscribe();
+        let signals = {
+            let state = disk.lock();
+            LogSignals {
+                phase: state.phase.subscribe(),
+                fails: state.fails.subscribe(),
+                space: Arc::new(state.space.clone()),
+            }
+        };
         let send = move |request| {
             if let Some(done) = disk.perform(request) {
                 done(Ok(()));
             }
         };
-        LogSender::new(send, phase)
+        let disk = self.clone();
+        let vault = move |request| {
+            if let VaultRequest::Store { term, voted_for, done } = request {
+                let mut state = disk.lock();
+                state.term = term;
+                state.voted_for = voted_for;
+                state.votes.push((term.0, voted_for.0));
+                let takes = state.vote_takes;
+                drop(state);
+                if takes.is_zero() {
+                    return done(Ok(()));
+                }
+                tokio::spawn(async move {
+                    tokio::time::sleep(takes).await;
+                    done(Ok(()));
+                });
+            }
+        };
+        LogSender::new(send, vault, signals)
     }
 
     fn perform(&self, request: LogRequest) -> Option<Done> {
@@ -110,32 +160,30 @@ impl TestDisk {
                 }
                 Some(done)
             }
-            LogRequest::SetVote { term, voted_for, done } => {
-                state.term = term;
-                state.voted_for = voted_for;
-                state.votes.push((term.0, voted_for.0));
-                Some(done)
-            }
-            LogRequest::CloseWritten { done } | LogRequest::CloseSegments { done } => {
-                state.closed = state.first.plus(state.entries.len() as u64).previous();
-                Some(done)
-            }
             LogRequest::TruncateFrom { index, done } => {
                 let keep = index.0.saturating_sub(state.first.0) as usize;
                 state.entries.truncate(keep);
                 Some(done)
             }
-            LogRequest::Trim { snapshot_index, trailing, done } => {
-                let first = LogIndex(snapshot_index.0.saturating_sub(trailing) + 1).max(state.first);
+            LogRequest::AddSnapshot { mut snapshot, trailing, done } => {
+                let index = snapshot.index();
+                drop(state);
+                snapshot.name_data().unwrap();
+                state = self.lock();
+                let first = LogIndex(index.0.saturating_sub(trailing) + 1).max(state.first);
                 let count = (first.0 - state.first.0) as usize;
                 let count = count.min(state.entries.len());
                 state.entries.drain(..count);
                 state.first = first;
                 Some(done)
             }
-            LogRequest::Reset { next_index, done } => {
+            LogRequest::Replace { mut snapshot, done } => {
+                let index = snapshot.index();
+                assert!(state.first.plus(state.entries.len() as u64) <= index, "{index} is in the log");
                 state.entries.clear();
-                state.first = next_index;
+                state.first = index.next();
+                drop(state);
+                snapshot.name_data().unwrap();
                 Some(done)
             }
         }
@@ -153,18 +201,15 @@ impl TestDisk {
 }
 
 impl SnapshotStore for TestDisk {
-    fn write(&self, position: &SnapshotPosition, content: &dyn SnapshotContent) -> Result<(), String> {
+    fn write(
+        &self,
+        position: &SnapshotPosition,
+        content: &dyn SnapshotContent,
+    ) -> Result<Box<dyn Sealed>, String> {
         let mut bytes = Vec::new();
         content.write_to(&mut bytes).map_err(|error| error.to_string())?;
         assert_eq!(bytes.len() as u64, content.content_size());
-        let mut state = self.lock();
-        assert!(
-            state.closed >= position.index,
-            "the entries of snapshot {} are in an open segment",
-            position.index
-        );
-        state.snapshot = Some((position.clone(), bytes));
-        Ok(())
+        Ok(Box::new(TestSealed { disk: self.clone(), position: position.clone(), bytes }))
     }
 
     fn open(&self, position: &SnapshotPosition) -> Result<Box<dyn Read + Send>, String> {
@@ -208,15 +253,37 @@ impl ReceivedSnapshot for TestReceived {
         Ok(())
     }
 
-    fn seal(&mut self) -> Result<Box<dyn Read + Send>, String> {
-        if self.bytes.len() as u64 != self.content_bytes {
-            return Err(format!("{} bytes of {}", self.bytes.len(), self.content_bytes));
+    fn seal(self: Box<Self>) -> Result<Box<dyn Sealed>, String> {
+        let TestReceived { disk, position, content_bytes, bytes } = *self;
+        if bytes.len() as u64 != content_bytes {
+            return Err(format!("{} bytes of {content_bytes}", bytes.len()));
         }
+        Ok(Box::new(TestSealed { disk, position, bytes }))
+    }
+}
+
+/// A snapshot that is in the directory once its data has a name.
+pub(crate) struct TestSealed {
+    pub(crate) disk: TestDisk,
+    pub(crate) position: SnapshotPosition,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Sealed for TestSealed {
+    fn index(&self) -> LogIndex {
+        self.position.index
+    }
+
+    fn read_back(&self) -> Result<Box<dyn Read + Send>, StorageError> {
         Ok(Box::new(io::Cursor::new(self.bytes.clone())))
     }
 
-    fn name(self: Box<Self>) -> Result<(), String> {
-        self.disk.lock().snapshot = Some((self.position, self.bytes));
+    fn name_meta(&mut self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    fn name_data(&mut self) -> Result<(), StorageError> {
+        self.disk.lock().snapshot = Some((self.position.clone(), self.bytes.clone()));
         Ok(())
     }
 }
@@ -243,9 +310,10 @@ impl Machine for TestMachine {
         state.applied.push((index.0, entry.proposals));
         if entry.kind == crate::types::EntryKind::Command {
             let bytes = entry.data.contiguous().map_err(|error| NotApplied::Refused(error.to_string()))?;
-            let bytes: [u8; 8] =
-                bytes.as_ref().try_into().map_err(|_| NotApplied::Refused("not 8 bytes".to_owned()))?;
-            state.commands.push(u64::from_le_bytes(bytes));
+            // What follows the number makes it large.
+            let number = bytes.first_chunk().filter(|_| bytes.len() == 8 || bytes.len() >= 1 << 20);
+            let number = number.ok_or_else(|| NotApplied::Refused("not 8 bytes".to_owned()))?;
+            state.commands.push(u64::from_le_bytes(*number));
         }
         Ok(())
     }

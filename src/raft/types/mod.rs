@@ -2,8 +2,10 @@
 
 mod change;
 mod entry;
+mod late_timer;
 mod leader_id;
 mod position;
+mod runtime;
 mod scope;
 mod status;
 mod type_config;
@@ -11,6 +13,7 @@ mod type_config;
 pub(crate) use change::LOOK_AGAIN;
 pub use change::{Change, ChangeError};
 pub use entry::{Entry, EntryError, Node, Payload, Proposal, RaftStoredMembership, membership_of};
+pub(crate) use late_timer::LateTimer;
 pub use leader_id::LeaderId;
 pub use position::{RaftLogId, SnapshotPosition, log_id, log_index, position, raft_index};
 pub(crate) use scope::Scope;

@@ -33,7 +33,7 @@ impl Scope {
 
     /// Runs a task that ends by itself.
     pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
-        // A task that panics is reported by openraft or by the channels it leaves.
+        // What it panics of is told by the set of tasks.
         drop(self.consensus.spawn(Runtime::scope(self.random.next_u64(), future)));
     }
 

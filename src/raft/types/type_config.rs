@@ -3,14 +3,14 @@
 use openraft::impls::{BoxedErrorSource, InlineBatch};
 use openraft::{OptionalSend, RaftTypeConfig, Vote};
 use openraft_rt::deterministic_rng::DeterministicRng;
-use openraft_rt_tokio::TokioRuntime;
 use tokio::sync::oneshot;
 
 use super::entry::{Entry, Node, Payload, Proposal};
 use super::leader_id::LeaderId;
+use super::runtime::TellingRuntime;
 
 /// openraft's runtime: its random numbers follow from the seed of the scope around each task (`scope` below).
-pub type Runtime = DeterministicRng<TokioRuntime>;
+pub type Runtime = DeterministicRng<TellingRuntime>;
 
 /// openraft's types.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

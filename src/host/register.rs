@@ -1,0 +1,407 @@
+//! Which descriptors belong to a node. They are numbers of a table that the whole process shares: a host may close one by accident, and
+//! the number may be another file's from then on. So each that lives for long is kept with what it was opened as, which is asked before
+//! it is written to or closed, and all of a node's are looked at now and then.
+
+#![allow(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::ffi::c_int;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::ops::{Deref, DerefMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use rustix::fs::SeekFrom;
+
+/// A descriptor that others have closed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("descriptor {number} ({what}) was closed by others{}", if *.taken { "; it is another file by now" } else { "" })]
+pub struct Lost {
+    /// Its number.
+    pub number: RawFd,
+    /// What it was.
+    pub what: Arc<str>,
+    /// Whether the number is another file's by now.
+    pub taken: bool,
+}
+
+impl From<Lost> for io::Error {
+    fn from(lost: Lost) -> io::Error {
+        io::Error::other(lost)
+    }
+}
+
+/// The lost descriptor that an error tells of, if it does.
+#[must_use]
+pub fn lost_in(error: &io::Error) -> Option<&Lost> {
+    error.get_ref()?.downcast_ref()
+}
+
+/// What tells open files apart. Sockets have an inode each; files without one (epoll, eventfd) share it, and need a spare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Identity {
+    device: libc::dev_t,
+    inode: libc::ino_t,
+    kind: libc::mode_t,
+}
+
+impl Identity {
+    fn of(number: RawFd) -> io::Result<Identity> {
+        // SAFETY: borrowed for a call that only asks; that the number is no descriptor is an error of the call.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+        let stat = rustix::fs::fstat(descriptor)?;
+        Ok(Identity { device: stat.st_dev, inode: stat.st_ino, kind: stat.st_mode & libc::S_IFMT })
+    }
+}
+
+/// One descriptor of a node.
+#[derive(Debug)]
+struct Known {
+    number: RawFd,
+    what: Arc<str>,
+    identity: Identity,
+    /// Of a regular file, which nobody reads but at places that he names: where it would be read next. It belongs to the open file:
+    /// another one of the same name, or one that got the inode of a removed file, has another.
+    mark: Option<u64>,
+    /// The same open file under another number, to put it back with.
+    spare: Option<OwnedFd>,
+}
+
+impl Known {
+    fn check(&self) -> Result<(), Lost> {
+        let taken = match Identity::of(self.number) {
+            Ok(identity) if identity != self.identity => true,
+            Ok(_) if self.mark.is_some_and(|mark| place_of(self.number).ok() != Some(mark)) => true,
+            Ok(_) => match &self.spare {
+                Some(spare) if is_other(spare.as_raw_fd(), self.number) => true,
+                _ => return Ok(()),
+            },
+            Err(_) => false,
+        };
+        Err(Lost { number: self.number, what: Arc::clone(&self.what), taken })
+    }
+
+    /// Puts the file back under its number, if that is free and there is a spare.
+    fn put_back(&self) {
+        let Some(spare) = &self.spare else { return };
+        if Identity::of(spare.as_raw_fd()).ok() != Some(self.identity) {
+            return;
+        }
+        // The lowest free number from this one on: nothing of others is replaced.
+        if let Ok(again) = rustix::io::fcntl_dupfd_cloexec(spare, self.number)
+            && again.as_raw_fd() == self.number
+        {
+            // It belongs to whoever has opened it.
+            std::mem::forget(again);
+        }
+    }
+}
+
+impl Drop for Known {
+    fn drop(&mut self) {
+        if let Some(spare) = self.spare.take() {
+            let is_ours = Identity::of(spare.as_raw_fd()).ok() == Some(self.identity);
+            if !is_ours {
+                std::mem::forget(spare);
+            }
+        }
+    }
+}
+
+/// Where an open file would be read next.
+fn place_of(number: RawFd) -> io::Result<u64> {
+    // SAFETY: borrowed for a call that only asks.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+    Ok(rustix::fs::tell(descriptor)?)
+}
+
+/// As many as fit into the shortest longest file.
+const MARKS: u64 = 1 << 30;
+
+/// Tells the open files of this process apart.
+static NEXT_MARK: AtomicU64 = AtomicU64::new(0);
+
+/// The mark of an open file, which it gets unless it has one: under another number.
+fn mark(number: RawFd) -> io::Result<u64> {
+    let place = place_of(number)?;
+    if place > 0 {
+        return Ok(place);
+    }
+    let mark = NEXT_MARK.fetch_add(1, Ordering::Relaxed) % MARKS + 1;
+    // SAFETY: borrowed for a call that moves where the file is read next.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+    rustix::fs::seek(descriptor, SeekFrom::Start(mark))?;
+    Ok(mark)
+}
+
+/// Whether two descriptors are surely different open files.
+fn is_other(one: RawFd, other: RawFd) -> bool {
+    const KCMP_FILE: c_int = 0;
+    let process = std::process::id();
+    // SAFETY: a question about two numbers of this process; nothing is changed.
+    let answer = unsafe { libc::syscall(libc::SYS_kcmp, process, process, KCMP_FILE, one, other) };
+    // Less than 0: the system does not tell.
+    answer > 0
+}
+
+#[derive(Debug, Default)]
+struct State {
+    next: u64,
+    known: BTreeMap<u64, Arc<Known>>,
+    /// The first that was found missing.
+    lost: Option<Lost>,
+}
+
+/// The descriptors of one node. Clones are the same register.
+#[derive(Clone, Debug, Default)]
+pub struct Register(Arc<Mutex<State>>);
+
+/// Registers of the process whose descriptors are put back as soon as a thread of the library panics.
+static GUARDED: Mutex<Vec<Weak<Mutex<State>>>> = Mutex::new(Vec::new());
+
+/// Puts back what is missing anywhere and has a spare; false if the number of one is another file's. For the beginning of a panic, which
+/// may be that of a runtime that could not be woken: what is dropped while the thread unwinds wakes it again, and a second panic would
+/// end the process.
+#[must_use]
+pub fn put_back_all() -> bool {
+    // Whoever holds a lock may be the one who panics.
+    let Ok(guarded) = GUARDED.try_lock() else { return true };
+    let mut all = true;
+    for register in guarded.iter().filter_map(Weak::upgrade) {
+        if let Ok(mut state) = register.try_lock() {
+            state.look();
+            all &= !state.known.values().any(|known| known.spare.is_some() && known.check().is_err());
+        }
+    }
+    all
+}
+
+impl State {
+    fn look(&mut self) {
+        for known in self.known.values() {
+            if let Err(lost) = known.check() {
+                known.put_back();
+                self.lost.get_or_insert(lost);
+            }
+        }
+    }
+}
+
+impl Register {
+    /// What is missing is put back at once when a thread panics, until the register goes.
+    pub fn guard_panics(&self) {
+        let mut guarded = GUARDED.lock().unwrap_or_else(PoisonError::into_inner);
+        guarded.retain(|register| register.strong_count() > 0);
+        guarded.push(Arc::downgrade(&self.0));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a descriptor in.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn enter(&self, descriptor: &impl AsFd, what: &str) -> io::Result<Ticket> {
+        self.enter_with(descriptor.as_fd().as_raw_fd(), what, None)
+    }
+
+    /// Takes one in that is somebody else's to close, with a spare: it is put back when it is found closed.
+    ///
+    /// # Errors
+    /// It is none, or there is no other.
+    pub fn enter_with_spare(&self, number: RawFd, what: &str) -> io::Result<Ticket> {
+        // SAFETY: borrowed for a call that makes another; that the number is no descriptor is an error of the call.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+        let spare = rustix::io::fcntl_dupfd_cloexec(descriptor, super::descriptors::LOWEST)?;
+        self.enter_with(number, what, Some(spare))
+    }
+
+    fn enter_with(&self, number: RawFd, what: &str, spare: Option<OwnedFd>) -> io::Result<Ticket> {
+        let identity = Identity::of(number)?;
+        let is_regular = identity.kind == libc::S_IFREG;
+        let mark = if is_regular { Some(mark(number)?) } else { None };
+        let known = Arc::new(Known { number, what: what.into(), identity, mark, spare });
+        let mut state = self.lock();
+        let key = state.next;
+        state.next += 1;
+        state.known.insert(key, Arc::clone(&known));
+        drop(state);
+        Ok(Ticket { known, key, register: self.clone() })
+    }
+
+    /// Looks at all of them. The first that was ever found missing; what can be put back is there again.
+    pub fn look(&self) -> Option<Lost> {
+        // Locked all the time: what is in the register has not been closed by the node itself.
+        let mut state = self.lock();
+        state.look();
+        state.lost.clone()
+    }
+
+    /// The first that was found missing.
+    #[must_use]
+    pub fn lost(&self) -> Option<Lost> {
+        self.lock().lost.clone()
+    }
+
+    fn note(&self, lost: &Lost) {
+        self.lock().lost.get_or_insert_with(|| lost.clone());
+    }
+}
+
+/// A descriptor's place in the register, until it is dropped: before the descriptor is closed.
+#[derive(Debug)]
+pub struct Ticket {
+    known: Arc<Known>,
+    key: u64,
+    register: Register,
+}
+
+impl Ticket {
+    /// Whether the descriptor still is what was entered.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn check(&self) -> Result<(), Lost> {
+        self.known.check().inspect_err(|lost| self.register.note(lost))
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.register.lock().known.remove(&self.key);
+    }
+}
+
+/// What owns a descriptor that others may have closed: if they have, it is not dropped, since that would close what has its number by
+/// now.
+#[derive(Debug)]
+pub struct Kept<T> {
+    inner: ManuallyDrop<T>,
+    /// Shared by what owns one descriptor together.
+    ticket: ManuallyDrop<Arc<Ticket>>,
+}
+
+impl<T: AsFd> Kept<T> {
+    /// Keeps it in the register.
+    ///
+    /// # Errors
+    /// It is no descriptor.
+    pub fn new(inner: T, register: &Register, what: &str) -> io::Result<Kept<T>> {
+        let ticket = register.enter(&inner, what)?;
+        Ok(Kept::of(inner, Arc::new(ticket)))
+    }
+}
+
+impl<T> Kept<T> {
+    fn of(inner: T, ticket: Arc<Ticket>) -> Kept<T> {
+        Kept { inner: ManuallyDrop::new(inner), ticket: ManuallyDrop::new(ticket) }
+    }
+
+    /// Takes it apart.
+    fn into_parts(self) -> (T, Arc<Ticket>) {
+        let mut kept = ManuallyDrop::new(self);
+        // SAFETY: both are taken once, here: what they were in is not dropped, and not used any more.
+        unsafe { (ManuallyDrop::take(&mut kept.inner), ManuallyDrop::take(&mut kept.ticket)) }
+    }
+
+    /// The object alone, if it still is what was opened.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn into_checked(self) -> Result<T, Lost> {
+        self.check()?;
+        Ok(self.into_parts().0)
+    }
+
+    /// Two that own the descriptor together.
+    pub fn split<A, B>(self, split: impl FnOnce(T) -> (A, B)) -> (Kept<A>, Kept<B>) {
+        let (inner, ticket) = self.into_parts();
+        let (one, other) = split(inner);
+        (Kept::of(one, Arc::clone(&ticket)), Kept::of(other, ticket))
+    }
+
+    /// What becomes of it, if it still is what was opened.
+    ///
+    /// # Errors
+    /// It is not; those of `map`.
+    pub fn try_map<A>(self, map: impl FnOnce(T) -> io::Result<A>) -> io::Result<Kept<A>> {
+        self.check()?;
+        let (inner, ticket) = self.into_parts();
+        Ok(Kept::of(map(inner)?, ticket))
+    }
+
+    /// What becomes of two that own the descriptor together.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn try_join<B, A>(
+        self,
+        other: Kept<B>,
+        join: impl FnOnce(T, B) -> io::Result<A>,
+    ) -> io::Result<Kept<A>> {
+        self.check()?;
+        let (inner, ticket) = self.into_parts();
+        let (other, _) = other.into_parts();
+        Ok(Kept::of(join(inner, other)?, ticket))
+    }
+
+    /// Whether it still is what was opened.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn check(&self) -> Result<(), Lost> {
+        self.ticket.check()
+    }
+
+    /// The same object, after that question.
+    ///
+    /// # Errors
+    /// It is not what was opened.
+    pub fn checked(&self) -> Result<&T, Lost> {
+        self.ticket.check()?;
+        Ok(&self.inner)
+    }
+}
+
+impl<T> Deref for Kept<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.inner
+    }
+}
+
+impl<T> DerefMut for Kept<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.inner
+    }
+}
+
+impl<T> Drop for Kept<T> {
+    fn drop(&mut self) {
+        let is_ours = self.ticket.check().is_ok();
+        // First: whoever looks at the register meanwhile must not find a number that was closed here.
+        // SAFETY: dropped once, here, and not used any more.
+        unsafe { ManuallyDrop::drop(&mut self.ticket) };
+        if is_ours {
+            // SAFETY: as above.
+            unsafe { ManuallyDrop::drop(&mut self.inner) };
+        }
+    }
+}
+
+/// Closes a descriptor as a host does that takes it for one of its own.
+#[cfg(test)]
+pub(crate) fn close_behind_its_back(number: RawFd) {
+    use std::os::fd::FromRawFd;
+    // SAFETY: what owns it is `Kept`, which does not close it again; that this is so is what is tested.
+    drop(unsafe { OwnedFd::from_raw_fd(number) });
+}
+
+#[cfg(test)]
+#[path = "register_tests.rs"]
+mod tests;

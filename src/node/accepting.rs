@@ -1,0 +1,106 @@
+//! Accepts clients and peers, on the socket that they share.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+use super::threads::Threads;
+use crate::gateway::Gateway;
+use crate::host::register::{Kept, Register};
+use crate::transport::client_stream::ClientStream;
+use crate::transport::listener::{Listening, accept_tcp, accept_unix, is_from_this_process};
+use crate::transport::spares::{Spares, is_want_of_descriptors};
+
+/// The listening socket, for whom it may concern.
+const LISTENER: &str = "the listening socket";
+
+/// A connection that was accepted.
+const ACCEPTED: &str = "an accepted connection";
+
+/// What connections come to.
+trait Accepts {
+    type Stream: AsFd;
+
+    async fn next(&self) -> io::Result<Self::Stream>;
+
+    /// Whether it is served.
+    fn is_welcome(stream: &Self::Stream) -> bool;
+}
+
+impl Accepts for TcpListener {
+    type Stream = TcpStream;
+
+    async fn next(&self) -> io::Result<TcpStream> {
+        let stream = accept_tcp(self).await?;
+        // Replies are whole messages: waiting for more gains nothing.
+        let _ = stream.set_nodelay(true);
+        Ok(stream)
+    }
+
+    fn is_welcome(_stream: &TcpStream) -> bool {
+        true
+    }
+}
+
+impl Accepts for UnixListener {
+    type Stream = UnixStream;
+
+    async fn next(&self) -> io::Result<UnixStream> {
+        accept_unix(self).await
+    }
+
+    // spec: c-api 3.3: only this process may connect.
+    fn is_welcome(stream: &UnixStream) -> bool {
+        is_from_this_process(stream).unwrap_or(false)
+    }
+}
+
+/// Accepts for ever.
+pub(super) fn accept(
+    threads: &Threads,
+    listening: Listening,
+    gateway: Arc<Gateway>,
+    spares: Arc<Spares>,
+    register: &Register,
+) -> io::Result<Pin<Box<dyn Future<Output = ()> + Send>>> {
+    let _entered = threads.sql().enter();
+    Ok(match listening {
+        Listening::Tcp(listener) => {
+            let listener = Kept::new(TcpListener::from_std(listener)?, register, LISTENER)?;
+            Box::pin(async move { accept_from(&*listener, &gateway, &spares).await })
+        }
+        Listening::Unix(listener) => {
+            let listener = Kept::new(UnixListener::from_std(listener)?, register, LISTENER)?;
+            Box::pin(async move { accept_from(&*listener, &gateway, &spares).await })
+        }
+    })
+}
+
+async fn accept_from<A: Accepts>(listener: &A, gateway: &Arc<Gateway>, spares: &Arc<Spares>)
+where
+    Kept<A::Stream>: ClientStream,
+{
+    let register = spares.register();
+    loop {
+        spares.until_room().await;
+        match listener.next().await {
+            Ok(stream) if !A::is_welcome(&stream) => {}
+            Ok(stream) => match (Kept::new(stream, &register, ACCEPTED), spares.judge()) {
+                (Ok(stream), Some(unproved)) => gateway.serve_member(stream, unproved),
+                (Ok(stream), None) => gateway.serve(stream),
+                // Others have closed it already.
+                (Err(error), _) => tracing::warn!(%error, "accept"),
+            },
+            Err(error) if is_want_of_descriptors(&error) && spares.give_up() => {
+                tracing::warn!(%error, "no descriptors are left: only members are taken");
+            }
+            Err(error) => {
+                tracing::warn!(%error, "accept");
+                spares.make_room().await;
+            }
+        }
+    }
+}

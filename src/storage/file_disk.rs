@@ -1,0 +1,389 @@
+//! The file system of the machine. Descriptors are above those of standard input, output and error, whatever the host has closed:
+//! nobody else's texts may get into a file of the log. spec: disk-format 1, 6.2.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use rustix::fs::{AtFlags, CWD, FallocateFlags, FileType, FlockOperation, Mode, OFlags};
+use rustix::io::{Errno, retry_on_intr};
+
+use super::disk::{
+    DirEntryInfo, DirectoryStatus, Disk, DiskDirectory, DiskFile, DiskLock, Locking, OpenMode, Stat,
+};
+use crate::host::descriptors::above_standard;
+use crate::host::pin::Pin;
+use crate::host::register::{Kept, Lost, Register};
+use crate::types::scratch::ScratchFile;
+
+/// Permissions of every file that is made. spec: disk-format 1.
+const FILE_MODE: Mode = Mode::from_raw_mode(0o600);
+
+/// Slices handed to one write (IOV_MAX).
+const SLICES_MAX: usize = 1024;
+
+/// Name of a scratch file for the moment before it is removed, where there are no files without a name. A start removes it.
+const SCRATCH_NAME: &str = "tmp-unnamed";
+
+/// The file system of the machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FileDisk;
+
+impl Disk for FileDisk {
+    fn open_directory(&self, path: &Path) -> io::Result<Arc<dyn DiskDirectory>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let handle = above_standard(uninterrupted(|| rustix::fs::openat(CWD, path, flags, Mode::empty()))?)?;
+        let register = Register::default();
+        let handle = Kept::new(handle, &register, "the data directory")?;
+        Ok(Arc::new(OpenDirectory { handle: Arc::new(handle), register, naming: OnceLock::new() }))
+    }
+}
+
+/// Calls until no signal comes in between.
+fn uninterrupted<T>(call: impl FnMut() -> rustix::io::Result<T>) -> io::Result<T> {
+    Ok(retry_on_intr(call)?)
+}
+
+/// How a file without a name gets one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Naming {
+    /// By its entry in /proc.
+    Proc,
+    /// By its descriptor, which needs a capability.
+    Descriptor,
+}
+
+#[derive(Debug)]
+struct OpenDirectory {
+    handle: Arc<Kept<OwnedFd>>,
+    /// Of the directory and its files.
+    register: Register,
+    /// None of both: there are no files without a name. Found out once.
+    naming: OnceLock<Option<Naming>>,
+}
+
+impl OpenDirectory {
+    /// The descriptor, if it still is that of this directory: names of others are never changed.
+    fn handle(&self) -> Result<&OwnedFd, Lost> {
+        self.handle.checked()
+    }
+
+    fn open_at(&self, name: &str, flags: OFlags) -> io::Result<OwnedFd> {
+        let (flags, handle) = (flags | OFlags::CLOEXEC, self.handle()?);
+        above_standard(uninterrupted(|| rustix::fs::openat(handle, name, flags, FILE_MODE))?)
+    }
+
+    fn file(&self, handle: OwnedFd, name: &str, place: Option<Place>) -> io::Result<OpenFile> {
+        let file = Kept::new(File::from(handle), &self.register, &format!("file {name}"))?;
+        Ok(OpenFile { file, place, register: self.register.clone() })
+    }
+
+    /// A file without a name; none where there is no such thing.
+    fn open_unnamed(&self) -> io::Result<Option<OwnedFd>> {
+        match self.open_at(".", OFlags::TMPFILE | OFlags::RDWR) {
+            Ok(handle) => Ok(Some(handle)),
+            Err(error) => match Errno::from_io_error(&error) {
+                Some(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT) => Ok(None),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// How files without a name get one here. The name `.` is always taken: a way that works says so.
+    fn naming(&self, handle: &OwnedFd) -> Option<Naming> {
+        *self.naming.get_or_init(|| {
+            [Naming::Proc, Naming::Descriptor]
+                .into_iter()
+                .find(|naming| link(&self.handle, handle, *naming, ".") == Err(Errno::EXIST))
+        })
+    }
+}
+
+fn link(directory: &OwnedFd, file: impl AsFd, naming: Naming, name: &str) -> rustix::io::Result<()> {
+    match naming {
+        Naming::Proc => {
+            let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
+            rustix::fs::linkat(CWD, path, directory, name, AtFlags::SYMLINK_FOLLOW)
+        }
+        Naming::Descriptor => rustix::fs::linkat(file, "", directory, name, AtFlags::EMPTY_PATH),
+    }
+}
+
+impl DiskDirectory for OpenDirectory {
+    fn status(&self) -> io::Result<DirectoryStatus> {
+        let stat = rustix::fs::fstat(self.handle()?)?;
+        Ok(DirectoryStatus { owner_may_write: stat.st_mode & 0o200 != 0, is_removed: stat.st_nlink == 0 })
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        free_bytes(self.handle()?)
+    }
+
+    fn list(&self) -> io::Result<Vec<DirEntryInfo>> {
+        let mut entries = Vec::new();
+        for entry in rustix::fs::Dir::read_from(self.handle()?)? {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().to_str() else { continue };
+            if [".", ".."].contains(&name) {
+                continue;
+            }
+            match self.stat(name) {
+                Ok(stat) => entries.push(DirEntryInfo { name: name.to_owned(), stat }),
+                // Removed since.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                // A log is not read without one of its segments.
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(entries)
+    }
+
+    fn open(&self, name: &str, mode: OpenMode) -> io::Result<Box<dyn DiskFile>> {
+        let flags = match mode {
+            OpenMode::Read => OFlags::RDONLY,
+            OpenMode::Write => OFlags::RDWR,
+            OpenMode::CreateWrite => OFlags::RDWR | OFlags::CREATE,
+            OpenMode::CreateExclusive => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
+        };
+        let handle = self.open_at(name, flags | OFlags::NOFOLLOW)?;
+        Ok(Box::new(self.file(handle, name, None)?))
+    }
+
+    fn create_unnamed(&self) -> io::Result<Option<Box<dyn DiskFile>>> {
+        if self.naming.get() == Some(&None) {
+            return Ok(None);
+        }
+        let Some(handle) = self.open_unnamed()? else {
+            // Whoever asks again is spared the question.
+            let _ = self.naming.set(None);
+            return Ok(None);
+        };
+        let Some(naming) = self.naming(&handle) else { return Ok(None) };
+        let place = Some((Arc::clone(&self.handle), naming));
+        Ok(Some(Box::new(self.file(handle, "without a name yet", place)?)))
+    }
+
+    fn create_scratch(&self) -> io::Result<Box<dyn ScratchFile>> {
+        let handle = match self.open_unnamed()? {
+            Some(handle) => handle,
+            None => {
+                let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW;
+                let handle = self.open_at(SCRATCH_NAME, flags | OFlags::TRUNC)?;
+                self.remove(SCRATCH_NAME)?;
+                handle
+            }
+        };
+        Ok(Box::new(self.file(handle, "without a name", None)?))
+    }
+
+    fn descriptors(&self) -> Register {
+        self.register.clone()
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let handle = self.handle()?;
+        uninterrupted(|| rustix::fs::renameat(handle, from, handle, to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let handle = self.handle()?;
+        uninterrupted(|| rustix::fs::unlinkat(handle, name, AtFlags::empty()))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let handle = self.handle()?;
+        uninterrupted(|| rustix::fs::fsync(handle))
+    }
+
+    fn stat(&self, name: &str) -> io::Result<Stat> {
+        let handle = self.handle()?;
+        let stat = uninterrupted(|| rustix::fs::statat(handle, name, AtFlags::SYMLINK_NOFOLLOW))?;
+        let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        Ok(Stat { bytes: u64::try_from(stat.st_size).unwrap_or(0), is_file })
+    }
+
+    fn lock(&self, name: &str) -> io::Result<Locking> {
+        let handle = self.open_at(name, OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW)?;
+        let operation = FlockOperation::NonBlockingLockExclusive;
+        match uninterrupted(|| rustix::fs::flock(&handle, operation)) {
+            Ok(()) => Ok(Locking::Held(Box::new(HeldLock::new(handle, name, &self.register)?))),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                Ok(Locking::Taken { by: holder(&File::from(handle)) })
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Who holds the lock of a file, by the kernel's list of locks.
+fn holder(file: &File) -> Option<String> {
+    let metadata = file.metadata().ok()?;
+    let inode = format!(":{}", metadata.ino());
+    let (major, minor) = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
+    let device = format!("{major:02x}:{minor:02x}");
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    let of_file = |line: &&str| {
+        let mut words = line.split_whitespace();
+        words.any(|word| word.strip_suffix(&inode) == Some(&device)) && line.contains("FLOCK")
+    };
+    let mut of_files = locks.lines().filter(of_file);
+    // `1: FLOCK  ADVISORY  WRITE 4711 fe:00:2097 0 EOF`; one that waits has an arrow.
+    let process: u32 = of_files.find_map(|line| line.split_whitespace().nth(4)?.parse().ok())?;
+    if process == std::process::id() {
+        return Some("this process".to_owned());
+    }
+    let name = std::fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
+    let name = name.trim_end();
+    Some(if name.is_empty() { format!("process {process}") } else { format!("process {process} ({name})") })
+}
+
+/// Where and how a file gets its name.
+type Place = (Arc<Kept<OwnedFd>>, Naming);
+
+#[derive(Debug)]
+struct OpenFile {
+    file: Kept<File>,
+    /// Of a file that may get a name.
+    place: Option<Place>,
+    register: Register,
+}
+
+impl OpenFile {
+    /// The file, before it is changed: whatever else has its number by now is left alone.
+    fn ours(&self) -> Result<&File, Lost> {
+        self.file.checked()
+    }
+
+    /// The result of a sync, if what was synced was this file.
+    fn synced(&self, result: io::Result<()>) -> io::Result<()> {
+        self.file.check()?;
+        result
+    }
+}
+
+impl DiskFile for OpenFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut done = 0;
+        while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            match self.file.read_at(rest, offset + done as u64) {
+                Ok(0) => break,
+                Ok(count) => done += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+
+    fn write_vectored_at(&mut self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+        let (mut position, file) = (offset, self.ours()?);
+        let mut slices: Vec<IoSlice<'_>> =
+            slices.iter().filter(|slice| !slice.is_empty()).map(|slice| IoSlice::new(slice)).collect();
+        let mut left = slices.as_mut_slice();
+        while !left.is_empty() {
+            let together = &left[..left.len().min(SLICES_MAX)];
+            let written = uninterrupted(|| rustix::io::pwritev(file, together, position))?;
+            if written == 0 {
+                return Err(ErrorKind::WriteZero.into());
+            }
+            position += written as u64;
+            IoSlice::advance_slices(&mut left, written);
+        }
+        Ok(())
+    }
+
+    fn set_len(&mut self, bytes: u64) -> io::Result<()> {
+        self.ours()?.set_len(bytes)
+    }
+
+    fn allocate(&mut self, bytes: u64) -> io::Result<bool> {
+        let (flags, file) = (FallocateFlags::empty(), self.ours()?);
+        match retry_on_intr(|| rustix::fs::fallocate(file, flags, 0, bytes)) {
+            Ok(()) => Ok(true),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn sync_data(&mut self) -> io::Result<()> {
+        self.synced(self.file.sync_data())
+    }
+
+    fn sync_all(&mut self) -> io::Result<()> {
+        self.synced(self.file.sync_all())
+    }
+
+    fn link(&mut self, name: &str) -> io::Result<()> {
+        let Some((directory, naming)) = &self.place else {
+            return Err(io::Error::new(ErrorKind::InvalidInput, "the file was made with a name"));
+        };
+        let (directory, file) = (directory.checked()?, self.ours()?);
+        uninterrupted(|| link(directory, file, *naming, name))
+    }
+
+    fn duplicate(&self) -> io::Result<Box<dyn DiskFile>> {
+        let handle = above_standard(self.ours()?.as_fd().try_clone_to_owned()?)?;
+        let file = Kept::new(File::from(handle), &self.register, "a file, opened twice")?;
+        Ok(Box::new(OpenFile { file, place: self.place.clone(), register: self.register.clone() }))
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+}
+
+impl ScratchFile for OpenFile {
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_exact_at(buffer, offset)
+    }
+
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.ours()?.write_all_at(bytes, offset)
+    }
+
+    fn punch(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        Ok(rustix::fs::fallocate(self.ours()?, flags, offset, bytes)?)
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        free_bytes(self.ours()?)
+    }
+
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        self.ours()?.set_len(bytes)
+    }
+}
+
+fn free_bytes(file: impl AsFd) -> io::Result<u64> {
+    let state = rustix::fs::fstatvfs(file)?;
+    Ok(state.f_bavail.saturating_mul(state.f_frsize))
+}
+
+/// `flock` of an open file. It is held by the file, not by its descriptor: where the file can be pinned, it stays when the
+/// descriptor is closed by others, until this is dropped.
+#[derive(Debug)]
+struct HeldLock {
+    handle: Kept<OwnedFd>,
+    _pin: Option<Pin>,
+}
+
+impl HeldLock {
+    fn new(handle: OwnedFd, name: &str, register: &Register) -> io::Result<HeldLock> {
+        let _pin = Pin::new(&handle);
+        Ok(HeldLock { handle: Kept::new(handle, register, name)?, _pin })
+    }
+}
+
+impl DiskLock for HeldLock {
+    fn check(&self) -> io::Result<()> {
+        Ok(self.handle.check()?)
+    }
+}
+
+#[cfg(test)]
+#[path = "file_disk_tests.rs"]
+mod tests;
