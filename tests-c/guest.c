@@ -668,6 +668,93 @@ static void section_forked_child(void)
     dqlite_node_destroy(n);
 }
 
+/* A child that lives on has copies of all descriptors of its parent. */
+static void section_child_lives_on(void)
+{
+    int status = -1;
+    char address[32];
+    snprintf(address, sizeof address, "127.0.0.1:%d", 20000 + (int)getpid() % 12000);
+    dqlite_node *n = running("lives-on", address);
+    fflush(stdout);
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(60);
+        pause();
+        _exit(0);
+    }
+    SHOW(dqlite_node_stop(n));
+    dqlite_node_destroy(n);
+    n = NULL;
+    SHOW(dqlite_node_create(1, "1", "lives-on", &n));
+    SHOW(dqlite_node_set_bind_address(n, address));
+    SHOW(dqlite_node_start(n));
+    printf("\"%s\"\n", dqlite_node_errmsg(n));
+    SHOW(dqlite_node_stop(n));
+    dqlite_node_destroy(n);
+    kill(child, SIGKILL);
+    waitpid(child, &status, 0);
+    /* A start that failed leaves the handle to whoever starts it next. */
+    dqlite_node *other = running("starts-first", own("@guest-first"));
+    dqlite_node *same = bound("starts-first", own("@guest-same"));
+    SHOW(dqlite_node_start(same));
+    fflush(stdout);
+    child = fork();
+    if (child == 0) {
+        alarm(20);
+        SHOW(dqlite_node_set_bind_address(same, own("@guest-child")));
+        dqlite_node_destroy(same);
+        fflush(stdout);
+        _exit(0);
+    }
+    waitpid(child, &status, 0);
+    printf("child: %d\n", status);
+    SHOW(dqlite_node_stop(other));
+    dqlite_node_destroy(other);
+    dqlite_node_destroy(same);
+}
+
+static void section_arguments_that_make_no_sense(void)
+{
+    uint64_t index = 0;
+    dqlite_node *n = bound("nonsense", own("@guest-nonsense"));
+    struct dqlite_node_info info = {1, NULL};
+    struct dqlite_node_info_ext larger = {.size = 7};
+    SHOW(dqlite_node_set_bind_address(n, NULL));
+    printf("\"%s\"\n", dqlite_node_errmsg(n));
+    SHOW(dqlite_node_recover(n, NULL, 2));
+    printf("\"%s\"\n", dqlite_node_errmsg(n));
+    SHOW(dqlite_node_recover(n, &info, 1));
+    printf("\"%s\"\n", dqlite_node_errmsg(n));
+    SHOW(dqlite_node_recover_ext(n, &larger, 1));
+    printf("\"%s\"\n", dqlite_node_errmsg(n));
+    SHOW(dqlite_node_describe_last_entry(n, &index, NULL));
+    printf("\"%s\"\n", dqlite_node_errmsg(n));
+    SHOW(dqlite_node_describe_last_entry(n, &index, &index));
+    printf("\"%s\"\n", dqlite_node_errmsg(n));
+    dqlite_node_destroy(n);
+}
+
+/* Why a server does not start is a line of the log. */
+static void section_server_tells(void)
+{
+    char text[400] = "";
+    int ends[2], standard = dup(2);
+    dqlite_server *server = NULL;
+    if (pipe(ends) != 0) return;
+    mkdir("told", 0700);
+    setenv("LIBDQLITE_TRACE", "4", 1);
+    dup2(ends[1], 2);
+    int created = dqlite_server_create("told", &server), started = dqlite_server_start(server);
+    dup2(standard, 2);
+    close(ends[1]);
+    unsetenv("LIBDQLITE_TRACE");
+    ssize_t length = read(ends[0], text, sizeof text - 1);
+    close(ends[0]);
+    close(standard);
+    printf("create %d, start %d, says why: %s\n", created, started, yes_or_no(length > 0 && strstr(text, "no address has been set") != NULL));
+    dqlite_server_destroy(server);
+}
+
 struct call {
     int (*call)(void *);
     void *of;
@@ -793,6 +880,9 @@ static const struct section sections[] = {
     {"callback_never_returns", section_callback_never_returns, ONLY_HERE},
     {"callback_ends_its_thread", section_callback_ends_its_thread, ONLY_HERE},
     {"forked_child", section_forked_child, ONLY_HERE},
+    {"child_lives_on", section_child_lives_on, ONLY_HERE},
+    {"arguments_that_make_no_sense", section_arguments_that_make_no_sense, ONLY_HERE},
+    {"server_tells", section_server_tells, ONLY_HERE},
     {"calls_beside_each_other", section_calls_beside_each_other, ONLY_HERE},
     {"texts", section_texts, ONLY_HERE},
 };

@@ -69,11 +69,13 @@ pub unsafe extern "C" fn dqlite_node_destroy(n: *mut dqlite_node) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_node_set_bind_address(n: *mut dqlite_node, address: *const c_char) -> c_int {
     // SAFETY: null or a C string, by this function's contract.
-    let Some(address) = (unsafe { bytes(address) }) else {
-        return DQLITE_MISUSE;
+    let address = unsafe { bytes(address) };
+    let set = |handle: &NodeHandle| match address {
+        Some(address) => handle.set_bind_address(address),
+        None => handle.refuse("a null pointer in place of an address"),
     };
     // SAFETY: null or live, by this function's contract.
-    unsafe { call(n, |handle| handle.set_bind_address(address)) }
+    unsafe { call(n, set) }
 }
 
 /// The bound address, null before one is set; of `@` with the name that was found.

@@ -3,7 +3,8 @@
 use std::ffi::{c_char, c_int};
 
 use super::version::dqlite_node_id;
-use super::{DQLITE_MISUSE, bytes, call, dqlite_node};
+use super::{bytes, call, dqlite_node};
+use crate::node::handle::{CallError, NodeHandle};
 use crate::types::{NodeId, Role, Server};
 
 /// Bytes of `dqlite_node_info_ext` that have a meaning: its four words.
@@ -45,21 +46,15 @@ pub unsafe extern "C" fn dqlite_node_recover(
     infos: *mut dqlite_node_info,
     n_info: c_int,
 ) -> c_int {
-    let mut servers = Vec::new();
-    for position in 0..usize::try_from(n_info).unwrap_or(0) {
-        if infos.is_null() {
-            return DQLITE_MISUSE;
-        }
-        // SAFETY: an element of the array, by this function's contract.
-        let info = unsafe { infos.add(position).read() };
-        // SAFETY: null or a C string, by this function's contract.
-        let Some(address) = (unsafe { bytes(info.address) }) else {
-            return DQLITE_MISUSE;
-        };
-        servers.push(Server { id: NodeId(info.id), address: address.to_vec(), role: Role::Voter });
-    }
+    // SAFETY: an element of the array, and null or a C string, by this function's contract.
+    let server = |position| unsafe {
+        let info = infos.add(position).read();
+        let address = bytes(info.address)?.to_vec();
+        Some(Server { id: NodeId(info.id), address, role: Role::Voter })
+    };
+    let servers = servers(infos.is_null(), n_info, server);
     // SAFETY: null or live, by this function's contract.
-    unsafe { call(n, |handle| handle.recover(servers)) }
+    unsafe { call(n, |handle| recover(handle, servers)) }
 }
 
 /// Makes `infos` the cluster's members by an entry behind the log. The node does not run, nor any other on its directory.
@@ -72,19 +67,37 @@ pub unsafe extern "C" fn dqlite_node_recover_ext(
     infos: *mut dqlite_node_info_ext,
     n_info: c_int,
 ) -> c_int {
-    let mut servers = Vec::new();
-    for position in 0..usize::try_from(n_info).unwrap_or(0) {
-        if infos.is_null() {
-            return DQLITE_MISUSE;
-        }
-        // SAFETY: an element of the array, by this function's contract.
-        let Some(server) = (unsafe { server(infos.add(position)) }) else {
-            return DQLITE_MISUSE;
-        };
-        servers.push(server);
-    }
+    // SAFETY: an element of the array, by this function's contract.
+    let servers = servers(infos.is_null(), n_info, |position| unsafe { server(infos.add(position)) });
     // SAFETY: null or live, by this function's contract.
-    unsafe { call(n, |handle| handle.recover(servers)) }
+    unsafe { call(n, |handle| recover(handle, servers)) }
+}
+
+/// The servers of an array, or what is wrong with it.
+fn servers(
+    is_null: bool,
+    count: c_int,
+    server: impl Fn(usize) -> Option<Server>,
+) -> Result<Vec<Server>, String> {
+    let count = usize::try_from(count).unwrap_or(0);
+    if is_null && count > 0 {
+        return Err(format!("a null pointer in place of {count} servers"));
+    }
+    let known = (0..count).map(|position| {
+        server(position).ok_or_else(|| {
+            format!(
+                "server {position} of {count} has no address, a size that is none, or something unknown in it"
+            )
+        })
+    });
+    known.collect()
+}
+
+fn recover(handle: &NodeHandle, servers: Result<Vec<Server>, String>) -> Result<(), CallError> {
+    match servers {
+        Ok(servers) => handle.recover(servers),
+        Err(text) => handle.refuse(&text),
+    }
 }
 
 /// The server that `info` describes, if its size is one and nothing unknown is in it.
@@ -122,10 +135,10 @@ pub unsafe extern "C" fn dqlite_node_describe_last_entry(
     last_entry_index: *mut u64,
     last_entry_term: *mut u64,
 ) -> c_int {
-    if last_entry_index.is_null() || last_entry_term.is_null() {
-        return DQLITE_MISUSE;
-    }
-    let describe = |handle: &crate::node::handle::NodeHandle| {
+    let describe = |handle: &NodeHandle| {
+        if last_entry_index.is_null() || last_entry_term.is_null() {
+            return handle.refuse("a null pointer in place of the index or the term");
+        }
         let (index, term) = handle.describe_last_entry()?;
         // SAFETY: not null, checked above; writable, by this function's contract.
         unsafe { last_entry_index.write(index.0) };

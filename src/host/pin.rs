@@ -18,6 +18,8 @@ pub struct Pin(*mut c_void);
 
 // SAFETY: an address, at which nobody reads or writes.
 unsafe impl Send for Pin {}
+// SAFETY: as above.
+unsafe impl Sync for Pin {}
 
 impl Pin {
     /// Holds the file, if its file system has mappings. Not in processes that are forked.

@@ -10,8 +10,9 @@ use std::io;
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
+use std::time::{Duration, Instant};
 
 use rustix::fs::SeekFrom;
 
@@ -67,10 +68,15 @@ struct Known {
     mark: Option<u64>,
     /// The same open file under another number, to put it back with.
     spare: Option<OwnedFd>,
+    /// Its owner may be closing it just now: nobody looks at it.
+    is_leaving: AtomicBool,
 }
 
 impl Known {
     fn check(&self) -> Result<(), Lost> {
+        if self.is_leaving.load(Ordering::Acquire) {
+            return Ok(());
+        }
         let taken = match Identity::of(self.number) {
             Ok(identity) if identity != self.identity => true,
             Ok(_) if self.mark.is_some_and(|mark| place_of(self.number).ok() != Some(mark)) => true,
@@ -116,6 +122,10 @@ fn place_of(number: RawFd) -> io::Result<u64> {
     let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
     Ok(rustix::fs::tell(descriptor)?)
 }
+
+/// How long a thread that panics waits for the register, and looks again: nobody holds it while anything is waited for.
+const PUT_BACK_PATIENCE: Duration = Duration::from_millis(200);
+const PUT_BACK_PAUSE: Duration = Duration::from_millis(1);
 
 /// As many as fit into the shortest longest file.
 const MARKS: u64 = 1 << 30;
@@ -166,25 +176,38 @@ static GUARDED: Mutex<Vec<Weak<Mutex<State>>>> = Mutex::new(Vec::new());
 /// end the process.
 #[must_use]
 pub fn put_back_all() -> bool {
-    // Whoever holds a lock may be the one who panics.
-    let Ok(guarded) = GUARDED.try_lock() else { return true };
+    let Some(guarded) = locked_soon(&GUARDED) else { return false };
     let mut all = true;
     for register in guarded.iter().filter_map(Weak::upgrade) {
-        if let Ok(mut state) = register.try_lock() {
-            state.look();
-            all &= !state.known.values().any(|known| known.spare.is_some() && known.check().is_err());
+        let Some(mut state) = locked_soon(&register) else { return false };
+        for known in state.known.values().cloned().collect::<Vec<_>>() {
+            state.look_at(&known);
+            all &= known.spare.is_none() || known.check().is_ok();
         }
     }
     all
 }
 
-impl State {
-    fn look(&mut self) {
-        for known in self.known.values() {
-            if let Err(lost) = known.check() {
-                known.put_back();
-                self.lost.get_or_insert(lost);
+/// The lock, unless it is the calling thread that holds it, and panics: then it would be waited for without end.
+fn locked_soon<T>(lock: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    let began = Instant::now();
+    loop {
+        match lock.try_lock() {
+            Ok(guard) => return Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) if began.elapsed() < PUT_BACK_PATIENCE => {
+                std::thread::sleep(PUT_BACK_PAUSE);
             }
+            Err(TryLockError::WouldBlock) => return None,
+        }
+    }
+}
+
+impl State {
+    fn look_at(&mut self, known: &Known) {
+        if let Err(lost) = known.check() {
+            known.put_back();
+            self.lost.get_or_insert(lost);
         }
     }
 }
@@ -224,7 +247,8 @@ impl Register {
         let identity = Identity::of(number)?;
         let is_regular = identity.kind == libc::S_IFREG;
         let mark = if is_regular { Some(mark(number)?) } else { None };
-        let known = Arc::new(Known { number, what: what.into(), identity, mark, spare });
+        let is_leaving = AtomicBool::new(false);
+        let known = Arc::new(Known { number, what: what.into(), identity, mark, spare, is_leaving });
         let mut state = self.lock();
         let key = state.next;
         state.next += 1;
@@ -235,10 +259,19 @@ impl Register {
 
     /// Looks at all of them. The first that was ever found missing; what can be put back is there again.
     pub fn look(&self) -> Option<Lost> {
-        // Locked all the time: what is in the register has not been closed by the node itself.
-        let mut state = self.lock();
-        state.look();
-        state.lost.clone()
+        // Not locked while a file system is asked, which may hang.
+        let known: Vec<_> = self.lock().known.iter().map(|(key, known)| (*key, Arc::clone(known))).collect();
+        for (key, known) in known {
+            if known.check().is_ok() {
+                continue;
+            }
+            // What is in the register still has not been closed by the node itself.
+            let mut state = self.lock();
+            if state.known.contains_key(&key) {
+                state.look_at(&known);
+            }
+        }
+        self.lost()
     }
 
     /// The first that was found missing.
@@ -267,6 +300,14 @@ impl Ticket {
     /// It is not.
     pub fn check(&self) -> Result<(), Lost> {
         self.known.check().inspect_err(|lost| self.register.note(lost))
+    }
+
+    /// Does what may close the descriptor if it fails.
+    fn unwatched<T>(&self, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        self.known.is_leaving.store(true, Ordering::Release);
+        let result = work()?;
+        self.known.is_leaving.store(false, Ordering::Release);
+        Ok(result)
     }
 }
 
@@ -331,7 +372,9 @@ impl<T> Kept<T> {
     pub fn try_map<A>(self, map: impl FnOnce(T) -> io::Result<A>) -> io::Result<Kept<A>> {
         self.check()?;
         let (inner, ticket) = self.into_parts();
-        Ok(Kept::of(map(inner)?, ticket))
+        // What fails has closed it.
+        let mapped = ticket.unwatched(|| map(inner))?;
+        Ok(Kept::of(mapped, ticket))
     }
 
     /// What becomes of two that own the descriptor together.
@@ -346,7 +389,8 @@ impl<T> Kept<T> {
         self.check()?;
         let (inner, ticket) = self.into_parts();
         let (other, _) = other.into_parts();
-        Ok(Kept::of(join(inner, other)?, ticket))
+        let joined = ticket.unwatched(|| join(inner, other))?;
+        Ok(Kept::of(joined, ticket))
     }
 
     /// Whether it still is what was opened.

@@ -87,3 +87,31 @@ fn kcmp_tells() -> bool {
     let (one, other) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
     is_other(one.as_raw_fd(), other.as_raw_fd())
 }
+
+#[test]
+fn what_fails_while_it_becomes_something_else_is_closed_by_the_node_and_not_missed() {
+    let register = Register::default();
+    let kept = Kept::new(high_file(720), &register, "a connection").unwrap();
+
+    let failed = kept.try_map(|file| -> io::Result<OwnedFd> {
+        drop(file);
+        assert_eq!(register.look(), None);
+        Err(io::ErrorKind::OutOfMemory.into())
+    });
+
+    assert!(failed.is_err());
+    assert_eq!(register.look(), None);
+    let kept = Kept::new(high_file(721), &register, "a connection").unwrap().try_map(Ok).unwrap();
+    close_behind_its_back(721);
+    assert!(register.look().is_some(), "it is watched again");
+    drop(kept);
+}
+
+#[test]
+fn a_lock_of_the_calling_thread_is_not_waited_for_without_end() {
+    let lock = Mutex::new(1);
+    let held = lock.lock().unwrap();
+    assert!(locked_soon(&lock).is_none());
+    drop(held);
+    assert!(locked_soon(&lock).is_some());
+}

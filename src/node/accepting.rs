@@ -1,10 +1,12 @@
 //! Accepts clients and peers, on the socket that they share.
 
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::threads::Threads;
@@ -58,6 +60,19 @@ impl Accepts for UnixListener {
     }
 }
 
+/// A listening socket, on which nobody listens when it is dropped: a child that was forked without an exec has it, too, and would keep
+/// the address until it ends.
+struct Accepting<L: AsFd>(Kept<L>);
+
+impl<L: AsFd> Drop for Accepting<L> {
+    fn drop(&mut self) {
+        if let Ok(listener) = self.0.checked() {
+            // It is closed next.
+            let _ = SockRef::from(listener).shutdown(Shutdown::Both);
+        }
+    }
+}
+
 /// Accepts for ever.
 pub(super) fn accept(
     threads: &Threads,
@@ -69,12 +84,12 @@ pub(super) fn accept(
     let _entered = threads.sql().enter();
     Ok(match listening {
         Listening::Tcp(listener) => {
-            let listener = Kept::new(TcpListener::from_std(listener)?, register, LISTENER)?;
-            Box::pin(async move { accept_from(&*listener, &gateway, &spares).await })
+            let listener = Accepting(Kept::new(TcpListener::from_std(listener)?, register, LISTENER)?);
+            Box::pin(async move { accept_from(&*listener.0, &gateway, &spares).await })
         }
         Listening::Unix(listener) => {
-            let listener = Kept::new(UnixListener::from_std(listener)?, register, LISTENER)?;
-            Box::pin(async move { accept_from(&*listener, &gateway, &spares).await })
+            let listener = Accepting(Kept::new(UnixListener::from_std(listener)?, register, LISTENER)?);
+            Box::pin(async move { accept_from(&*listener.0, &gateway, &spares).await })
         }
     })
 }

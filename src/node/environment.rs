@@ -1,15 +1,24 @@
 //! Settings that come from the environment and have no function in the interface: read at every start of a node.
 
 use std::ffi::OsStr;
+use std::sync::atomic::Ordering;
+
+use super::core::LiveSettings;
+use super::trace;
 
 /// Vouches that every node that is or becomes a member understands the deletion of a database.
 pub const DELETE_DATABASE: &str = "LIBDQLITE_DELETE_DATABASE";
 /// Its one value.
 const ALWAYS: &str = "always";
 
+/// Does what the environment asks for, as every start does first.
+pub fn follow(live: &LiveSettings) {
+    trace::follow_environment();
+    live.deletions_always.store(deletions_always(), Ordering::Relaxed);
+}
+
 /// Whether databases may be deleted whoever is a member.
-#[must_use]
-pub fn deletions_always() -> bool {
+fn deletions_always() -> bool {
     std::env::var_os(DELETE_DATABASE).is_some_and(|value| is_always(&value))
 }
 

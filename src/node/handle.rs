@@ -1,7 +1,7 @@
 //! What a `dqlite_node` is: settings, then a running node, then nothing. Calls out of order are refused, never fatal.
 //! spec: c-api 3.
 
-use std::ffi::{CString, c_char};
+use std::ffi::{CStr, CString, c_char};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
@@ -159,21 +159,42 @@ impl NodeHandle {
 
     /// Runs a call; the text is that of the last one that has ended. A panic in it becomes the text, and the node fails.
     fn run<T>(&self, call: impl FnOnce(&NodeHandle) -> Result<T, Refusal>) -> Result<T, CallError> {
-        let inside = self.keeper.come_in();
+        self.run_and_tell(|handle| call(handle).map(|result| (result, None)))
+    }
+
+    /// The same for a call that may have something to tell though it succeeds.
+    fn run_and_tell<T>(
+        &self,
+        call: impl FnOnce(&NodeHandle) -> Result<(T, Option<String>), Refusal>,
+    ) -> Result<T, CallError> {
+        // Until nothing of the handle is used any more: another thread may free it then.
+        let _inside = self.keeper.come_in();
         let result = panics::caught(|| call(self));
         let result = result.unwrap_or_else(|panic| {
             let text = format!("internal error: {}", panic_text(panic.as_ref()));
             if !self.keeper.is_in_child() {
-                self.keeper.lock().watch().failure.report(&text);
+                let failure = self.keeper.lock().watch().failure.clone();
+                failure.report(&text);
             }
             Err(Refusal::error(text))
         });
-        let text = result.as_ref().err().map_or("", |refusal| &refusal.text);
-        self.error.set(text);
         // What fails tells its own reason; else a node that has failed goes on telling why.
-        self.failure_told.store(result.is_err(), Ordering::Release);
-        drop(inside);
-        result.map_err(|refusal| refusal.code)
+        let failed = result.is_err();
+        let (result, told) = match result {
+            Ok((result, told)) => (Ok(result), told.unwrap_or_default()),
+            Err(refusal) => (Err(refusal.code), refusal.text),
+        };
+        self.error.set(&told);
+        self.failure_told.store(failed, Ordering::Release);
+        result
+    }
+
+    /// Refuses a call whose arguments make no sense.
+    ///
+    /// # Errors
+    /// Always `Misuse`.
+    pub fn refuse(&self, text: &str) -> Result<(), CallError> {
+        self.run(|_| Err(Refusal::misuse(text)))
     }
 
     /// Changes settings that are fixed while the node runs.
@@ -221,7 +242,7 @@ impl NodeHandle {
             let address = std::str::from_utf8(address.as_ref())
                 .map_err(|_| Refusal::error("a listen address that is no UTF-8"))?;
             // The old socket stays if the new address is refused.
-            let socket = BoundSocket::bind(address).map_err(Refusal::error)?;
+            let socket = elsewhere_if_possible(|| BoundSocket::bind(address)).map_err(Refusal::error)?;
             let text = CString::new(socket.display_address()).map_err(Refusal::error)?;
             let (mut held, _) = handle.keeper.enter(Call::Set)?;
             held.settings.listener = Some(socket);
@@ -254,30 +275,40 @@ impl NodeHandle {
     /// # Errors
     /// `Misuse` without a bind address, after a stop, or on a handle whose creation failed; otherwise `Error` with a text.
     pub fn start(&self) -> Result<(), CallError> {
-        self.run_and_tell(|handle| elsewhere(|| handle.try_start()).map_err(Refusal::error)?)
+        self.run_and_tell(|handle| Ok(((), elsewhere(|| handle.try_start()).map_err(Refusal::error)??)))
     }
 
     fn try_start(&self) -> Result<Option<String>, Refusal> {
         let (mut held, _) = self.keeper.enter(Call::Start)?;
+        if held.settings.bind_addresses.is_empty() {
+            return Err(Refusal::misuse("no bind address has been set"));
+        }
         let directory =
             held.settings.directory.clone().ok_or_else(|| {
                 Refusal::misuse("the directory could not be used when the node was created")
             })?;
-        let lock = directory.lock().map_err(Refusal::error)?;
-        let listener = take_listener(&mut held.settings)?;
+        let (bound, last) = (held.settings.listener.take(), held.settings.bind_addresses.last().cloned());
+        let (options, connector) = (held.settings.options.clone(), Arc::clone(&held.settings.connector));
+        let start = self.keeper.begin_start(held);
+        environment::follow(&self.live);
+        let lock = match directory.lock() {
+            Ok(lock) => lock,
+            Err(error) => {
+                // For the next try.
+                self.keeper.lock().settings.listener = bound;
+                return Err(Refusal::error(error));
+            }
+        };
         let parts = RunParts {
             id: self.id,
             address: self.address.clone(),
             directory,
             lock,
-            options: held.settings.options.clone(),
+            options,
             live: Arc::clone(&self.live),
-            listener,
-            connector: Arc::clone(&held.settings.connector),
+            listener: bound.map_or_else(|| bind_again(last.as_deref()), Ok)?,
+            connector,
         };
-        let start = self.keeper.begin_start(held);
-        trace::follow_environment();
-        self.live.deletions_always.store(environment::deletions_always(), Ordering::Relaxed);
         let running = Running::start_unless(parts, &start.watch).map_err(Refusal::error)?;
         let term = running.core().and_then(|core| core.engine().terms_ended_in());
         let set_aside = set_aside_text(running.set_aside());
@@ -293,19 +324,8 @@ impl NodeHandle {
     }
 
     /// The directory that was opened when the handle was made, or where it was by its path.
-    fn opened(&self, settings: &Settings) -> Result<Directory, StorageError> {
-        settings.directory.clone().map_or_else(|| open_directory(&self.path), Ok)
-    }
-
-    /// A call that has something to tell though it succeeded.
-    fn run_and_tell(
-        &self,
-        call: impl FnOnce(&NodeHandle) -> Result<Option<String>, Refusal>,
-    ) -> Result<(), CallError> {
-        if let Some(text) = self.run(call)? {
-            self.error.set(&text);
-        }
-        Ok(())
+    fn directory(&self, opened: Option<Directory>) -> Result<Directory, StorageError> {
+        opened.map_or_else(|| open_directory(&self.path), Ok)
     }
 
     /// Stops the node; nothing of it runs afterwards and its directory is free. spec: c-api 3.9.
@@ -364,12 +384,12 @@ impl NodeHandle {
     /// # Errors
     /// `Error` if the directory is in use, or if it or the servers are refused.
     pub fn recover(&self, servers: Vec<Server>) -> Result<(), CallError> {
-        self.run_and_tell(|handle| elsewhere_if_possible(|| handle.try_recover(servers)))
+        self.run_and_tell(|handle| Ok(((), elsewhere_if_possible(|| handle.try_recover(servers))?)))
     }
 
     fn try_recover(&self, servers: Vec<Server>) -> Result<Option<String>, Refusal> {
         let (held, _) = self.keeper.enter(Call::Recover)?;
-        let (options, opened) = (held.settings.options.clone(), self.opened(&held.settings));
+        let (options, opened) = (held.settings.options.clone(), held.settings.directory.clone());
         drop(held);
         trace::follow_environment();
         let failed = |error: StorageError| Refusal::error(format!("raft_recover(): io: {error}"));
@@ -377,7 +397,7 @@ impl NodeHandle {
             return Err(Refusal::misuse("raft_recover(): io: a configuration needs at least one server"));
         }
         let configuration = Configuration::new(servers).map_err(|error| failed(error.into()))?;
-        let directory = opened.map_err(failed)?;
+        let directory = self.directory(opened).map_err(failed)?;
         let lock = directory.lock().map_err(|error| match &error {
             StorageError::Locked { .. } => {
                 let by = error.holder().unwrap_or("another node");
@@ -398,10 +418,10 @@ impl NodeHandle {
     pub fn describe_last_entry(&self) -> Result<(LogIndex, Term), CallError> {
         self.run(|handle| {
             let (held, _) = handle.keeper.enter(Call::Describe)?;
-            let (options, opened) = (load_options(&held.settings.options), handle.opened(&held.settings));
+            let (options, opened) = (load_options(&held.settings.options), held.settings.directory.clone());
             drop(held);
             elsewhere_if_possible(|| {
-                let directory = opened.map_err(Refusal::error)?;
+                let directory = handle.directory(opened).map_err(Refusal::error)?;
                 recover::describe_last_entry(&directory, &options).map_err(Refusal::error)
             })
         })
@@ -422,12 +442,9 @@ impl NodeHandle {
     }
 }
 
-/// The socket of `set_bind_address`; a start that failed has closed it, then the same address is bound again.
-fn take_listener(settings: &mut Settings) -> Result<BoundSocket, Refusal> {
-    if let Some(listener) = settings.listener.take() {
-        return Ok(listener);
-    }
-    let address = settings.bind_addresses.last().and_then(|address| address.to_str().ok());
+/// A start that failed has closed the socket of `set_bind_address`: then the same address is bound again.
+fn bind_again(last: Option<&CStr>) -> Result<BoundSocket, Refusal> {
+    let address = last.and_then(|address| address.to_str().ok());
     let address = address.ok_or_else(|| Refusal::misuse("no bind address has been set"))?;
     BoundSocket::bind(address).map_err(Refusal::error)
 }

@@ -104,7 +104,7 @@ type Table = fn(State, Call, Caller) -> Verdict;
 /// The life of one handle.
 pub struct Keeper<T> {
     table: Table,
-    /// The process that started the node; 0 before. Asked before any lock.
+    /// The process that started the node, or starts it; else 0. Asked before any lock.
     started_by: AtomicU32,
     /// Calls that are inside.
     inside: AtomicUsize,
@@ -182,8 +182,8 @@ impl<T> Keeper<T> {
         held.state = State::Starting;
         held.watch = Watch::default();
         let watch = held.watch.clone();
-        drop(held);
         self.started_by.store(std::process::id(), Ordering::Release);
+        drop(held);
         Start { settles: Settles(self), watch }
     }
 
@@ -293,8 +293,11 @@ impl<T> Drop for Settles<'_, T> {
     fn drop(&mut self) {
         let mut held = self.0.lock();
         held.state = match held.state {
-            // Nothing runs, and a start may be tried again.
-            State::Starting if !held.watch.give_up.is_cancelled() => State::Created,
+            // Nothing runs, and a start may be tried again, by whichever process.
+            State::Starting if !held.watch.give_up.is_cancelled() => {
+                self.0.started_by.store(0, Ordering::Release);
+                State::Created
+            }
             State::Starting | State::Stopping => State::Stopped,
             state => state,
         };

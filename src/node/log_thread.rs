@@ -11,15 +11,13 @@ use tokio::sync::watch;
 use super::threads::{has_ended, panic_text};
 use crate::host::threads;
 use crate::raft::LogPhase;
-use crate::storage::directory::DirectoryLock;
 use crate::storage::log::{LogRequest, LogWriter, Progress};
 use crate::types::config;
 
 /// The log thread: owns the segments, takes all that is queued at once.
 #[derive(Debug)]
 pub struct LogThread {
-    /// It ends with the right to the directory, which whoever joins it gives back.
-    thread: JoinHandle<DirectoryLock>,
+    thread: JoinHandle<()>,
     end: Sender<LogMessage>,
 }
 
@@ -51,7 +49,7 @@ impl LogQueue {
 }
 
 impl LogThread {
-    /// Starts the thread; it ends in `join`. `on_panic` hears of a panic, which is final.
+    /// Starts the thread; it ends after `join_until`. `on_panic` hears of a panic, which is final.
     ///
     /// # Errors
     /// The operating system's.
@@ -65,31 +63,22 @@ impl LogThread {
             // Not in the function that may panic: what it holds is dropped when nothing unwinds any more.
             let (mut writer, requests) = (writer, requests);
             let ran = catch_unwind(AssertUnwindSafe(|| run_log(&mut writer, &requests, &phase_sender)));
-            let Err(panic) = ran else { return writer.into_lock() };
+            let Err(panic) = ran else { return };
             let text = panic_text(panic.as_ref());
-            let lock = if text.starts_with(WAKING_FAILED) {
+            if text.starts_with(WAKING_FAILED) {
                 // Who waits for what is left cannot be woken.
                 std::mem::forget(requests);
-                writer.abandon()
-            } else {
-                writer.into_lock()
-            };
+                writer.abandon();
+            }
             on_panic(text);
-            lock
         })?;
         Ok((LogQueue { sender: sender.clone(), phase }, LogThread { thread, end: sender }))
     }
 
-    /// Lets the thread do what is queued, and waits for its end; the directory is free then.
-    pub fn join(self) {
-        // A thread that panicked has no queue any more.
-        drop(self.end.send(LogMessage::End));
-        // Its panics were caught inside.
-        drop(self.thread.join());
-    }
-
-    /// The same until `deadline`; whether it has ended. One that has not keeps the directory.
+    /// Lets the thread do what is queued, and waits for its end until `deadline`; whether it has ended. One that has not keeps the
+    /// directory until it does.
     pub fn join_until(self, deadline: Instant) -> bool {
+        // A thread that panicked has no queue any more.
         drop(self.end.send(LogMessage::End));
         has_ended(&self.thread, deadline) && self.thread.join().is_ok()
     }
@@ -217,7 +206,7 @@ mod tests {
 
         assert!(panic.recv().unwrap().contains('7'));
         assert!(answer.recv().is_err(), "an entry that was not written has been acknowledged");
-        thread.join();
+        assert!(thread.join_until(Instant::now() + Duration::from_secs(60)));
     }
 
     #[test]

@@ -5,14 +5,16 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use tokio::runtime::Handle;
 
 use super::failure::Failure;
+use super::threads::has_ended;
 use crate::host::descriptors::above_standard;
 use crate::host::register::{Register, Ticket};
 use crate::host::{epoll, threads};
-use crate::types::config::DESCRIPTORS_LOOKED_AT_EVERY;
+use crate::types::config::{DESCRIPTORS_LOOKED_AT_EVERY, STOP_REST_MAX};
 
 /// The thread, which ends when this is dropped.
 #[derive(Debug)]
@@ -62,8 +64,10 @@ impl Drop for Lookout {
         let (ended, changed) = &*self.ended;
         *ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
         changed.notify_all();
-        if let Some(thread) = self.thread.take() {
-            // It does nothing that panics.
+        // It does nothing that panics. A file system that hangs may keep it.
+        if let Some(thread) = self.thread.take()
+            && has_ended(&thread, Instant::now() + STOP_REST_MAX)
+        {
             drop(thread.join());
         }
     }

@@ -1,6 +1,7 @@
 //! Blocking work on the threads of the SQL runtime. One thread of each pool is made ahead, so that the work is done, later
 //! perhaps, while no other thread can be made.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,6 +17,7 @@ use crate::types::config;
 use crate::types::tasks::BlockingPool;
 
 type Work = Box<dyn FnOnce() + Send>;
+type Needed = Box<dyn Any + Send>;
 
 /// A pool; clones are the same one.
 #[derive(Clone)]
@@ -42,6 +44,15 @@ struct State {
     ahead: Option<JoinHandle<()>>,
     /// Threads of works behind; those that have ended are forgotten when the next begins.
     behind: Vec<JoinHandle<()>>,
+    /// What works need, until the pool has ended and the last of them, too.
+    needed: Option<Needed>,
+}
+
+impl State {
+    /// What is needed no more.
+    fn let_go(&mut self) -> Option<Needed> {
+        if self.ended && self.running == 0 { self.needed.take() } else { None }
+    }
 }
 
 impl Shared {
@@ -59,7 +70,11 @@ impl Shared {
     /// Does one work. A panic leaves it undone, which whoever waits for it sees.
     fn perform(&self, work: Work) {
         drop(catch_unwind(AssertUnwindSafe(work)));
-        self.lock().running -= 1;
+        let mut state = self.lock();
+        state.running -= 1;
+        let needed = state.let_go();
+        drop(state);
+        drop(needed);
         self.changed.notify_all();
     }
 
@@ -98,6 +113,7 @@ impl Pool {
             ended: false,
             ahead: None,
             behind: Vec::new(),
+            needed: None,
         };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
@@ -113,6 +129,11 @@ impl Pool {
         })?;
         pool.shared.lock().ahead = Some(ahead);
         Ok(pool)
+    }
+
+    /// Keeps what the works need, such as the right to the files: dropped when the pool has ended and none of them is left.
+    pub fn keep(&self, needed: impl Send + 'static) {
+        self.shared.lock().needed = Some(Box::new(needed));
     }
 
     /// The node is about to stop: work behind is not wanted any more.
@@ -137,9 +158,11 @@ impl Pool {
         state.ended = true;
         state.waiting.clear();
         let left = state.running;
+        let needed = state.let_go();
         let made = state.ahead.take().into_iter().chain(std::mem::take(&mut state.behind));
         let made: Vec<JoinHandle<()>> = if left == 0 { made.collect() } else { Vec::new() };
         drop(state);
+        drop(needed);
         self.shared.changed.notify_all();
         for thread in made {
             // Panics were caught inside.

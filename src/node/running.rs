@@ -104,31 +104,23 @@ impl Running {
                 dial: Arc::clone(&dial),
             },
         );
-        match start_core(&threads, core_parts) {
-            Ok(core) => {
-                // Whatever fails from here on stops the node again.
-                let running = Running {
-                    core: Some(core),
-                    writers: Some(writers),
-                    threads: Some(threads),
-                    failure,
-                    statistics,
-                    live: parts.live,
-                    set_aside,
-                    dial,
-                    roles: CancellationToken::new(),
-                    lookout: Some(lookout),
-                };
-                running.serve(Serving { listening, spares, vault: votes, directory })?;
-                Ok(running)
-            }
-            Err(error) => {
-                threads.finish_files();
-                writers.join();
-                threads.shut_down(config::STOP_CALLBACK_MAX);
-                Err(error)
-            }
-        }
+        let core = start_core(&threads, core_parts);
+        // Whatever has failed, or fails from here on, stops the node again.
+        let mut running = Running {
+            core: None,
+            writers: Some(writers),
+            threads: Some(threads),
+            failure,
+            statistics,
+            live: parts.live,
+            set_aside,
+            dial,
+            roles: CancellationToken::new(),
+            lookout: Some(lookout),
+        };
+        running.core = Some(core?);
+        running.serve(Serving { listening, spares, vault: votes, directory })?;
+        Ok(running)
     }
 
     /// Accepts clients, and ends everything when a part has failed.
@@ -218,21 +210,21 @@ impl Running {
     /// # Errors
     /// Threads did not return from there, or from the disk: then they keep the directory.
     pub fn stop(&mut self) -> Result<(), ThreadsLeft> {
-        let (Some(core), Some(threads)) = (self.core.take(), self.threads.take()) else { return Ok(()) };
+        let Some(threads) = self.threads.take() else { return Ok(()) };
         threads.files().hurry();
         if let Some(writers) = &self.writers {
             writers.give_up();
         }
         // The workers of the SQL runtime may all be inside SQLite. An error means that the task panicked; the threads end all the same.
-        let stopped = threads.wait_for_stop(core.stop(), &self.failure);
+        let stopped = self.core.take().and_then(|core| threads.wait_for(core.stop()));
         // Until here, since it puts back what it can.
         drop(self.lookout.take());
         if threads.have_lost_descriptors() || (stopped.is_none() && self.failure.has_lost_descriptors()) {
             return self.leave(threads);
         }
-        // The log holds the directory's lock: it goes last. What does not return from the disk keeps the directory.
+        // What does not return from the disk keeps the directory.
         let deadline = Instant::now() + config::STOP_DISK_MAX;
-        let at_files = threads.finish_files_until(Some(deadline));
+        let at_files = threads.finish_files_until(deadline);
         let writing = self.writers.take().map_or(0, |writers| writers.join_until(deadline));
         if at_files + writing > 0 {
             let left = threads.shut_down(config::STOP_REST_MAX).max(at_files) + writing;
@@ -259,12 +251,8 @@ impl Running {
     /// Leaves runtimes of which others have closed descriptors, and gives the directory back, if nobody writes to it any more.
     fn leave(&mut self, threads: Threads) -> Result<(), ThreadsLeft> {
         let deadline = Instant::now() + config::STOP_LOST_MAX;
-        let (mut left, at_files) = threads.leave(deadline);
-        match self.writers.take() {
-            Some(writers) if !at_files => left += writers.join_until(deadline),
-            // They have the right to the directory.
-            writers => std::mem::forget(writers),
-        }
+        let left = threads.leave(deadline);
+        let left = left + self.writers.take().map_or(0, |writers| writers.join_until(deadline));
         let seconds = config::STOP_LOST_MAX.as_secs();
         match left {
             0 => Ok(()),

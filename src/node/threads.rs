@@ -1,6 +1,7 @@
 //! The runtimes of a node and their threads: consensus, SQL. architecture "Threads".
 
 use std::any::Any;
+use std::cell::OnceCell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -28,9 +29,10 @@ pub struct Threads {
     dials: Pool,
     consensus: Consensus,
     consensus_tasks: Tasks,
+    failure: Failure,
 }
 
-/// The consensus thread, which ends when this is dropped.
+/// The consensus thread, which is told to end when this is dropped.
 #[derive(Debug)]
 struct Consensus {
     handle: Handle,
@@ -52,14 +54,19 @@ impl Consensus {
     }
 }
 
-impl Drop for Consensus {
-    fn drop(&mut self) {
+impl Consensus {
+    /// Ends the thread; whether it has ended by `deadline`. One whose runtime cannot be woken stays.
+    fn end(&mut self, deadline: Instant) -> bool {
         // Waking a runtime whose descriptors others have closed panics; its thread ends all the same.
         drop(catch_unwind(AssertUnwindSafe(|| drop(self.stop.take()))));
-        if let Some(thread) = self.thread.take() {
-            // Its panics were caught inside.
-            drop(thread.join());
-        }
+        // Its panics were caught inside.
+        self.thread.take().is_none_or(|thread| has_ended(&thread, deadline) && thread.join().is_ok())
+    }
+}
+
+impl Drop for Consensus {
+    fn drop(&mut self) {
+        self.end(Instant::now() + config::STOP_LOST_MAX);
     }
 }
 
@@ -98,7 +105,8 @@ impl Threads {
             hears.report(&format!("task of consensus: {}", panic_text(panic)));
         });
         let consensus_tasks = Tasks::telling(consensus.handle.clone(), on_panic);
-        Ok(Threads { files, dials, sql: Some(sql), own, consensus, consensus_tasks })
+        let failure = failure.clone();
+        Ok(Threads { files, dials, sql: Some(sql), own, consensus, consensus_tasks, failure })
     }
 
     /// Tasks on the consensus thread; the node has failed when one panics.
@@ -119,19 +127,14 @@ impl Threads {
         self.consensus.thread.as_ref().is_some_and(JoinHandle::is_finished)
     }
 
-    /// Runs a task of consensus and blocks the caller until it has ended; `None` if the runtime ended first, or the task panicked.
+    /// Runs a task of consensus and blocks the caller until it has ended; `None` if the runtime ended first, if the task panicked, or
+    /// if it takes long without descriptors that others have closed: then the runtime may be of no use though it runs.
     pub fn wait_for<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> Option<T> {
-        wait_for(self.consensus(), task, || self.have_lost_descriptors())
-    }
-
-    /// The same for the stop of a node, whose runtime may be of no use though it runs.
-    pub fn wait_for_stop<T: Send + 'static>(
-        &self,
-        task: impl Future<Output = T> + Send + 'static,
-        failure: &Failure,
-    ) -> Option<T> {
-        let began = Instant::now();
-        let is_late = || failure.has_lost_descriptors() && began.elapsed() > config::STOP_LOST_MAX;
+        let lost_since = OnceCell::new();
+        let is_late = || {
+            self.failure.has_lost_descriptors()
+                && lost_since.get_or_init(Instant::now).elapsed() > config::STOP_LOST_MAX
+        };
         wait_for(self.consensus(), task, || self.have_lost_descriptors() || is_late())
     }
 
@@ -154,27 +157,20 @@ impl Threads {
         self.dials.clone()
     }
 
-    /// Waits until no file is worked on, and takes no such work any more.
-    pub fn finish_files(&self) {
-        self.finish_files_until(None);
-    }
-
-    /// The same until `deadline`. How many are still worked on.
-    pub fn finish_files_until(&self, deadline: Option<Instant>) -> usize {
+    /// Waits until no file is worked on, or until `deadline`, and takes no such work any more. How many are still worked on.
+    pub fn finish_files_until(&self, deadline: Instant) -> usize {
         self.files.hurry();
-        self.files.end(deadline)
+        self.files.end(Some(deadline))
     }
 
     /// Leaves the runtimes, of which others have closed descriptors, as they are: their ends would close what has the numbers by now,
-    /// and wake what cannot be woken. Files are waited for. How many threads are left, and whether one of them may be at a file.
+    /// and wake what cannot be woken. Files are waited for. How many threads are left.
     #[must_use]
-    pub fn leave(self, deadline: Instant) -> (usize, bool) {
-        self.files.hurry();
-        let at_files = self.files.end(Some(deadline)) > 0;
-        let consensus = usize::from(!self.have_lost_descriptors());
-        let left = self.own.alive() + consensus;
+    pub fn leave(self, deadline: Instant) -> usize {
+        self.finish_files_until(deadline);
+        let left = self.own.alive() + usize::from(!self.have_lost_descriptors());
         std::mem::forget(self);
-        (left, at_files)
+        left
     }
 
     /// Ends all threads; tasks that are left are dropped. What is inside SQLite or the host's functions is waited for at most so
@@ -186,10 +182,11 @@ impl Threads {
     fn end(&mut self, longest: Duration) -> usize {
         let Some(sql) = self.sql.take() else { return 0 };
         let deadline = Instant::now() + longest;
-        self.finish_files_until(Some(deadline));
+        self.finish_files_until(deadline);
         self.dials.end(Some(deadline));
         sql.shutdown_timeout(deadline.saturating_duration_since(Instant::now()));
-        self.own.alive()
+        let has_ended = self.consensus.end(Instant::now() + config::STOP_REST_MAX);
+        self.own.alive() + usize::from(!has_ended)
     }
 }
 

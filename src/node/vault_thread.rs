@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use super::threads::{has_ended, panic_text};
 use crate::host::threads;
+use crate::storage::directory::DirectoryLock;
 use crate::storage::vault::{Vault, VaultRequest};
 use crate::types::backoff::Backoff;
 use crate::types::config::{DISK_RETRY_FIRST, DISK_RETRY_MAX};
@@ -46,16 +47,19 @@ impl VaultQueue {
 }
 
 impl VaultThread {
-    /// Starts the thread; it ends in `join`. `on_panic` hears of a panic, which is final.
+    /// Starts the thread, which holds the right to the directory until it ends, after `join_until`. `on_panic` hears of a panic, which
+    /// is final.
     ///
     /// # Errors
     /// The operating system's.
     pub fn start(
         mut vault: Vault,
+        lock: DirectoryLock,
         on_panic: impl FnOnce(String) + Send + 'static,
     ) -> io::Result<(VaultQueue, VaultThread)> {
         let (sender, messages) = channel();
         let thread = threads::spawn("dqlite-term", None, move || {
+            let _lock = lock;
             let ran = catch_unwind(AssertUnwindSafe(|| run(&mut vault, &messages)));
             if let Err(panic) = ran {
                 on_panic(panic_text(panic.as_ref()));
@@ -72,18 +76,9 @@ impl VaultThread {
         self.queue.give_up();
     }
 
-    /// Lets the thread do what is queued, and waits for its end.
-    pub fn join(self) {
-        // A thread that panicked has no queue any more.
-        drop(self.queue.0.send(VaultMessage::End));
-        // Its panics were caught inside.
-        let _ = self.thread.join();
-    }
-}
-
-impl VaultThread {
-    /// The same until `deadline`; whether it has ended.
+    /// Lets the thread do what is queued, and waits for its end until `deadline`; whether it has ended.
     pub fn join_until(self, deadline: Instant) -> bool {
+        // A thread that panicked has no queue any more.
         drop(self.queue.0.send(VaultMessage::End));
         has_ended(&self.thread, deadline) && self.thread.join().is_ok()
     }
@@ -136,8 +131,10 @@ mod tests {
         let panicked = Arc::new(AtomicBool::new(false));
         let panics = Arc::clone(&panicked);
         let vault = Vault::new(directory.clone(), Metadata::default());
-        let (queue, thread) =
-            VaultThread::start(vault, move |_| panics.store(true, Ordering::Relaxed)).unwrap();
+        let (queue, thread) = VaultThread::start(vault, directory.lock().unwrap(), move |_| {
+            panics.store(true, Ordering::Relaxed)
+        })
+        .unwrap();
         let (answers, answer) = channel();
         let ask = |term| {
             let answers = answers.clone();
@@ -156,7 +153,8 @@ mod tests {
         assert_eq!(answer.recv().unwrap(), (2, false));
         std::fs::remove_dir(folder.path().join("metadata2")).unwrap();
 
-        thread.join();
+        assert!(thread.join_until(Instant::now() + Duration::from_secs(60)));
+        directory.lock().unwrap();
         assert!(!panicked.load(Ordering::Relaxed));
         assert_eq!(read_metadata(&directory).unwrap().term, Term(1));
     }

@@ -1,4 +1,5 @@
-//! The two threads that write to the directory, log and vault, whose end gives it back.
+//! The two threads that write to the directory, log and vault. They and works at files hold the right to it; the last one to end gives it
+//! back.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,6 +16,7 @@ use crate::storage::directory::{Directory, DirectoryLock};
 use crate::storage::load::Loaded;
 use crate::storage::log::{LogOptions, LogStatistics, LogTrouble, LogWriter};
 use crate::storage::vault::Vault;
+use crate::types::config;
 
 /// The threads.
 #[derive(Debug)]
@@ -48,8 +50,9 @@ impl Writers {
         failure: &Failure,
     ) -> Result<Begun, StartError> {
         let (on_trouble, fails) = trouble_of(failure);
+        files.keep(lock.clone());
         let options = LogOptions::new(on_trouble, Arc::new(files));
-        let writer = LogWriter::new(directory.clone(), lock, loaded.last_index().next(), options);
+        let writer = LogWriter::new(directory.clone(), lock.clone(), loaded.last_index().next(), options);
         let (statistics, space) = (writer.statistics(), writer.space());
         let hears = failure.clone();
         let on_panic = move |panic: String| hears.report(&format!("log thread: {panic}"));
@@ -58,10 +61,10 @@ impl Writers {
         let hears = failure.clone();
         let on_panic = move |panic: String| hears.report(&format!("vault thread: {panic}"));
         let (votes, vault) =
-            match VaultThread::start(Vault::new(directory.clone(), loaded.metadata), on_panic) {
+            match VaultThread::start(Vault::new(directory.clone(), loaded.metadata), lock, on_panic) {
                 Ok(started) => started,
                 Err(error) => {
-                    log.join();
+                    log.join_until(Instant::now() + config::STOP_DISK_MAX);
                     return Err(StartError(format!("vault thread: {error}")));
                 }
             };
@@ -80,20 +83,10 @@ impl Writers {
         self.vault.give_up();
     }
 
-    /// Lets them do what is queued, and waits for their ends. The log holds the directory's lock: it goes last.
-    pub(super) fn join(self) {
-        self.vault.join();
-        self.log.join();
-    }
-
-    /// The same until `deadline`; how many have not ended. The directory is free if none.
+    /// Lets them do what is queued, and waits for their ends until `deadline`; how many have not ended.
     pub(super) fn join_until(self, deadline: Instant) -> usize {
-        let Writers { log, vault } = self;
-        if vault.join_until(deadline) {
-            return usize::from(!log.join_until(deadline));
-        }
-        std::mem::forget(log);
-        2
+        let ended = [self.vault.join_until(deadline), self.log.join_until(deadline)];
+        ended.into_iter().filter(|ended| !ended).count()
     }
 }
 

@@ -13,6 +13,7 @@ use super::files::{self, FileError, Info, Known};
 use super::refresh::{Attached, Refresh, addresses, warn_not_written};
 use super::settings::Settings;
 use crate::node::core::LiveSettings;
+use crate::node::environment;
 use crate::node::keeper::{Refused, StillInside};
 use crate::node::node_id;
 use crate::node::opening::{BOOTSTRAP_ID, open_directory};
@@ -116,6 +117,9 @@ pub(super) fn start(
     watch: &Watch,
     identified: impl FnOnce(NodeId),
 ) -> Result<Running, ServerError> {
+    let live = LiveSettings::default();
+    live.role_management.store(true, Ordering::Relaxed);
+    environment::follow(&live);
     let plan = plan(settings)?;
     let listener = bind(settings, &plan.info)?;
     let lock = plan.directory.lock().map_err(|error| StartError(error.to_string()))?;
@@ -123,8 +127,6 @@ pub(super) fn start(
     if files::read(&plan.directory)? != plan.read {
         return Err(ServerError::Overtaken);
     }
-    let live = LiveSettings::default();
-    live.role_management.store(true, Ordering::Relaxed);
     identified(plan.info.id);
     let parts = RunParts {
         id: plan.info.id,

@@ -1,7 +1,7 @@
 //! The data directory as a place: opened once, its checks, its lock, and one operation each on its files with the name in the error.
 //! The path is kept for messages only. spec: disk-format 1, 6, 7.1.
 
-use std::io::{ErrorKind, IoSlice};
+use std::io::{self, ErrorKind, IoSlice};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,6 +18,9 @@ const PATH_MAX_BYTES: usize = 894;
 /// File that is locked.
 const LOCK_NAME: &str = "dqlite-lock";
 
+/// Bytes of a file that are read at once.
+const READ_PIECE_BYTES: usize = 1 << 18;
+
 /// Prefix of files being made.
 pub(super) const TEMPORARY_PREFIX: &str = "tmp-";
 
@@ -33,10 +36,10 @@ pub(super) fn is_listed(files: &[(String, u64)], name: &str) -> bool {
     files.binary_search_by(|(listed, _)| listed.as_str().cmp(name)).is_ok()
 }
 
-/// The exclusive right to the directory, until it is dropped.
-#[derive(Debug)]
+/// The exclusive right to the directory. Whoever may write to it holds a clone; it is given back with the last one.
+#[derive(Clone, Debug)]
 pub struct DirectoryLock {
-    lock: Box<dyn DiskLock>,
+    lock: Arc<dyn DiskLock>,
 }
 
 impl DirectoryLock {
@@ -84,7 +87,7 @@ impl Directory {
     /// `Locked` if another node holds it.
     pub fn lock(&self) -> Result<DirectoryLock, StorageError> {
         match self.place.lock(LOCK_NAME) {
-            Ok(Locking::Held(lock)) => Ok(DirectoryLock { lock }),
+            Ok(Locking::Held(lock)) => Ok(DirectoryLock { lock: Arc::from(lock) }),
             Ok(Locking::Taken { by }) => Err(StorageError::Locked { by }),
             Err(source) => Err(StorageError::io("lock", LOCK_NAME, source)),
         }
@@ -166,14 +169,26 @@ impl Directory {
     /// # Errors
     /// Those of the file system.
     pub fn read(&self, name: &str) -> Result<Bytes, StorageError> {
-        let failed = |source| StorageError::io("read", name, source);
-        let file = self.place.open(name, OpenMode::Read).map_err(failed)?;
-        let len = usize::try_from(file.len().map_err(failed)?)
-            .map_err(|_| failed(ErrorKind::FileTooLarge.into()))?;
-        let mut content = vec![0; len];
-        let count = file.read_at(&mut content, 0).map_err(failed)?;
-        content.truncate(count);
-        Ok(content.into())
+        let read = || {
+            let file = self.place.open(name, OpenMode::Read)?;
+            let len = usize::try_from(file.len()?).map_err(|_| ErrorKind::FileTooLarge)?;
+            let mut content = Vec::new();
+            // A file may be said to be longer than any memory.
+            content.try_reserve_exact(len).map_err(|_| {
+                io::Error::new(ErrorKind::OutOfMemory, format!("no memory for its {len} bytes"))
+            })?;
+            while content.len() < len {
+                let done = content.len();
+                content.resize(len.min(done + READ_PIECE_BYTES), 0);
+                let count = file.read_at(&mut content[done..], done as u64)?;
+                if done + count < content.len() {
+                    content.truncate(done + count);
+                    break;
+                }
+            }
+            Ok(content.into())
+        };
+        read().map_err(|source| StorageError::io("read", name, source))
     }
 
     /// Writes a file over whatever had its name, so that a crash leaves the old content or the whole of the other. It has the name

@@ -212,7 +212,7 @@ pub trait DiskFile: Send + Debug {
 }
 
 /// A lock that is held until it is dropped.
-pub trait DiskLock: Send + Debug {
+pub trait DiskLock: Send + Sync + Debug {
     /// Whether it is held still.
     ///
     /// # Errors

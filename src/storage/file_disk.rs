@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, CWD, FallocateFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
@@ -38,7 +38,7 @@ impl Disk for FileDisk {
         let handle = above_standard(uninterrupted(|| rustix::fs::openat(CWD, path, flags, Mode::empty()))?)?;
         let register = Register::default();
         let handle = Kept::new(handle, &register, "the data directory")?;
-        Ok(Arc::new(OpenDirectory { handle: Arc::new(handle), register, naming: OnceLock::new() }))
+        Ok(Arc::new(OpenDirectory { handle: Arc::new(handle), register, naming: Arc::default() }))
     }
 }
 
@@ -50,6 +50,8 @@ fn uninterrupted<T>(call: impl FnMut() -> rustix::io::Result<T>) -> io::Result<T
 /// How a file without a name gets one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Naming {
+    /// Not at all: there are no such files, or no way.
+    Never,
     /// By its entry in /proc.
     Proc,
     /// By its descriptor, which needs a capability.
@@ -61,8 +63,34 @@ struct OpenDirectory {
     handle: Arc<Kept<OwnedFd>>,
     /// Of the directory and its files.
     register: Register,
-    /// None of both: there are no files without a name. Found out once.
-    naming: OnceLock<Option<Naming>>,
+    /// Shared with files that have no name yet.
+    naming: Arc<FoundNaming>,
+}
+
+/// How files without a name get one, once it was found out; anew when that way is gone: a host may lose its /proc.
+#[derive(Debug, Default)]
+struct FoundNaming(Mutex<Option<Naming>>);
+
+impl FoundNaming {
+    fn known(&self) -> Option<Naming> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, naming: Option<Naming>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = naming;
+    }
+
+    /// Tries it with `file`. The name `.` is always taken: a way that works says so.
+    fn find(&self, directory: &OwnedFd, file: &OwnedFd) -> Naming {
+        self.known().unwrap_or_else(|| {
+            let found = [Naming::Proc, Naming::Descriptor]
+                .into_iter()
+                .find(|naming| link(directory, file, *naming, ".") == Err(Errno::EXIST))
+                .unwrap_or(Naming::Never);
+            self.set(Some(found));
+            found
+        })
+    }
 }
 
 impl OpenDirectory {
@@ -91,15 +119,6 @@ impl OpenDirectory {
             },
         }
     }
-
-    /// How files without a name get one here. The name `.` is always taken: a way that works says so.
-    fn naming(&self, handle: &OwnedFd) -> Option<Naming> {
-        *self.naming.get_or_init(|| {
-            [Naming::Proc, Naming::Descriptor]
-                .into_iter()
-                .find(|naming| link(&self.handle, handle, *naming, ".") == Err(Errno::EXIST))
-        })
-    }
 }
 
 fn link(directory: &OwnedFd, file: impl AsFd, naming: Naming, name: &str) -> rustix::io::Result<()> {
@@ -109,6 +128,7 @@ fn link(directory: &OwnedFd, file: impl AsFd, naming: Naming, name: &str) -> rus
             rustix::fs::linkat(CWD, path, directory, name, AtFlags::SYMLINK_FOLLOW)
         }
         Naming::Descriptor => rustix::fs::linkat(file, "", directory, name, AtFlags::EMPTY_PATH),
+        Naming::Never => Err(Errno::NOENT),
     }
 }
 
@@ -124,7 +144,8 @@ impl DiskDirectory for OpenDirectory {
 
     fn list(&self) -> io::Result<Vec<DirEntryInfo>> {
         let mut entries = Vec::new();
-        for entry in rustix::fs::Dir::read_from(self.handle()?)? {
+        let listed = self.open_at(".", OFlags::RDONLY | OFlags::DIRECTORY)?;
+        for entry in rustix::fs::Dir::new(listed)? {
             let entry = entry?;
             let Ok(name) = entry.file_name().to_str() else { continue };
             if [".", ".."].contains(&name) {
@@ -143,27 +164,34 @@ impl DiskDirectory for OpenDirectory {
 
     fn open(&self, name: &str, mode: OpenMode) -> io::Result<Box<dyn DiskFile>> {
         let flags = match mode {
-            OpenMode::Read => OFlags::RDONLY,
+            // What is no file is not waited for.
+            OpenMode::Read => OFlags::RDONLY | OFlags::NONBLOCK,
             OpenMode::Write => OFlags::RDWR,
             OpenMode::CreateWrite => OFlags::RDWR | OFlags::CREATE,
             OpenMode::CreateExclusive => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
         };
         let handle = self.open_at(name, flags | OFlags::NOFOLLOW)?;
+        let stat = rustix::fs::fstat(&handle)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(io::Error::new(ErrorKind::InvalidInput, "it is no regular file"));
+        }
         Ok(Box::new(self.file(handle, name, None)?))
     }
 
     fn create_unnamed(&self) -> io::Result<Option<Box<dyn DiskFile>>> {
-        if self.naming.get() == Some(&None) {
+        if self.naming.known() == Some(Naming::Never) {
             return Ok(None);
         }
         let Some(handle) = self.open_unnamed()? else {
             // Whoever asks again is spared the question.
-            let _ = self.naming.set(None);
+            self.naming.set(Some(Naming::Never));
             return Ok(None);
         };
-        let Some(naming) = self.naming(&handle) else { return Ok(None) };
-        let place = Some((Arc::clone(&self.handle), naming));
-        Ok(Some(Box::new(self.file(handle, "without a name yet", place)?)))
+        if self.naming.find(self.handle()?, &handle) == Naming::Never {
+            return Ok(None);
+        }
+        let place = Place { directory: Arc::clone(&self.handle), naming: Arc::clone(&self.naming) };
+        Ok(Some(Box::new(self.file(handle, "without a name yet", Some(place))?)))
     }
 
     fn create_scratch(&self) -> io::Result<Box<dyn ScratchFile>> {
@@ -241,7 +269,11 @@ fn holder(file: &File) -> Option<String> {
 }
 
 /// Where and how a file gets its name.
-type Place = (Arc<Kept<OwnedFd>>, Naming);
+#[derive(Clone, Debug)]
+struct Place {
+    directory: Arc<Kept<OwnedFd>>,
+    naming: Arc<FoundNaming>,
+}
 
 #[derive(Debug)]
 struct OpenFile {
@@ -317,11 +349,17 @@ impl DiskFile for OpenFile {
     }
 
     fn link(&mut self, name: &str) -> io::Result<()> {
-        let Some((directory, naming)) = &self.place else {
+        let Some(Place { directory, naming }) = &self.place else {
             return Err(io::Error::new(ErrorKind::InvalidInput, "the file was made with a name"));
         };
         let (directory, file) = (directory.checked()?, self.ours()?);
-        uninterrupted(|| link(directory, file, *naming, name))
+        let known = naming.known().unwrap_or(Naming::Proc);
+        let linked = uninterrupted(|| link(directory, file, known, name));
+        if linked.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+            // This way is gone; who tries again with another file finds another.
+            naming.set(None);
+        }
+        linked
     }
 
     fn duplicate(&self) -> io::Result<Box<dyn DiskFile>> {
@@ -375,6 +413,16 @@ impl HeldLock {
     fn new(handle: OwnedFd, name: &str, register: &Register) -> io::Result<HeldLock> {
         let _pin = Pin::new(&handle);
         Ok(HeldLock { handle: Kept::new(handle, register, name)?, _pin })
+    }
+}
+
+impl Drop for HeldLock {
+    fn drop(&mut self) {
+        // A child that was forked without an exec has the same open file, and would hold the lock until it ends.
+        if let Ok(handle) = self.handle.checked() {
+            // Nothing can be done about an error; the file is closed next.
+            let _ = rustix::fs::flock(handle, FlockOperation::Unlock);
+        }
     }
 }
 

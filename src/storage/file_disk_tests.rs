@@ -173,3 +173,47 @@ fn a_file_whose_descriptor_others_have_closed_is_neither_written_nor_synced() {
     assert_eq!(std::fs::read(folder.path().join("open-1")).unwrap(), b"ours");
     assert_eq!(directory.descriptors().lost().unwrap().what.as_ref(), "file open-1");
 }
+
+#[test]
+fn the_lock_is_free_when_it_is_dropped_though_a_forked_child_has_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = directory(folder.path());
+    let Locking::Held(lock) = disk.lock("lock").unwrap() else { panic!("nobody else has it") };
+    let number = number_of(folder.path(), "lock");
+    // SAFETY: open, and borrowed for this call.
+    let copy = unsafe { std::os::fd::BorrowedFd::borrow_raw(number) }.try_clone_to_owned().unwrap();
+
+    drop(lock);
+
+    assert!(matches!(disk.lock("lock").unwrap(), Locking::Held(_)));
+    drop(copy);
+}
+
+#[test]
+fn when_the_way_to_give_names_is_gone_the_next_file_finds_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let register = Register::default();
+    let handle = Kept::new(OwnedFd::from(File::open(folder.path()).unwrap()), &register, "here").unwrap();
+    let disk = OpenDirectory { handle: Arc::new(handle), register, naming: Arc::default() };
+    let Some(mut first) = disk.create_unnamed().unwrap() else { return };
+    disk.naming.set(Some(Naming::Never));
+
+    let error = first.link("open-1").unwrap_err();
+
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    disk.create_unnamed().unwrap().unwrap().link("open-1").unwrap();
+    assert!(folder.path().join("open-1").exists());
+}
+
+#[test]
+fn what_is_no_regular_file_is_neither_waited_for_nor_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = std::ffi::CString::new(folder.path().join("open-1").to_str().unwrap()).unwrap();
+    // SAFETY: a path, which is read.
+    assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
+    let disk = directory(folder.path());
+
+    for mode in [OpenMode::Read, OpenMode::Write, OpenMode::CreateWrite] {
+        assert_eq!(disk.open("open-1", mode).unwrap_err().to_string(), "it is no regular file");
+    }
+}

@@ -266,20 +266,11 @@ impl LogWriter {
         closed
     }
 
-    /// Leaves everything as it is, and who waits for it unanswered; only the right to the directory is given back, when nobody
-    /// writes to it any more.
-    #[must_use]
-    pub fn abandon(self) -> DirectoryLock {
-        let LogWriter { lock, segments, queue, options, .. } = self;
+    /// Leaves everything as it is, and who waits for it unanswered; only the right to the directory is given back.
+    pub fn abandon(self) {
+        let LogWriter { segments, queue, options, .. } = self;
         // Who waits may be on a runtime that cannot be woken, which panics.
         std::mem::forget((segments, queue, options));
-        lock
-    }
-
-    /// The right to the directory, when nothing is written any more.
-    #[must_use]
-    pub fn into_lock(self) -> DirectoryLock {
-        self.lock
     }
 
     /// Works on the first request, or the appends at the front together.
