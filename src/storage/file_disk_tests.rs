@@ -178,10 +178,11 @@ fn a_file_whose_descriptor_others_have_closed_is_neither_written_nor_synced() {
 fn the_lock_is_free_when_it_is_dropped_though_a_forked_child_has_its_file() {
     let folder = tempfile::tempdir().unwrap();
     let disk = directory(folder.path());
-    let Locking::Held(lock) = disk.lock("lock").unwrap() else { panic!("nobody else has it") };
-    let number = number_of(folder.path(), "lock");
-    // SAFETY: open, and borrowed for this call.
-    let copy = unsafe { std::os::fd::BorrowedFd::borrow_raw(number) }.try_clone_to_owned().unwrap();
+    let handle = OwnedFd::from(File::create(folder.path().join("lock")).unwrap());
+    rustix::fs::flock(&handle, FlockOperation::NonBlockingLockExclusive).unwrap();
+    let copy = handle.try_clone().unwrap();
+    let lock = HeldLock::new(handle, "lock", &disk.descriptors()).unwrap();
+    assert!(matches!(disk.lock("lock").unwrap(), Locking::Taken { .. }));
 
     drop(lock);
 
@@ -208,9 +209,7 @@ fn when_the_way_to_give_names_is_gone_the_next_file_finds_another() {
 #[test]
 fn what_is_no_regular_file_is_neither_waited_for_nor_read() {
     let folder = tempfile::tempdir().unwrap();
-    let path = std::ffi::CString::new(folder.path().join("open-1").to_str().unwrap()).unwrap();
-    // SAFETY: a path, which is read.
-    assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
+    rustix::fs::mknodat(CWD, folder.path().join("open-1"), FileType::Fifo, FILE_MODE, 0).unwrap();
     let disk = directory(folder.path());
 
     for mode in [OpenMode::Read, OpenMode::Write, OpenMode::CreateWrite] {

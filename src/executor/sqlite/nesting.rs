@@ -9,7 +9,7 @@ use libsqlite3_sys as sqlite;
 use super::SqliteError;
 use crate::types::config::{
     NESTING_LEVEL_BYTES, NESTING_PLAIN_LEVEL_BYTES, NESTING_TEXT_BYTE_BYTES, NESTING_TEXT_MAX_BYTES,
-    SCHEMA_NESTING_MAX_BYTES, STATEMENT_NESTING_MAX_BYTES,
+    NESTING_VIRTUAL_LEVEL_BYTES, SCHEMA_NESTING_MAX_BYTES, STATEMENT_NESTING_MAX_BYTES,
 };
 
 /// Parentheses of functions and lists that every statement has.
@@ -24,6 +24,9 @@ struct Measure {
     references: u64,
     /// Whether another view may be named behind IN: it nests without parentheses, as a trigger does.
     has_in: bool,
+    /// Whether it names an option of full-text tables that takes rows from another table, for which SQLite compiles a statement when
+    /// the first statement of a connection names this one.
+    has_content: bool,
     makes: Makes,
     /// Bytes without literals and comments.
     bytes: u64,
@@ -35,6 +38,7 @@ enum Makes {
     View,
     Trigger,
     Table,
+    Virtual,
     /// Nothing that nests.
     #[default]
     Other,
@@ -51,6 +55,10 @@ impl Measure {
         let text = (self.bytes * NESTING_TEXT_BYTE_BYTES).min(levels * NESTING_TEXT_MAX_BYTES);
         levels * level_bytes + text
     }
+
+    fn virtual_weight(self) -> u64 {
+        if self.makes == Makes::Virtual && self.has_content { NESTING_VIRTUAL_LEVEL_BYTES } else { 0 }
+    }
 }
 
 /// What an object of the schema adds to its weight: views and triggers a level or more, tables one for each foreign key.
@@ -59,6 +67,7 @@ pub(super) fn object_weight(sql: &[u8]) -> u64 {
     match measure.makes {
         Makes::View | Makes::Trigger => measure.weight(measure.levels().max(1)),
         Makes::Table => measure.references * NESTING_LEVEL_BYTES,
+        Makes::Virtual => measure.virtual_weight(),
         Makes::Other => 0,
     }
 }
@@ -66,7 +75,9 @@ pub(super) fn object_weight(sql: &[u8]) -> u64 {
 /// What a statement that makes an object adds to the weight of the schema, at most.
 pub(super) fn creation_weight(sql: &[u8]) -> u64 {
     let measure = measured(sql);
-    measure.weight(measure.levels().max(1)) + measure.references * NESTING_LEVEL_BYTES
+    measure.weight(measure.levels().max(1))
+        + measure.references * NESTING_LEVEL_BYTES
+        + measure.virtual_weight()
 }
 
 /// Shortest text that can weigh too much: nothing but parentheses.
@@ -90,7 +101,11 @@ pub(super) fn check_statement(sql: &[u8]) -> Result<(), SqliteError> {
 /// # Errors
 /// The schema could nest too deep.
 pub(super) fn check_schema(weight: u64) -> Result<(), SqliteError> {
-    refuse_beyond(weight, SCHEMA_NESTING_MAX_BYTES, "views, triggers and foreign keys of the schema nest")
+    refuse_beyond(
+        weight,
+        SCHEMA_NESTING_MAX_BYTES,
+        "views, triggers, foreign keys and full-text tables of the schema nest",
+    )
 }
 
 fn refuse_beyond(weight: u64, max: u64, what: &str) -> Result<(), SqliteError> {
@@ -127,6 +142,7 @@ impl Place {
             Place::Start if is(b"create") => Place::Create,
             Place::Create if is(b"temp") || is(b"temporary") => Place::Create,
             Place::Create if is(b"trigger") => Place::Trigger,
+            Place::Create if is(b"virtual") => Place::In(Makes::Virtual),
             Place::Create if is(b"view") => Place::In(Makes::View),
             Place::Create if is(b"table") => Place::In(Makes::Table),
             Place::Start | Place::Create => Place::In(Makes::Other),
@@ -208,6 +224,7 @@ fn measured(sql: &[u8]) -> Measure {
         };
         measure.selects += u64::from(token.eq_ignore_ascii_case(b"select"));
         measure.has_in |= token.eq_ignore_ascii_case(b"in");
+        measure.has_content |= token.eq_ignore_ascii_case(b"content");
         measure.references += u64::from(token.eq_ignore_ascii_case(b"references"));
         // A literal or a comment nests nothing, however long it is.
         measure.bytes += if is_word(*first) { token.len() as u64 } else { 1 };

@@ -6,7 +6,7 @@ use crate::executor::sqlite::{Connection, Inside, SqliteError, Step, compile_aga
 use crate::pages::PageStore;
 use crate::types::config::{
     NESTING_LEVEL_BYTES, NESTING_PLAIN_LEVEL_BYTES, NESTING_TEXT_BYTE_BYTES, NESTING_TEXT_MAX_BYTES,
-    SQL_STACK_BYTES,
+    NESTING_VIRTUAL_LEVEL_BYTES, SQL_STACK_BYTES,
 };
 
 /// Runs `work` on half of the stack that threads have which may be inside SQLite: what is not enough ends the process.
@@ -186,6 +186,34 @@ fn chains_of_triggers_and_of_foreign_keys_fit() {
         let (made, refused) = until_refused(&connection, 4000, table);
         assert!(is_nesting(&refused) && made > 2500, "{made}: {refused}");
         answered(&connection, "DELETE FROM t0");
+    });
+}
+
+#[test]
+fn chains_of_full_text_tables_with_rows_of_each_other_fit() {
+    on_half_of_the_stack(|| {
+        let connection = opened();
+        connection
+            .execute(
+                &mut Inside::alone(),
+                b"CREATE TABLE f0(a); INSERT INTO f0 VALUES('x'); PRAGMA writable_schema = ON",
+            )
+            .unwrap();
+        let table = |number: usize| {
+            format!(
+                "INSERT INTO sqlite_schema VALUES('table', 'f{0}', 'f{0}', 0,
+                 'CREATE VIRTUAL TABLE f{0} USING fts4(content=''f{number}'')')",
+                number + 1
+            )
+        };
+        let (made, refused) = until_refused(&connection, 4000, table);
+        assert!(is_nesting(&refused) && made > 1000, "{made}: {refused}");
+        connection.execute(&mut Inside::alone(), b"PRAGMA writable_schema = RESET").unwrap();
+
+        // The first use makes them known to the connection, each within the one after it.
+        let last = format!("SELECT a FROM f{made}");
+        let (statement, _) = connection.prepare(&mut Inside::alone(), last.as_bytes()).unwrap();
+        assert_eq!(statement.unwrap().step(&mut Inside::alone()).unwrap(), Step::Row);
     });
 }
 
@@ -479,6 +507,9 @@ fn a_text_weighs_what_its_levels_and_its_bytes_need_and_no_more() {
         (table, 2 * level),
         ("CREATE INDEX references ON t(a)", 0),
         ("SELECT 1 AS references", 0),
+        ("CREATE VIRTUAL TABLE f USING fts4(content=\"t\")", NESTING_VIRTUAL_LEVEL_BYTES),
+        ("CREATE VIRTUAL TABLE f USING fts4(a, b)", 0),
+        ("CREATE TABLE content(content)", 0),
     ] {
         assert_eq!(object_weight(sql.as_bytes()), weight, "{sql}");
     }
