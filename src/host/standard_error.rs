@@ -2,7 +2,9 @@
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::AsFd;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::FileType;
@@ -10,25 +12,43 @@ use rustix::io::{Errno, ReadWriteFlags};
 
 use super::signals;
 
-/// Lines dropped since the last one that was written. One thread writes at a time; the others do not wait for longer than a write that
-/// does not wait takes.
-static DROPPED: Mutex<u64> = Mutex::new(0);
+/// Lines dropped since the last one that was written.
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// Held while a line is written: lines come one after the other.
+static WRITING: Mutex<()> = Mutex::new(());
+
+/// How often a thread looks again whether another one has written its line, which takes some microseconds, unless it waits for a
+/// terminal or a disk, or belongs to the parent of this process.
+const LOOKS_MAX: u32 = 20;
+const LOOK_PAUSE: Duration = Duration::from_micros(100);
 
 /// Writes a line of at most `PIPE_BUF` bytes, if that needs no waiting.
 pub fn write_line(line: &str) {
-    let mut dropped = DROPPED.lock().unwrap_or_else(PoisonError::into_inner);
-    let stream = io::stderr();
-    if *dropped > 0 {
+    let written = one_at_a_time().is_some_and(|_writing| {
+        let stream = io::stderr();
+        let dropped = DROPPED.swap(0, Ordering::Relaxed);
         let note = format!("LIBDQLITE: {dropped} lines were dropped: standard error took none\n");
-        if write_now(&stream, &note).is_err() {
-            *dropped += 1;
-            return;
+        if dropped > 0 && write_now(&stream, &note).is_err() {
+            DROPPED.fetch_add(dropped, Ordering::Relaxed);
+            return false;
         }
-        *dropped = 0;
+        write_now(&stream, line).is_ok()
+    });
+    if !written {
+        DROPPED.fetch_add(1, Ordering::Relaxed);
     }
-    if write_now(&stream, line).is_err() {
-        *dropped += 1;
+}
+
+fn one_at_a_time() -> Option<MutexGuard<'static, ()>> {
+    for _ in 0..LOOKS_MAX {
+        match WRITING.try_lock() {
+            Ok(writing) => return Some(writing),
+            Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOOK_PAUSE),
+        }
     }
+    None
 }
 
 /// Writes what the stream takes at once.
