@@ -108,10 +108,7 @@ impl<R: ClientRead> Inbox<R> {
             Some(event) => {
                 state.working = true;
                 self.ended.next_request();
-                if is_query(&event) && state.events.front().is_some_and(is_interrupt) {
-                    state.interrupted = true;
-                    self.ended.interrupt();
-                }
+                state.heed_interrupt(&self.ended);
                 Poll::Ready(Some(event))
             }
             None if state.reader.is_none() => Poll::Ready(None),
@@ -185,7 +182,7 @@ impl<R: ClientRead> Inbox<R> {
         state.interrupted = false;
     }
 
-    /// Whether the client has asked to stop the query that runs.
+    /// Whether the client has asked to stop the request that is worked on.
     pub(super) fn is_interrupted(&self) -> bool {
         self.lock().interrupted
     }
@@ -244,20 +241,80 @@ impl<R: ClientRead> State<R> {
             }
             return false;
         }
-        if frame.header.kind == Kind::Interrupt as u8 && self.working && self.events.is_empty() {
+        self.events.push_back(Event::Request(frame));
+        self.heed_interrupt(ended);
+        true
+    }
+
+    /// Stops the request that is worked on, whatever it is, if the very next message is an INTERRUPT, whichever of the two was read
+    /// or taken last.
+    fn heed_interrupt(&mut self, ended: &Ended) {
+        if self.working && !self.interrupted && self.events.front().is_some_and(is_interrupt) {
             self.interrupted = true;
             ended.interrupt();
         }
-        self.events.push_back(Event::Request(frame));
-        true
     }
-}
-
-fn is_query<R>(event: &Event<R>) -> bool {
-    let kinds = [Kind::Query as u8, Kind::QuerySql as u8];
-    matches!(event, Event::Request(frame) if kinds.contains(&frame.header.kind))
 }
 
 fn is_interrupt<R>(event: &Event<R>) -> bool {
     matches!(event, Event::Request(frame) if frame.header.kind == Kind::Interrupt as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+    use crate::executor::sqlite::{End as Why, Heeds};
+    use crate::pages::PageStore;
+    use crate::transport::client_stream::{ClientStream, Plain};
+
+    fn inbox() -> (DuplexStream, Inbox<Plain<DuplexStream>>) {
+        let (client, node) = duplex(1 << 16);
+        let (node, _) = ClientStream::split((node, tokio::io::sink()));
+        (client, Inbox::new(FrameReader::new(node), Ended::new(PageStore::new())))
+    }
+
+    async fn send(client: &mut DuplexStream, kinds: &[Kind]) {
+        for kind in kinds {
+            client.write_all(&[1, 0, 0, 0, *kind as u8, 0, 0, 0]).await.unwrap();
+            client.write_all(&[0; 8]).await.unwrap();
+        }
+    }
+
+    fn read(inbox: &Inbox<Plain<DuplexStream>>) {
+        inbox.read_ahead(&mut Context::from_waker(Waker::noop()));
+    }
+
+    #[tokio::test]
+    async fn an_interrupt_stops_what_it_follows_whether_they_come_together_or_apart() {
+        let kinds = [Kind::Query, Kind::QuerySql, Kind::Exec, Kind::ExecSql, Kind::Prepare, Kind::Open];
+        for kind in kinds {
+            let cases: [(&[Kind], &[Kind], bool); 5] = [
+                (&[kind, Kind::Interrupt], &[], true),
+                (&[kind], &[Kind::Interrupt], true),
+                (&[kind, Kind::Client], &[Kind::Interrupt], false),
+                (&[kind], &[Kind::Client, Kind::Interrupt], false),
+                (&[kind], &[], false),
+            ];
+            for (first, then, is_stopped) in cases {
+                let (mut client, inbox) = inbox();
+                send(&mut client, first).await;
+                read(&inbox);
+                assert!(matches!(inbox.poll_next(), Poll::Ready(Some(Event::Request(_)))));
+                send(&mut client, then).await;
+                read(&inbox);
+
+                let why = inbox.ended.look(Heeds::All);
+                let case = format!("{first:?} {then:?}");
+                assert_eq!(why, is_stopped.then_some(Why::Interrupted), "{case}");
+                assert_eq!(inbox.is_interrupted(), is_stopped, "{case}");
+                // Nothing of it is left for the next one.
+                inbox.answered();
+                assert!(!inbox.is_interrupted());
+                drop(inbox.poll_next());
+                assert_eq!(inbox.ended.look(Heeds::All).is_some(), inbox.is_interrupted(), "{case}");
+            }
+        }
+    }
 }
