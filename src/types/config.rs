@@ -324,7 +324,8 @@ pub const DISK_SLOW_AFTER: Duration = Duration::from_secs(10);
 /// Space that writes of clients leave: for what they had begun, for configurations, and for a new leader's own entry. A segment.
 pub const DISK_RESERVE_BYTES: u64 = SEGMENT_BYTES;
 
-/// Longest time that a write waits for space on the disk, before it is made all the same and refused if there is none.
+/// Longest time that writes wait for space on the disk, all of them from when it was found full, before they are made all the
+/// same and refused if there is none.
 pub const DISK_FULL_WAIT: Duration = Duration::from_secs(1);
 
 /// Pause before a write that waits for space looks again.
