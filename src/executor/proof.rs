@@ -4,8 +4,7 @@
 
 use crate::raft::Proof;
 
-use super::failure::Failure;
-use super::request::Request;
+use super::request::{Halt, Request};
 use super::seat::Seat;
 use super::session::Session;
 use super::sqlite::{End, TransactionState};
@@ -43,13 +42,13 @@ impl Session {
     ///
     /// # Errors
     /// This node may not lead. A transaction that is open then is lost with its connection: its client was told of a failure.
-    pub(super) async fn prove(&mut self, request: &mut Request) -> Result<(), Failure> {
+    pub(super) async fn prove(&mut self, request: &mut Request) -> Result<(), Halt> {
         if request.has_written() {
             // Committed since: by a majority that knew no later leader.
             self.proven(request);
             return Ok(());
         }
-        let Some(seat) = self.seat.as_deref_mut() else { return Err(request.lost()) };
+        let Some(seat) = self.seat.as_deref_mut() else { return Err(Halt::Lost) };
         if !seat.is_unproven(request) {
             return Ok(());
         }
@@ -65,7 +64,7 @@ impl Session {
         if given != Err(End::Interrupted) {
             self.void_transaction();
         }
-        Err(given.err().map_or(Failure::not_leader(), |end| request.ended(end)))
+        Err(given.err().map_or(Halt::Lost, Halt::Ended))
     }
 
     fn proven(&mut self, request: &mut Request) {

@@ -11,6 +11,24 @@ use super::proof::Proving;
 use super::seat::Noted;
 use super::sqlite::End;
 
+/// Why a request goes no further. What that means to its client is known once it is at rest: it may have written by then what it
+/// had not when it was halted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Halt {
+    /// Its client is told this.
+    Failure(Failure),
+    /// It was ended early.
+    Ended(End),
+    /// Nobody can carry it on.
+    Lost,
+}
+
+impl From<Failure> for Halt {
+    fn from(failure: Failure) -> Halt {
+        Halt::Failure(failure)
+    }
+}
+
 /// One request on an open database.
 #[derive(Debug)]
 pub(super) struct Request {
@@ -73,18 +91,15 @@ impl Request {
         self.first_written.is_some()
     }
 
-    /// The failure of a request that nobody can carry on.
-    pub(super) fn lost(&self) -> Failure {
-        if self.has_written() { Failure::leadership_lost() } else { Failure::not_leader() }
-    }
-
-    /// The failure of a request that has ended early.
-    pub(super) fn ended(&self, end: End) -> Failure {
-        match end {
-            End::Interrupted => Failure::interrupted(),
+    /// What the client of a request that was halted, and is at rest, is told.
+    pub(super) fn told(&self, halt: Halt) -> Failure {
+        match halt {
+            Halt::Failure(failure) => failure,
+            Halt::Ended(End::Interrupted) => Failure::interrupted(),
+            Halt::Ended(_) | Halt::Lost if self.has_written() => Failure::leadership_lost(),
             // A client that only sends no more may still read it: this node may well lead.
-            End::ClientGone if !self.has_written() => Failure::interrupted(),
-            End::Stopping | End::EpochOver | End::ClientGone => self.lost(),
+            Halt::Ended(End::ClientGone) => Failure::interrupted(),
+            Halt::Ended(End::Stopping | End::EpochOver) | Halt::Lost => Failure::not_leader(),
         }
     }
 
@@ -121,17 +136,15 @@ mod tests {
         let mut request = Request::new(1, Arc::clone(attached.database()));
         let (interrupted, not_leader) = (Failure::interrupted(), Failure::not_leader());
         let told = |request: &Request| {
-            [End::Interrupted, End::ClientGone, End::Stopping, End::EpochOver].map(|end| request.ended(end))
+            let ends = [End::Interrupted, End::ClientGone, End::Stopping, End::EpochOver];
+            (ends.map(|end| request.told(Halt::Ended(end))), request.told(Halt::Lost))
         };
-        assert_eq!(request.lost(), not_leader);
-        assert_eq!(
-            told(&request),
-            [interrupted.clone(), interrupted.clone(), not_leader.clone(), not_leader]
-        );
+        let ends = [interrupted.clone(), interrupted.clone(), not_leader.clone(), not_leader.clone()];
+        assert_eq!(told(&request), (ends, not_leader));
         request.wrote(1);
         let lost = Failure::leadership_lost();
-        assert_eq!(request.lost(), lost);
-        assert_eq!(told(&request), [interrupted, lost.clone(), lost.clone(), lost]);
+        assert_eq!(told(&request), ([interrupted, lost.clone(), lost.clone(), lost.clone()], lost));
+        assert_eq!(request.told(Halt::Failure(Failure::bind())), Failure::bind());
     }
 
     #[test]

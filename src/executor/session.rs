@@ -15,7 +15,7 @@ use super::Executor;
 use super::failure::{self, Failure};
 use super::inside::{Rest, Values};
 use super::permits::Lane;
-use super::request::Request;
+use super::request::{Halt, Request};
 use super::seat::{Seat, Source};
 use super::sqlite::{Connection, End, Ended, SqliteError};
 use super::text::Text;
@@ -135,7 +135,7 @@ impl Session {
         self.conclude(&mut request, prepared).await
     }
 
-    async fn compile(&mut self, request: &mut Request, sql: &Bytes, tail: Tail) -> Result<Prepared, Failure> {
+    async fn compile(&mut self, request: &mut Request, sql: &Bytes, tail: Tail) -> Result<Prepared, Halt> {
         let mut text = Text::new(sql.clone());
         text.terminate()?;
         let expected = if sql.len() <= SQL_SHORT_TEXT_BYTES { Expected::Short } else { Expected::Unknown };
@@ -153,8 +153,8 @@ impl Session {
         });
         match compiled.await? {
             Ok(prepared) => Ok(prepared),
-            Err(Compiling::Failure(failure)) => Err(failure),
-            Err(Compiling::Sqlite(error)) => Err(self.failed(request, error)),
+            Err(Compiling::Failure(failure)) => Err(failure.into()),
+            Err(Compiling::Sqlite(error)) => Err(self.failed(error)),
         }
     }
 
@@ -192,12 +192,7 @@ impl Session {
 
     /// Runs every statement of a text; parameters run on from statement to statement. Each comes to rest before the next, so
     /// that others write in between. spec: client-protocol 8.3.
-    async fn run_all(
-        &mut self,
-        request: &mut Request,
-        text: Text,
-        values: Vec<Value>,
-    ) -> Result<(), Failure> {
+    async fn run_all(&mut self, request: &mut Request, text: Text, values: Vec<Value>) -> Result<(), Halt> {
         let values = Arc::new(values);
         let (mut source, mut used) = (Source::Text(text, 0), 0);
         let mut pace = self.executor.pace();
@@ -225,7 +220,7 @@ impl Session {
         mut source: Source,
         values: &Values,
         used: usize,
-    ) -> Result<Option<Ran>, Failure> {
+    ) -> Result<Option<Ran>, Halt> {
         let mut tries = self.begin_body(request, &mut source)?;
         loop {
             let granted = self.grant(request, &mut tries).await?;
@@ -251,10 +246,12 @@ impl Session {
                     Ran { end: running.end, parameters: running.statement.parameter_count() }
                 })),
                 Rest::Row => {
-                    Err(Failure::new(failure::ERROR, "rows yielded when none expected for EXEC request"))
+                    let refused =
+                        Failure::new(failure::ERROR, "rows yielded when none expected for EXEC request");
+                    Err(refused.into())
                 }
-                Rest::Failed(error) => Err(self.failed(request, error)),
-                Rest::Ended(end) => Err(request.ended(end)),
+                Rest::Failed(error) => Err(self.failed(error)),
+                Rest::Ended(end) => Err(Halt::Ended(end)),
             };
         }
     }
