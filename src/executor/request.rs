@@ -97,9 +97,8 @@ impl Request {
             Halt::Failure(failure) => failure,
             Halt::Ended(End::Interrupted) => Failure::interrupted(),
             Halt::Ended(_) | Halt::Lost if self.has_written() => Failure::leadership_lost(),
-            // A client that only sends no more may still read it: this node may well lead.
-            Halt::Ended(End::ClientGone) => Failure::interrupted(),
-            Halt::Ended(End::Stopping | End::EpochOver) | Halt::Lost => Failure::not_leader(),
+            Halt::Ended(end) => ended_unwritten(end),
+            Halt::Lost => Failure::not_leader(),
         }
     }
 
@@ -120,6 +119,15 @@ impl Request {
                 .await
                 .map_or_else(|lost| Failure::discarded(lost.appended), |()| Failure::leadership_lost()),
         })
+    }
+}
+
+/// What an end means to a client of whom nothing was written, whatever it has asked for.
+pub(super) fn ended_unwritten(end: End) -> Failure {
+    match end {
+        // A client that only sends no more may still read it: this node may well lead.
+        End::Interrupted | End::ClientGone => Failure::interrupted(),
+        End::Stopping | End::EpochOver => Failure::not_leader(),
     }
 }
 

@@ -94,21 +94,15 @@ impl Source {
 
 impl Seat {
     /// A seat on a connection that was just opened.
-    pub(super) fn new(
-        connection: Connection,
-        database: Arc<Database>,
-        store: Arc<PageStore>,
-        ended: Ended,
-        epoch: u64,
-    ) -> Seat {
+    pub(super) fn new(connection: Connection, store: Arc<PageStore>, ended: Ended, epoch: u64) -> Seat {
         Seat {
             prepared: Vec::new(),
             free: BinaryHeap::new(),
             kept: Kept::default(),
             running: None,
             view: Arc::clone(connection.view()),
+            database: Arc::clone(connection.view().database()),
             connection: Some(connection),
-            database,
             turn: None,
             ended,
             store,

@@ -19,8 +19,9 @@ fn seat() -> Seat {
     let connection = Connection::open_with(&mut Inside::alone(), &vfs, b"test", &ended).unwrap();
     connection.view().set_use_head(true);
     connection.view().set_turn(true);
-    let (database, epoch) = (store.get(b"test").unwrap(), store.epoch());
-    let mut seat = Seat::new(connection, database, store, ended, epoch);
+    let epoch = store.epoch();
+    let mut seat = Seat::new(connection, store, ended, epoch);
+    assert_eq!(seat.database.name(), b"test");
     for sql in ["CREATE TABLE t(a UNIQUE)", "CREATE VIRTUAL TABLE f USING fts5(x)", "INSERT INTO t VALUES(1)"]
     {
         assert!(matches!(run(&mut seat, sql), Rest::Done), "{sql}");

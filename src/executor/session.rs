@@ -15,9 +15,9 @@ use super::Executor;
 use super::failure::{self, Failure};
 use super::inside::{Rest, Values};
 use super::permits::Lane;
-use super::request::{Halt, Request};
+use super::request::{Halt, Request, ended_unwritten};
 use super::seat::{Seat, Source};
-use super::sqlite::{Connection, End, Ended, SqliteError};
+use super::sqlite::{Connection, Ended, SqliteError};
 use super::text::Text;
 
 /// One client connection's use of SQL.
@@ -102,22 +102,15 @@ impl Session {
             return Err(Failure::new(failure::BUSY, "a database for this connection is already open"));
         }
         self.ended.begin(serving.epoch);
-        let permit = self.permit(Lane::Works).await.map_err(|end| match end {
-            End::Interrupted => Failure::interrupted(),
-            End::Stopping | End::EpochOver | End::ClientGone => Failure::not_leader(),
-        })?;
+        let permit = self.permit(Lane::Works).await.map_err(ended_unwritten)?;
         let executor = Arc::clone(&self.executor);
         let (ended, name) = (self.ended.clone(), name.to_vec());
         let opened = self.executor.run_inside(&self.ended, permit, Expected::Unknown, move |inside| {
             let connection = Connection::open_with(inside, &executor.vfs, &name, &ended)?;
             connection.view().set_members(Arc::clone(&executor.members));
             connection.view().set_epoch(serving.epoch);
-            let Some(database) = executor.store.get(&name) else {
-                connection.close(inside);
-                return Err(Failure::cannot_open());
-            };
             let store = Arc::clone(&executor.store);
-            Ok(Box::new(Seat::new(connection, database, store, ended, serving.epoch)))
+            Ok::<_, Failure>(Box::new(Seat::new(connection, store, ended, serving.epoch)))
         });
         self.seat = Some(opened.await.ok_or(Failure::not_leader())??);
         self.leave_if_stale();

@@ -56,8 +56,8 @@ pub(super) struct File {
 impl File {
     pub(super) fn new(attached: Attached, connection_id: u64, options: VfsOptions, space: PageSpace) -> File {
         File {
+            view: Arc::new(View::new(Arc::clone(attached.database()))),
             attached,
-            view: Arc::default(),
             connection_id,
             options,
             space,
