@@ -1,6 +1,8 @@
 //! One way through a request: what a body waits for, how it enters SQLite, how it comes to rest, and what its reply waits for.
 //! Waits are in this order: turn, room, permit. Each looks at what has ended; what was taken is given back by `rest` alone.
 
+use std::sync::Arc;
+
 use crate::raft::Proposed;
 use crate::state_machine::frames;
 use crate::types::fault::{self, Fault};
@@ -64,8 +66,8 @@ impl Session {
         if needs.turn {
             request.used_head = true;
             if !self.holds_turn() && !tries.turn_is_busy {
-                let turn = self.executor.turns.of(request.database.name(), request.epoch);
-                let taken = self.ended.race(heeds, turn.acquire(self.executor.busy_timeout())).await;
+                let line = self.seat.as_ref().map(|seat| Arc::clone(&seat.line)).ok_or(Halt::Lost)?;
+                let taken = self.ended.race(heeds, line.acquire(self.executor.busy_timeout())).await;
                 let taken = taken.map_err(Halt::Ended)?;
                 let Some(seat) = self.seat.as_deref_mut() else { return Err(Halt::Lost) };
                 tries.turn_is_busy = taken.is_err();
@@ -309,8 +311,6 @@ impl AsRef<Rest> for Rest {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::executor::sqlite::empty_page;
     use crate::pages::PageStore;

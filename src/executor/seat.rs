@@ -13,7 +13,7 @@ use super::failure::{self, Failure};
 use super::kept::{Kept, Key};
 use super::sqlite::{Connection, Ended, Inside, Statement, TransactionState};
 use super::text::Text;
-use super::turn::TurnGuard;
+use super::turn::{Turn, TurnGuard};
 
 /// An open database.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub(super) struct Seat {
     connection: Option<Connection>,
     pub(super) view: Arc<View>,
     pub(super) database: Arc<Database>,
+    /// Where writers of this database wait in this epoch.
+    pub(super) line: Arc<Turn>,
     pub(super) turn: Option<TurnGuard>,
     pub(super) ended: Ended,
     store: Arc<PageStore>,
@@ -94,7 +96,13 @@ impl Source {
 
 impl Seat {
     /// A seat on a connection that was just opened.
-    pub(super) fn new(connection: Connection, store: Arc<PageStore>, ended: Ended, epoch: u64) -> Seat {
+    pub(super) fn new(
+        connection: Connection,
+        line: Arc<Turn>,
+        store: Arc<PageStore>,
+        ended: Ended,
+        epoch: u64,
+    ) -> Seat {
         Seat {
             prepared: Vec::new(),
             free: BinaryHeap::new(),
@@ -103,6 +111,7 @@ impl Seat {
             view: Arc::clone(connection.view()),
             database: Arc::clone(connection.view().database()),
             connection: Some(connection),
+            line,
             turn: None,
             ended,
             store,

@@ -20,7 +20,7 @@ fn seat() -> Seat {
     connection.view().set_use_head(true);
     connection.view().set_turn(true);
     let epoch = store.epoch();
-    let mut seat = Seat::new(connection, store, ended, epoch);
+    let mut seat = Seat::new(connection, Turn::new(), store, ended, epoch);
     assert_eq!(seat.database.name(), b"test");
     for sql in ["CREATE TABLE t(a UNIQUE)", "CREATE VIRTUAL TABLE f USING fts5(x)", "INSERT INTO t VALUES(1)"]
     {

@@ -110,7 +110,8 @@ impl Session {
             connection.view().set_members(Arc::clone(&executor.members));
             connection.view().set_epoch(serving.epoch);
             let store = Arc::clone(&executor.store);
-            Ok::<_, Failure>(Box::new(Seat::new(connection, store, ended, serving.epoch)))
+            let line = executor.turns.of(&name, serving.epoch);
+            Ok::<_, Failure>(Box::new(Seat::new(connection, line, store, ended, serving.epoch)))
         });
         self.seat = Some(opened.await.ok_or(Failure::not_leader())??);
         self.leave_if_stale();
