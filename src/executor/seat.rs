@@ -4,6 +4,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::fmt::Display;
 use std::sync::Arc;
 
 use crate::pages::{Database, PageStore};
@@ -162,15 +163,24 @@ impl Seat {
         };
     }
 
-    /// Closes the connection with all its statements.
+    /// Closes the connection with all its statements, or ends its epoch.
     pub(super) fn close(mut self, inside: &mut Inside) {
         if let Some(connection) = self.connection.take() {
             // Statements that are dropped are finalized with their connection.
             self.prepared.clear();
             self.kept = Kept::default();
             self.running = None;
-            connection.close(inside);
+            if let Err(error) = connection.close(inside) {
+                self.stays_open(&error);
+            }
         }
+    }
+
+    /// Its connection stays open, whose write lock and snapshot nobody can take from it: they go with the epoch.
+    fn stays_open(&self, why: &dyn Display) {
+        let database = String::from_utf8_lossy(self.database.name());
+        tracing::error!(%database, %why, "a connection was not closed: its epoch ends");
+        self.store.end_this_epoch(self.epoch);
     }
 
     /// Numbers a statement for the client: the lowest free number.
@@ -251,12 +261,10 @@ impl Seat {
 }
 
 impl Drop for Seat {
-    /// Nobody can take this seat any more and it was not closed: its turn and its write lock go with the epoch, its connection
-    /// stays open.
+    /// Nobody can take this seat any more and it was not closed.
     fn drop(&mut self) {
         if self.connection.is_some() {
-            tracing::error!("a seat was dropped and not closed: its epoch ends");
-            self.store.end_this_epoch(self.epoch);
+            self.stays_open(&"its seat was dropped");
         }
     }
 }

@@ -275,3 +275,23 @@ fn a_seat_that_is_dropped_and_not_closed_ends_its_epoch_and_a_closed_one_does_no
     drop(dropped);
     assert_ne!(store.epoch(), epoch);
 }
+
+#[test]
+fn a_connection_that_cannot_be_closed_keeps_the_write_lock_no_longer_than_its_epoch() {
+    for keeps_a_statement in [false, true] {
+        let mut seat = seat();
+        assert!(matches!(run(&mut seat, "BEGIN"), Rest::Done));
+        assert!(matches!(run(&mut seat, "INSERT INTO t VALUES(2)"), Rest::Done));
+        let (store, database, epoch) = (Arc::clone(&seat.store), Arc::clone(&seat.database), seat.epoch);
+        assert!(database.is_reserved());
+        let inside = &mut Inside::alone();
+        let prepared = seat.connection().unwrap().prepare(inside, b"SELECT 1\0").unwrap();
+        let kept = keeps_a_statement.then_some(prepared);
+
+        seat.close(inside);
+
+        assert!(!database.is_reserved());
+        assert_eq!(store.epoch(), epoch + u64::from(keeps_a_statement));
+        drop(kept);
+    }
+}
