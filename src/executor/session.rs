@@ -274,8 +274,17 @@ impl Session {
 
     /// Leaves the seat, which is closed elsewhere as soon as there is a permit.
     pub fn leave(&mut self) {
+        self.leave_before(());
+    }
+
+    /// Ends the session. What is handed over goes when nothing of it is held any more.
+    pub fn end_before(mut self, last: impl Send + 'static) {
+        self.leave_before(last);
+    }
+
+    fn leave_before(&mut self, last: impl Send + 'static) {
         if let Some(seat) = self.seat.take() {
-            self.executor.close(seat);
+            self.executor.close(seat, last);
         }
     }
 
