@@ -215,9 +215,9 @@ impl Session {
                 request.saw(commit.version);
                 continue;
             }
-            request.wrote(commit.version);
             if fault::is_planted(Fault::CommitDropped) && self.ended.look(Heeds::All) == Some(End::ClientGone)
             {
+                request.wrote(commit.version);
                 commit.propose(|_| true);
                 continue;
             }
@@ -226,13 +226,17 @@ impl Session {
                 request.keeps_room(self.executor.store.room().charge(data.len()));
             }
             let proposal = Proposed { data, merges: !commit.shrinks };
-            let engine = &self.executor.engine;
-            commit.propose(|commit| {
+            let (engine, version) = (&self.executor.engine, commit.version);
+            let is_proposed = commit.propose(|commit| {
                 let assign = |token| commit.database.assign(commit.version, token);
-                // Refused: its epoch is over or ends now, and the wait for the version says so.
                 let proposed = engine.propose(commit.epoch, proposal, assign).is_ok();
                 proposed || fault::is_planted(Fault::SnapshotOfNextEpoch)
             });
+            if is_proposed {
+                request.wrote(version);
+            } else {
+                request.refused();
+            }
         }
         seat.view.drop_deletion_permit();
         // The snapshot of a transaction may be older than the request: who asked for it may have been interrupted before it was

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::pages::{Charge, Database};
+use crate::pages::{Charge, Database, Discarded};
 use crate::types::fault::{self, Fault};
 use crate::types::tasks::Expected;
 
@@ -40,6 +40,8 @@ pub(super) struct Request {
     version: Option<u32>,
     /// The first version that it put into the log's queue: if that is not in the log, nothing of the request is.
     first_written: Option<u32>,
+    /// A version of it was refused: its epoch is over, and that version is surely in no log.
+    is_refused: bool,
     pub(super) proving: Proving,
     /// How long the last statement of the request's text took tells of the next one.
     pub(super) expected: Expected,
@@ -57,6 +59,7 @@ impl Request {
             used_head: false,
             version: None,
             first_written: None,
+            is_refused: false,
             proving: Proving::default(),
             expected: Expected::Unknown,
             kept: Vec::new(),
@@ -79,6 +82,11 @@ impl Request {
     pub(super) fn wrote(&mut self, version: u32) {
         self.first_written.get_or_insert(version);
         self.saw(version);
+    }
+
+    /// A version that was made and not taken into the log's queue.
+    pub(super) fn refused(&mut self) {
+        self.is_refused = true;
     }
 
     /// Keeps room to its end: a planted fault.
@@ -107,17 +115,22 @@ impl Request {
     /// # Errors
     /// What the fate of its versions means to its client.
     pub(super) async fn applied(&self) -> Result<(), Failure> {
-        let Some(version) = self.version else { return Ok(()) };
         let when_applied = |version| self.database.when_applied(self.epoch, version);
+        let of_first = |fate: Result<(), Discarded>| {
+            fate.map_or_else(|lost| Failure::discarded(lost.appended), |()| Failure::leadership_lost())
+        };
+        if self.is_refused {
+            let Some(first) = self.first_written.map(when_applied) else { return Err(Failure::not_leader()) };
+            return Err(of_first(first.await));
+        }
+        let Some(version) = self.version else { return Ok(()) };
         // Asked for before the wait: of an epoch that is over nobody knows what became of its versions.
         let earlier = self.first_written.map(|first| (first != version).then(|| when_applied(first)));
         let Err(discarded) = when_applied(version).await else { return Ok(()) };
         Err(match earlier {
             None => Failure::leadership_lost(),
             Some(None) => Failure::discarded(discarded.appended),
-            Some(Some(first)) => first
-                .await
-                .map_or_else(|lost| Failure::discarded(lost.appended), |()| Failure::leadership_lost()),
+            Some(Some(first)) => of_first(first.await),
         })
     }
 }
@@ -153,6 +166,21 @@ mod tests {
         let lost = Failure::leadership_lost();
         assert_eq!(told(&request), ([interrupted, lost.clone(), lost.clone(), lost.clone()], lost));
         assert_eq!(request.told(Halt::Failure(Failure::bind())), Failure::bind());
+    }
+
+    #[tokio::test]
+    async fn what_was_refused_is_surely_not_in_the_log_and_what_was_written_before_it_decides() {
+        let attached = PageStore::new().attach(b"test", &empty_page()).unwrap();
+        let mut request = Request::new(1, Arc::clone(attached.database()));
+        // What it saw counts no more.
+        request.saw(1);
+        request.refused();
+        assert!(!request.has_written());
+        assert_eq!(request.applied().await, Err(Failure::not_leader()));
+        assert_eq!(request.told(Halt::Lost), Failure::not_leader());
+        // One that is applied.
+        request.wrote(attached.database().committed().root.version());
+        assert_eq!(request.applied().await, Err(Failure::leadership_lost()));
     }
 
     #[test]

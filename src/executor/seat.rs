@@ -180,7 +180,7 @@ impl Seat {
     fn stays_open(&self, why: &dyn Display) {
         let database = String::from_utf8_lossy(self.database.name());
         tracing::error!(%database, %why, "a connection was not closed: its epoch ends");
-        self.store.end_this_epoch(self.epoch);
+        self.store.end_this_epoch(self.epoch, None);
     }
 
     /// Numbers a statement for the client: the lowest free number.

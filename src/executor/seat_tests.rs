@@ -58,7 +58,7 @@ fn run(seat: &mut Seat, sql: &str) -> Rest {
 fn take_commits(seat: &Seat) -> usize {
     let commits = seat.view.take_commits();
     let count = commits.len();
-    commits.into_iter().for_each(|commit| commit.propose(|_| true));
+    commits.into_iter().for_each(|commit| assert!(commit.propose(|_| true)));
     count
 }
 

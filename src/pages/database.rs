@@ -65,9 +65,10 @@ pub struct Commit {
 }
 
 impl Commit {
-    /// Hands it to whoever proposes it. If that was done, its epoch does not depend on this object any more.
-    pub fn propose(mut self, propose: impl FnOnce(&Commit) -> bool) {
+    /// Hands it to whoever proposes it, and says whether that was done: then its epoch does not depend on this object any more.
+    pub fn propose(mut self, propose: impl FnOnce(&Commit) -> bool) -> bool {
         self.proposed = propose(&self);
+        self.proposed
     }
 }
 

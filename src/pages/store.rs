@@ -248,11 +248,11 @@ impl PageStore {
         self.end_epoch_of(&mut named, refused_from)
     }
 
-    /// Ends this epoch, unless it has ended.
-    pub fn end_this_epoch(&self, epoch: u64) {
+    /// The same with this epoch, unless it has ended.
+    pub fn end_this_epoch(&self, epoch: u64, refused_from: Option<u64>) {
         let mut named = self.lock();
         if self.epoch() == epoch {
-            self.end_epoch_of(&mut named, None);
+            self.end_epoch_of(&mut named, refused_from);
         }
     }
 
@@ -313,7 +313,7 @@ impl EpochEnd for PageStore {
     }
 
     fn end_this(&self, epoch: u64) {
-        self.end_this_epoch(epoch);
+        self.end_this_epoch(epoch, None);
     }
 }
 
