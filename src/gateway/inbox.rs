@@ -70,6 +70,8 @@ struct State<R> {
     interrupted: bool,
     /// The client's machine may owe acknowledgements of what was sent.
     is_owed: bool,
+    /// The next message is too large to be read ahead.
+    holds_back: bool,
 }
 
 /// What there is of a stream.
@@ -93,6 +95,7 @@ impl<R: ClientRead> Inbox<R> {
             working: false,
             interrupted: false,
             is_owed: false,
+            holds_back: false,
         };
         Inbox { state: Mutex::new(state), ended }
     }
@@ -125,7 +128,8 @@ impl<R: ClientRead> Inbox<R> {
     pub(super) fn read_ahead(&self, context: &mut Context<'_>) -> Seen {
         let mut state = self.lock();
         state.read_ahead(context, &self.ended);
-        let is_full = state.reader.is_some() && state.events.len() >= config::REQUESTS_AHEAD;
+        let is_full =
+            state.reader.is_some() && (state.holds_back || state.events.len() >= config::REQUESTS_AHEAD);
         Seen { is_full, is_owed: state.is_owed, end: state.end }
     }
 
@@ -216,10 +220,27 @@ impl<R: ClientRead> State<R> {
         while self.events.len() < config::REQUESTS_AHEAD && self.poll_read(context, ended) {}
     }
 
-    /// Takes the next message off the stream, if a whole one is there: whether it was one.
+    /// Bytes of the requests that wait.
+    fn bytes_ahead(&self) -> u64 {
+        let bytes = |event: &Event<R>| match event {
+            Event::Request(frame) => frame.body.len() as u64,
+            Event::Peer(_) => 0,
+        };
+        self.events.iter().map(bytes).sum()
+    }
+
+    /// Takes the next message off the stream, if a whole one is there: whether it was one. What is too large to be read ahead is
+    /// begun when nothing else is to be done: whoever looks for the next request asks again.
     fn poll_read(&mut self, context: &mut Context<'_>, ended: &Ended) -> bool {
+        let (is_next, bytes_ahead) = (self.events.is_empty() && !self.working, self.bytes_ahead());
         let Some(reader) = self.reader.as_mut() else { return false };
-        let frame = match reader.poll_frame(context) {
+        let holds_back = &mut self.holds_back;
+        *holds_back = false;
+        let may_begin = |bytes: u64| {
+            *holds_back = !is_next && bytes_ahead + bytes > config::REQUESTS_AHEAD_MAX_BYTES;
+            !*holds_back
+        };
+        let frame = match reader.poll_frame(context, may_begin) {
             Poll::Pending => return false,
             Poll::Ready(Ok(Some(frame))) => frame,
             Poll::Ready(Ok(None)) => {
@@ -284,6 +305,47 @@ mod tests {
 
     fn read(inbox: &Inbox<Plain<DuplexStream>>) {
         inbox.read_ahead(&mut Context::from_waker(Waker::noop()));
+    }
+
+    #[tokio::test]
+    async fn what_is_large_is_not_begun_before_all_else_is_done() {
+        let max = usize::try_from(config::REQUESTS_AHEAD_MAX_BYTES).unwrap();
+        let (mut client, node) = duplex(8 * max);
+        let (node, _) = ClientStream::split((node, tokio::io::sink()));
+        let inbox = Inbox::new(FrameReader::new(node), Ended::new(PageStore::new()));
+        for body in [2 * max, max / 2, max / 2, 8, 2 * max] {
+            let words = u32::try_from(body / 8).unwrap().to_le_bytes();
+            client.write_all(&[&words[..], &[Kind::ExecSql as u8, 0, 0, 0]].concat()).await.unwrap();
+            client.write_all(&vec![0; body]).await.unwrap();
+        }
+        let look = || inbox.read_ahead(&mut Context::from_waker(Waker::noop())).is_full;
+        let take = || {
+            let Poll::Ready(Some(Event::Request(frame))) = inbox.poll_next() else {
+                panic!("nothing is next")
+            };
+            frame.body.len()
+        };
+        let waiting = || {
+            let state = inbox.lock();
+            (state.events.len(), state.bytes_ahead() as usize)
+        };
+
+        // One alone is read however large it is, and nothing behind it.
+        assert!(look());
+        assert_eq!((waiting(), take()), ((1, 2 * max), 2 * max));
+        // As many as fit.
+        assert!(look());
+        assert_eq!(waiting(), (2, max));
+        for (next, left) in [(max / 2, 2), (max / 2, 1), (8, 0)] {
+            inbox.answered();
+            assert_eq!(take(), next);
+            assert!(look());
+            assert_eq!(waiting().0, left);
+        }
+        // Whoever looks for the next request begins it.
+        inbox.answered();
+        assert!(!look());
+        assert_eq!((waiting(), take()), ((1, 2 * max), 2 * max));
     }
 
     #[tokio::test]

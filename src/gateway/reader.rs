@@ -109,11 +109,15 @@ impl<S: AsyncRead + Unpin> FrameReader<S> {
     }
 
     /// The next request; None at the end of the stream, also in the middle of a request. What was received so far is kept
-    /// while it is not whole: any task may ask again.
+    /// while it is not whole: any task may ask again. A body of so many bytes is not begun unless it may be: then nobody is woken.
     ///
     /// # Errors
     /// The socket's; a length that is not taken.
-    pub fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Frame>, ReadError>> {
+    pub fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+        may_begin: impl FnOnce(u64) -> bool,
+    ) -> Poll<Result<Option<Frame>, ReadError>> {
         if self.large.is_some() {
             return self.poll_large(context);
         }
@@ -130,6 +134,9 @@ impl<S: AsyncRead + Unpin> FrameReader<S> {
             let max = config::MESSAGE_BODY_MAX_BYTES;
             return Poll::Ready(Err(ReadError::TooLarge { kind: header.kind, bytes, max }));
         };
+        if !may_begin(bytes) {
+            return Poll::Pending;
+        }
         if length > config::READ_CHUNK_BYTES {
             self.received.advance(HEADER_BYTES);
             let mut large = LargeBody { header, announced: length, bytes: Vec::new() };
@@ -197,7 +204,7 @@ mod tests {
     use super::*;
 
     async fn next<S: AsyncRead + Unpin>(reader: &mut FrameReader<S>) -> Result<Option<Frame>, ReadError> {
-        poll_fn(|context| reader.poll_frame(context)).await
+        poll_fn(|context| reader.poll_frame(context, |_| true)).await
     }
 
     #[tokio::test]

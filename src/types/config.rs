@@ -243,6 +243,9 @@ pub const MEMORY_GIVEN_BACK_AFTER: Duration = Duration::from_secs(1);
 /// Requests of a connection read ahead of the one that is worked on.
 pub const REQUESTS_AHEAD: usize = 4;
 
+/// Bytes of those requests. A larger one is begun when nothing is worked on.
+pub const REQUESTS_AHEAD_MAX_BYTES: u64 = 1024 * 1024;
+
 /// Bytes by which the buffer for a request grows; memory follows what was received.
 pub const READ_CHUNK_BYTES: usize = 64 * 1024;
 
