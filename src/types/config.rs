@@ -210,7 +210,8 @@ pub const MESSAGE_ROOM_KEPT_BYTES: usize = 4096;
 /// Rows of RETURNING collected before the first is sent; beyond it they are sent as they come.
 pub const RETURNING_COLLECTED_MAX_BYTES: usize = 16 * 1024 * 1024;
 
-/// Longest time that a statement goes on when its client has closed its sending side: it may still wait for the answer.
+/// Longest time that requests go on when their client has closed its sending side and takes no bytes: it may still wait for the
+/// answers.
 pub const STATEMENT_WITHOUT_CLIENT_MAX: Duration = Duration::from_secs(10);
 
 /// Longest time that a client which others wait for, since it holds the writer's turn, takes none of the bytes that it is sent
