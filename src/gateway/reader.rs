@@ -12,13 +12,6 @@ use tokio_util::io::poll_read_buf;
 use crate::protocol::header::{HEADER_BYTES, MessageHeader};
 use crate::types::config;
 
-/// Room for what is read at once, at first: small requests come whole.
-const READ_MIN_BYTES: usize = 4096;
-
-/// Room that is left is used as long as it is no less: more is made where the requests before may be gone, and their room with
-/// them.
-const READ_LEFT_BYTES: usize = 1024;
-
 /// One whole request.
 #[derive(Debug)]
 pub struct Frame {
@@ -188,8 +181,8 @@ impl<S: AsyncRead + Unpin> FrameReader<S> {
     fn poll_fill(&mut self, context: &mut Context<'_>, length: usize) -> Poll<Result<bool, ReadError>> {
         while self.received.len() < length {
             let missing = length - self.received.len();
-            if self.received.capacity() - self.received.len() < missing.max(READ_LEFT_BYTES) {
-                self.received.reserve(missing.clamp(READ_MIN_BYTES, config::READ_CHUNK_BYTES));
+            if self.received.capacity() - self.received.len() < missing.max(config::READ_LEFT_BYTES) {
+                self.received.reserve(missing.clamp(config::READ_MIN_BYTES, config::READ_CHUNK_BYTES));
             }
             if ready!(poll_read_buf(Pin::new(&mut self.stream), context, &mut self.received))? == 0 {
                 return Poll::Ready(Ok(false));

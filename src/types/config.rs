@@ -26,6 +26,9 @@ pub const PAGE_FILE_KEPT_SHARE: u32 = 16;
 /// Space of the file system that the page file leaves to log and snapshots: a transaction that would take it fails with 13.
 pub const PAGE_FILE_RESERVE_BYTES: u64 = 32 * 1024 * 1024;
 
+/// Free pages of it that are given back in one call, at most.
+pub const PAGE_FILE_PUNCHED_PAGES: u32 = 2048;
+
 /// Pages by which the page file grows until free space is looked at again.
 pub const PAGE_FILE_GROWTH_PAGES: u32 = 256;
 
@@ -189,6 +192,15 @@ pub const SQL_ON_WORKER_MAX: Duration = Duration::from_millis(1);
 /// Longest time after which it offers the worker again, since nobody may have come for it.
 pub const SQL_WORKER_OFFERED_EVERY: Duration = Duration::from_millis(100);
 
+/// One part in so many of the time between two offers is that in which somebody may come for the worker.
+pub const SQL_WORKER_OFFER_SHARE: u32 = 50;
+
+/// And at least this: a thread of the pool takes over a worker within it, if the machine is not busy.
+pub const SQL_WORKER_HANDOVER: Duration = Duration::from_micros(100);
+
+/// Virtual machine instructions of SQLite between two looks at what has ended.
+pub const SQL_PROGRESS_INSTRUCTIONS: i32 = 1000;
+
 /// Longest text whose compilation is taken for short.
 pub const SQL_SHORT_TEXT_BYTES: usize = 16 * 1024;
 
@@ -203,6 +215,9 @@ pub const ROWS_FRAME_BYTES: usize = 4096;
 
 /// So do the others.
 pub const ROWS_FURTHER_FRAME_BYTES: usize = 64 * 1024;
+
+/// Pages of a DUMP written to the socket at once.
+pub const DUMP_CHUNK_PAGES: usize = 64;
 
 /// Longest message of rows whose room a connection keeps for the next one.
 pub const MESSAGE_ROOM_KEPT_BYTES: usize = 4096;
@@ -249,6 +264,13 @@ pub const REQUESTS_AHEAD_MAX_BYTES: u64 = 1024 * 1024;
 
 /// Bytes by which the buffer for a request grows; memory follows what was received.
 pub const READ_CHUNK_BYTES: usize = 64 * 1024;
+
+/// Room for what is read at once, at first: small requests come whole.
+pub const READ_MIN_BYTES: usize = 4096;
+
+/// Room that is left is used as long as it is no less: more is made where the requests before may be gone, and their room with
+/// them.
+pub const READ_LEFT_BYTES: usize = 1024;
 
 /// Stack of a thread that may be inside SQLite, which recurses over what clients write. Measured with SQLite 3.40.1 on x86-64:
 /// LIKE and GLOB with 25,000 wildcards, as many as a pattern may have, 3.1 MiB; an expression of depth 1000 0.4 MiB, of BETWEEN 0.75;

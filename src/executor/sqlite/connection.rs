@@ -16,10 +16,8 @@ use super::inside::Inside;
 use super::schema;
 use super::statement::Statement;
 use crate::pages::{NameError, check_name};
+use crate::types::config::SQL_PROGRESS_INSTRUCTIONS;
 use crate::vfs::{Vfs, View};
-
-/// Virtual machine instructions between two looks at what has ended.
-const PROGRESS_INSTRUCTIONS: c_int = 1000;
 
 /// Why there is no connection.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -139,7 +137,7 @@ impl Connection {
         }
         let watched = self.handle.watched().cast_mut().cast();
         // SAFETY: what is watched lives as what is noted.
-        unsafe { sqlite::sqlite3_progress_handler(raw, PROGRESS_INSTRUCTIONS, Some(progress), watched) };
+        unsafe { sqlite::sqlite3_progress_handler(raw, SQL_PROGRESS_INSTRUCTIONS, Some(progress), watched) };
         Ok(())
     }
 
