@@ -222,6 +222,7 @@ impl Session {
                 continue;
             }
             let data = frames::encode_frames(seat.database.name(), &commit.pages);
+            #[cfg(feature = "planted-faults")]
             if fault::is_planted(Fault::RoomKept) {
                 request.keeps_room(self.executor.store.room().charge(data.len()));
             }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::pages::{Charge, Database, Discarded};
+use crate::pages::{Database, Discarded};
 use crate::types::fault::{self, Fault};
 use crate::types::tasks::Expected;
 
@@ -46,7 +46,8 @@ pub(super) struct Request {
     /// How long the last statement of the request's text took tells of the next one.
     pub(super) expected: Expected,
     /// Room that only a planted fault keeps.
-    kept: Vec<Charge>,
+    #[cfg(feature = "planted-faults")]
+    kept: Vec<crate::pages::Charge>,
     /// What SQLite said when the last body came to rest.
     pub(super) noted: Option<Noted>,
 }
@@ -62,6 +63,7 @@ impl Request {
             is_refused: false,
             proving: Proving::default(),
             expected: Expected::Unknown,
+            #[cfg(feature = "planted-faults")]
             kept: Vec::new(),
             noted: None,
         }
@@ -90,7 +92,8 @@ impl Request {
     }
 
     /// Keeps room to its end: a planted fault.
-    pub(super) fn keeps_room(&mut self, room: Charge) {
+    #[cfg(feature = "planted-faults")]
+    pub(super) fn keeps_room(&mut self, room: crate::pages::Charge) {
         self.kept.push(room);
     }
 

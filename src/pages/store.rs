@@ -266,12 +266,6 @@ impl PageStore {
         epoch
     }
 
-    /// Bytes of the pages of pending proposals of all databases.
-    #[must_use]
-    pub fn in_flight_bytes(&self) -> usize {
-        self.databases().iter().map(|database| database.in_flight_bytes()).sum()
-    }
-
     /// Pages that only old pins keep alive, in all databases; an upper bound.
     #[must_use]
     pub fn pages_kept_by_old_pins(&self) -> u64 {

@@ -202,6 +202,7 @@ impl Vfs {
         &self.name
     }
 
+    #[cfg(test)]
     fn shared(&self) -> &Arc<Shared> {
         // SAFETY: lives until `Drop`.
         unsafe { self.data.as_ref() }
@@ -217,12 +218,6 @@ impl Vfs {
     #[must_use]
     pub fn serves_journals(&self) -> bool {
         self.store().space().scratch().is_some()
-    }
-
-    /// Whether a callback has panicked; the node is to stop.
-    #[must_use]
-    pub fn is_poisoned(&self) -> bool {
-        self.shared().poisoned.load(Ordering::Acquire)
     }
 
     /// The view of the main database of this connection, if it goes through a VFS of this kind.
@@ -288,13 +283,13 @@ mod tests {
             let told = Arc::clone(&reports);
             let report = Box::new(move |text: &str| told.lock().unwrap().push(text.to_owned()));
             let vfs = Vfs::register(PageStore::new(), VfsOptions::default(), report).unwrap();
-            assert!(!vfs.is_poisoned() && vfs.shared().open(b"test").is_some());
+            assert!(vfs.shared().open(b"test").is_some());
 
             vfs.shared().report(panic.as_ref());
             vfs.shared().report(&"another");
 
             assert_eq!(std::mem::take(&mut *reports.lock().unwrap()), [text]);
-            assert!(vfs.is_poisoned() && vfs.shared().open(b"test").is_none());
+            assert!(vfs.shared().open(b"test").is_none());
             vfs.unregister();
         }
     }

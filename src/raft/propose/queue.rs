@@ -9,28 +9,12 @@ use super::merge::{Proposed, Waiting, merged};
 use crate::types::config::PROPOSAL_BATCH_BYTES_MAX;
 use crate::types::{ProposalRange, ProposalToken};
 
-/// Why a proposal was not queued: surely nothing of it reached the log.
+/// A proposal was not queued: surely nothing of it reached the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("proposal of epoch {epoch} refused: {reason}")]
+#[error("proposal of epoch {epoch} refused: the epoch is over, or the version was discarded")]
 pub struct Refused {
     /// Epoch it was made in.
     pub epoch: u64,
-    /// Why.
-    pub reason: RefusedReason,
-}
-
-/// Reason of a refusal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RefusedReason {
-    /// This node takes no proposals.
-    #[error("this node is not a serving leader")]
-    NotServing,
-    /// The version to be proposed exists no longer.
-    #[error("the version was discarded")]
-    Discarded,
-    /// Another epoch has begun.
-    #[error("epoch {0} has begun")]
-    OtherEpoch(u64),
 }
 
 /// An epoch that takes proposals.
@@ -106,15 +90,12 @@ impl ProposalQueue {
         assign: impl FnOnce(ProposalToken) -> bool,
     ) -> Result<ProposalToken, Refused> {
         let mut state = self.lock();
-        let Some(open) = state.open.as_mut() else {
-            return Err(Refused { epoch, reason: RefusedReason::NotServing });
+        let Some(open) = state.open.as_mut().filter(|open| open.epoch == epoch) else {
+            return Err(Refused { epoch });
         };
-        if open.epoch != epoch {
-            return Err(Refused { epoch, reason: RefusedReason::OtherEpoch(open.epoch) });
-        }
         let token = ProposalToken { epoch, sequence: open.next };
         if !assign(token) {
-            return Err(Refused { epoch, reason: RefusedReason::Discarded });
+            return Err(Refused { epoch });
         }
         open.next += 1;
         state.waiting.push_back(Waiting { proposals: ProposalRange::of(token), proposed });
