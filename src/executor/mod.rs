@@ -95,9 +95,9 @@ impl Executor {
         })
     }
 
-    /// Stops all statements, those that run and those that follow, from any thread: the runtime of the sessions may be inside
-    /// SQLite itself.
-    pub fn interrupt_all(&self) {
+    /// Stops all statements for good, those that run and those that follow, from any thread: the runtime of the sessions may be
+    /// inside SQLite itself.
+    pub fn stop_all(&self) {
         self.stopping.store(true, Ordering::Release);
     }
 

@@ -106,7 +106,7 @@ pub struct Connections {
 impl Connections {
     /// Ends them. Sessions know of it before anybody is woken.
     pub fn end(&self) {
-        self.executor.interrupt_all();
+        self.executor.stop_all();
         self.stop.cancel();
     }
 }
