@@ -2,24 +2,10 @@
 //! is committed proves it; so does a round of heartbeats, and of a transaction's snapshot that is proven once, all statements
 //! on it live. architecture "Two roots".
 
-use crate::raft::Proof;
-
-use super::request::{Halt, Request};
+use super::request::{Halt, Proving, Request};
 use super::seat::Seat;
 use super::session::Session;
 use super::sqlite::{End, TransactionState};
-
-/// How far the proof for a request is.
-#[derive(Debug, Default)]
-pub(super) enum Proving {
-    /// Nobody was asked.
-    #[default]
-    Unasked,
-    /// Asked ahead of the answer.
-    Asked(Proof),
-    /// This node led after the request came in.
-    Proven,
-}
 
 impl Seat {
     /// Whether the request that runs looked at a root that no proof covers.

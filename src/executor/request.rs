@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use crate::pages::{Database, Discarded};
+use crate::raft::Proof;
 use crate::types::fault::{self, Fault};
 use crate::types::tasks::Expected;
 
 use super::failure::Failure;
-use super::proof::Proving;
 use super::seat::Noted;
 use super::sqlite::End;
 
@@ -27,6 +27,18 @@ impl From<Failure> for Halt {
     fn from(failure: Failure) -> Halt {
         Halt::Failure(failure)
     }
+}
+
+/// How far the proof for a request is.
+#[derive(Debug, Default)]
+pub(super) enum Proving {
+    /// Nobody was asked.
+    #[default]
+    Unasked,
+    /// Asked ahead of the answer.
+    Asked(Proof),
+    /// This node led after the request came in.
+    Proven,
 }
 
 /// One request on an open database.

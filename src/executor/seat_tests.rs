@@ -3,8 +3,7 @@ use futures_util::FutureExt;
 
 use super::*;
 use crate::executor::inside::{Attempt, Needs, Rest};
-use crate::executor::proof::Proving;
-use crate::executor::request::Request;
+use crate::executor::request::{Proving, Request};
 use crate::executor::sqlite::Step;
 use crate::executor::turn::Turn;
 use crate::types::config::KEPT_STATEMENTS_MAX;
