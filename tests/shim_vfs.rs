@@ -118,7 +118,7 @@ fn methods_of_a_shim_are_called_with_the_shim() {
         assert!(state.opened.load(Ordering::Relaxed) > 0);
 
         statement.finalize(&mut Inside::alone());
-        connection.close(&mut Inside::alone());
+        connection.close(&mut Inside::alone()).unwrap();
         assert_eq!(Arc::strong_count(&vfs), 1);
         // A host's hook may load a library into a connection of the node; here it is told that there is none.
         // SAFETY: a registered VFS that has this method.

@@ -300,13 +300,13 @@ fn run(seed: u64, space: PageSpace, counts: &mut Counts) {
             proposals.clear();
             store.end_epoch(None);
             for old in std::mem::replace(&mut writers, [writer(&vfs), writer(&vfs)]) {
-                old.close(&mut Inside::alone());
+                old.close(&mut Inside::alone()).unwrap();
             }
             reference = applied.copy();
         }
     }
     for connection in writers.into_iter().chain([reader]) {
-        connection.close(&mut Inside::alone());
+        connection.close(&mut Inside::alone()).unwrap();
     }
 }
 

@@ -69,8 +69,8 @@ const ELSEWHERE: &[(&str, &str, usize, &str)] = &[
     (
         "src/executor/request.rs",
         "first",
-        1,
-        "the same: it was discarded with the version that was waited for",
+        2,
+        "the same: it was discarded with the version that was waited for, or with the one that was refused",
     ),
     ("src/executor/turn.rs", "select!", 1, "dropped by the race that it is in"),
     ("src/executor/sqlite/ended.rs", "poll_fn", 2, "the races themselves"),

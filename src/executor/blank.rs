@@ -33,13 +33,26 @@ fn behind_line_comment(comment: &[u8]) -> &[u8] {
 
 /// Another comment ends with its sign, or with the text.
 fn behind_comment(comment: &[u8]) -> &[u8] {
-    let text = comment.split(|byte| *byte == NUL).next().unwrap_or_default();
-    text.windows(2).position(|pair| pair == b"*/").map_or(&[], |end| &comment[end + 2..])
+    sign_end(comment.iter().copied()).map_or(&[], |end| &comment[end..])
+}
+
+/// Where the sign ends that ends a comment, if it comes before the end of the text. It is asked for behind each statement of a
+/// text, so it looks at nothing behind the sign.
+fn sign_end(comment: impl Iterator<Item = u8>) -> Option<usize> {
+    let mut last = NUL;
+    for (at, byte) in comment.enumerate() {
+        match (last, byte) {
+            (_, NUL) => return None,
+            (b'*', b'/') => return Some(at + 1),
+            _ => last = byte,
+        }
+    }
+    None
 }
 
 #[cfg(test)]
 mod tests {
-    use super::is_blank;
+    use super::{is_blank, sign_end};
     use crate::executor::sqlite::{Connection, Inside};
     use crate::pages::PageStore;
     use crate::vfs::{Vfs, VfsOptions};
@@ -51,6 +64,22 @@ mod tests {
         }
         for text in ["SELECT 1", "-- x\nSELECT", "- 1", "/* a */ b", "\u{feff}b", "\u{a0}", "/*"] {
             assert!(!is_blank(text.as_bytes()), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_comment_is_read_to_its_sign_and_no_further() {
+        for (comment, end, looked_at) in [
+            ("*/ and all that follows", Some(2), 2),
+            ("/*/ b", Some(3), 3),
+            ("**/*/", Some(3), 3),
+            ("a\0*/", None, 2),
+            ("a * / b", None, 7),
+            ("", None, 0),
+        ] {
+            let mut count = 0;
+            assert_eq!(sign_end(comment.bytes().inspect(|_| count += 1)), end, "{comment:?}");
+            assert_eq!(count, looked_at, "{comment:?}");
         }
     }
 

@@ -1,6 +1,8 @@
 //! One way through a request: what a body waits for, how it enters SQLite, how it comes to rest, and what its reply waits for.
 //! Waits are in this order: turn, room, permit. Each looks at what has ended; what was taken is given back by `rest` alone.
 
+use std::sync::Arc;
+
 use crate::raft::Proposed;
 use crate::state_machine::frames;
 use crate::types::fault::{self, Fault};
@@ -9,7 +11,7 @@ use crate::types::tasks::Expected;
 use super::failure::{self, Failure};
 use super::inside::{Attempt, Needs, Rest};
 use super::permits::{Lane, SqlPermit};
-use super::request::Request;
+use super::request::{Halt, Request};
 use super::seat::{Seat, Source};
 use super::session::Session;
 use super::sqlite::{End, Heeds, Inside, SqliteError, TransactionState};
@@ -39,12 +41,8 @@ pub(super) enum Pause {
 
 impl Session {
     /// Fetches the statement of a source, if it is compiled, and says what it needs.
-    pub(super) fn begin_body(
-        &mut self,
-        request: &mut Request,
-        source: &mut Source,
-    ) -> Result<Tries, Failure> {
-        let Some(seat) = self.seat.as_deref_mut() else { return Err(request.lost()) };
+    pub(super) fn begin_body(&mut self, request: &mut Request, source: &mut Source) -> Result<Tries, Halt> {
+        let Some(seat) = self.seat.as_deref_mut() else { return Err(Halt::Lost) };
         seat.fetch(source)?;
         let mut tries = Tries::default();
         match (&seat.running, source) {
@@ -63,22 +61,22 @@ impl Session {
     ///
     /// # Errors
     /// What has ended.
-    pub(super) async fn grant(&mut self, request: &mut Request, tries: &mut Tries) -> Result<Needs, Failure> {
+    pub(super) async fn grant(&mut self, request: &mut Request, tries: &mut Tries) -> Result<Needs, Halt> {
         let (heeds, needs) = (Heeds::All, tries.needs);
         if needs.turn {
             request.used_head = true;
             if !self.holds_turn() && !tries.turn_is_busy {
-                let turn = self.executor.turns.of(request.database.name(), request.epoch);
-                let taken = self.ended.race(heeds, turn.acquire(self.executor.busy_timeout())).await;
-                let taken = taken.map_err(|end| request.ended(end))?;
-                let Some(seat) = self.seat.as_deref_mut() else { return Err(request.lost()) };
+                let line = self.seat.as_ref().map(|seat| Arc::clone(&seat.line)).ok_or(Halt::Lost)?;
+                let taken = self.ended.race(heeds, line.acquire(self.executor.busy_timeout())).await;
+                let taken = taken.map_err(Halt::Ended)?;
+                let Some(seat) = self.seat.as_deref_mut() else { return Err(Halt::Lost) };
                 tries.turn_is_busy = taken.is_err();
                 seat.turn = taken.ok();
             }
         }
         if needs.room && !tries.turn_is_busy {
             let room = self.executor.store.room().wait();
-            self.ended.race(heeds, room).await.map_err(|end| request.ended(end))?;
+            self.ended.race(heeds, room).await.map_err(Halt::Ended)?;
         }
         Ok(needs)
     }
@@ -89,18 +87,18 @@ impl Session {
         request: &mut Request,
         tries: &mut Tries,
         attempt: Attempt<T>,
-    ) -> Result<Option<Option<T>>, Failure> {
+    ) -> Result<Option<Option<T>>, Halt> {
         match attempt {
             Attempt::Blank => Ok(Some(None)),
-            Attempt::Refused(failure) => Err(failure),
-            Attempt::NotCompiled(error) => Err(self.failed(request, error)),
+            Attempt::Refused(failure) => Err(failure.into()),
+            Attempt::NotCompiled(error) => Err(self.failed(error)),
             Attempt::Wants(needs) => {
                 tries.needs = needs;
                 Ok(None)
             }
             Attempt::Ran(ran) => {
                 let Rest::Failed(error) = ran.as_ref() else { return Ok(Some(Some(ran))) };
-                let Some(seat) = self.seat.as_deref_mut() else { return Err(request.lost()) };
+                let Some(seat) = self.seat.as_deref_mut() else { return Err(Halt::Lost) };
                 // `sqlite3_stmt_readonly` is a guess: what it takes for a read may ask for the write lock.
                 if seat.view.take_wanted_turn() && seat.turn.is_none() && !tries.turn_is_busy {
                     tries.needs = Needs { turn: true, room: seat.noted.autocommit };
@@ -159,10 +157,10 @@ impl Session {
         lane: Lane,
         expected: Expected,
         work: impl FnOnce(&mut Inside, &mut Seat) -> T + Send + 'static,
-    ) -> Result<T, Failure> {
-        let permit = self.permit(lane).await.map_err(|end| request.ended(end))?;
+    ) -> Result<T, Halt> {
+        let permit = self.permit(lane).await.map_err(Halt::Ended)?;
         self.leave_if_stale();
-        let Some(mut seat) = self.seat.take() else { return Err(request.lost()) };
+        let Some(mut seat) = self.seat.take() else { return Err(Halt::Lost) };
         seat.view.set_use_head(request.used_head || seat.turn.is_some());
         seat.view.set_turn(seat.turn.is_some());
         let entered = self.executor.run_inside(&self.ended, permit, expected, move |inside| {
@@ -171,7 +169,7 @@ impl Session {
             seat.end_entry(inside);
             (seat, result)
         });
-        let Some((seat, result)) = entered.await else { return Err(request.lost()) };
+        let Some((seat, result)) = entered.await else { return Err(Halt::Lost) };
         self.seat = Some(seat);
         Ok(result)
     }
@@ -217,24 +215,29 @@ impl Session {
                 request.saw(commit.version);
                 continue;
             }
-            request.wrote(commit.version);
             if fault::is_planted(Fault::CommitDropped) && self.ended.look(Heeds::All) == Some(End::ClientGone)
             {
+                request.wrote(commit.version);
                 commit.propose(|_| true);
                 continue;
             }
             let data = frames::encode_frames(seat.database.name(), &commit.pages);
+            #[cfg(feature = "planted-faults")]
             if fault::is_planted(Fault::RoomKept) {
                 request.keeps_room(self.executor.store.room().charge(data.len()));
             }
             let proposal = Proposed { data, merges: !commit.shrinks };
-            let engine = &self.executor.engine;
-            commit.propose(|commit| {
+            let (engine, version) = (&self.executor.engine, commit.version);
+            let is_proposed = commit.propose(|commit| {
                 let assign = |token| commit.database.assign(commit.version, token);
-                // Refused: its epoch is over or ends now, and the wait for the version says so.
                 let proposed = engine.propose(commit.epoch, proposal, assign).is_ok();
                 proposed || fault::is_planted(Fault::SnapshotOfNextEpoch)
             });
+            if is_proposed {
+                request.wrote(version);
+            } else {
+                request.refused();
+            }
         }
         seat.view.drop_deletion_permit();
         // The snapshot of a transaction may be older than the request: who asked for it may have been interrupted before it was
@@ -264,49 +267,43 @@ impl Session {
     ///
     /// # Errors
     /// What the fate of its versions means to its client.
-    pub(super) async fn settle(&mut self, request: &mut Request) -> Result<(), Failure> {
+    pub(super) async fn settle(&mut self, request: &mut Request) -> Result<(), Halt> {
         let heeds = self.heeds(request);
         // The end of an epoch tells what became of its versions.
-        self.ended.race_to(heeds, request.applied()).await.map_err(|end| request.ended(end))??;
+        self.ended.race_to(heeds, request.applied()).await.map_err(Halt::Ended)??;
         self.prove(request).await
     }
 
-    /// The outcome of a request from that of its statements and that of the wait.
+    /// The outcome of a request, which is at rest, from that of its statements and that of the wait.
     pub(super) async fn conclude<T>(
         &mut self,
         request: &mut Request,
-        result: Result<T, Failure>,
+        result: Result<T, Halt>,
     ) -> Result<T, Failure> {
         let settled = self.settle(request).await;
-        outcome(result, settled, || request.lost())
+        outcome(request, result, settled)
     }
 
-    /// The failure of a statement, as far as what has ended decides it.
-    pub(super) fn failed(&self, request: &Request, error: SqliteError) -> Failure {
-        said_of_end(request, Failure::from(error), self.ended.look(Heeds::AllButInterrupt))
+    /// Why a statement failed, as far as what has ended decides it.
+    pub(super) fn failed(&self, error: SqliteError) -> Halt {
+        said_of_end(Failure::from(error), self.ended.look(Heeds::AllButInterrupt))
     }
 }
 
 /// What SQLite says of a statement that the node or its client has ended is not the reason.
-fn said_of_end(request: &Request, failure: Failure, end: Option<End>) -> Failure {
+fn said_of_end(failure: Failure, end: Option<End>) -> Halt {
     match (failure.code, end) {
-        (failure::NOT_LEADER, _) => request.lost(),
-        (failure::INTERRUPT, Some(end)) => request.ended(end),
-        _ => failure,
+        (failure::NOT_LEADER, _) => Halt::Lost,
+        (failure::INTERRUPT, Some(end)) => Halt::Ended(end),
+        _ => failure.into(),
     }
 }
 
 /// What the client is told. What a statement said counts only if the versions that it saw did not go.
-fn outcome<T>(
-    result: Result<T, Failure>,
-    settled: Result<(), Failure>,
-    lost: impl FnOnce() -> Failure,
-) -> Result<T, Failure> {
-    match (result, settled) {
-        // At rest it may have written what it had not when it failed.
-        (Err(failure), _) if failure.code == failure::NOT_LEADER => Err(lost()),
+fn outcome<T>(request: &Request, result: Result<T, Halt>, settled: Result<(), Halt>) -> Result<T, Failure> {
+    match (result.map_err(|halt| request.told(halt)), settled) {
         (Err(failure), _) if failure.is_leadership() => Err(failure),
-        (_, Err(failure)) => Err(failure),
+        (_, Err(halt)) => Err(request.told(halt)),
         (result, Ok(())) => result,
     }
 }
@@ -319,45 +316,62 @@ impl AsRef<Rest> for Rest {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::executor::sqlite::empty_page;
     use crate::pages::PageStore;
 
+    fn request() -> Request {
+        let attached = PageStore::new().attach(b"test", &empty_page()).unwrap();
+        Request::new(1, Arc::clone(attached.database()))
+    }
+
     #[test]
     fn a_statement_that_was_ended_is_told_for_the_reason_of_its_end() {
-        let attached = PageStore::new().attach(b"test", &empty_page()).unwrap();
-        let mut request = Request::new(1, Arc::clone(attached.database()));
-        request.wrote(1);
         let (not_leader, interrupted) = (Failure::not_leader(), Failure::interrupted());
-        let (lost, constraint) = (Failure::leadership_lost(), Failure::new(2067, "UNIQUE constraint failed"));
-        for (said, end, told) in [
-            (&not_leader, None, &lost),
-            (&not_leader, Some(End::ClientGone), &lost),
-            (&interrupted, None, &interrupted),
-            (&interrupted, Some(End::Stopping), &lost),
-            (&interrupted, Some(End::ClientGone), &lost),
-            (&constraint, Some(End::Stopping), &constraint),
-            (&constraint, None, &constraint),
+        let constraint = Failure::new(2067, "UNIQUE constraint failed");
+        for (said, end, halt) in [
+            (&not_leader, None, Halt::Lost),
+            (&not_leader, Some(End::ClientGone), Halt::Lost),
+            (&interrupted, None, interrupted.clone().into()),
+            (&interrupted, Some(End::Stopping), Halt::Ended(End::Stopping)),
+            (&interrupted, Some(End::ClientGone), Halt::Ended(End::ClientGone)),
+            (&constraint, Some(End::Stopping), constraint.clone().into()),
+            (&constraint, None, constraint.clone().into()),
         ] {
-            assert_eq!(&said_of_end(&request, said.clone(), end), told, "{said:?} {end:?}");
+            assert_eq!(said_of_end(said.clone(), end), halt, "{said:?} {end:?}");
         }
     }
 
     #[test]
     fn what_a_statement_said_counts_unless_the_versions_that_it_saw_have_gone() {
         let constraint = || Failure::new(2067, "UNIQUE constraint failed");
-        let told = |result: Result<u8, Failure>, settled| outcome(result, settled, Failure::leadership_lost);
+        let not_leader = || Halt::from(Failure::not_leader());
+        let mut request = request();
+        let told = |request: &Request, result: Result<u8, Halt>, settled| outcome(request, result, settled);
 
-        assert_eq!(told(Ok(1), Ok(())), Ok(1));
-        assert_eq!(told(Err(constraint()), Ok(())), Err(constraint()));
-        assert_eq!(told(Ok(1), Err(Failure::not_leader())), Err(Failure::not_leader()));
-        assert_eq!(told(Err(constraint()), Err(Failure::not_leader())), Err(Failure::not_leader()));
+        assert_eq!(told(&request, Ok(1), Ok(())), Ok(1));
+        assert_eq!(told(&request, Err(constraint().into()), Ok(())), Err(constraint()));
+        assert_eq!(told(&request, Ok(1), Err(not_leader())), Err(Failure::not_leader()));
+        assert_eq!(told(&request, Err(constraint().into()), Err(not_leader())), Err(Failure::not_leader()));
+        request.wrote(1);
         assert_eq!(
-            told(Err(Failure::leadership_lost()), Err(Failure::interrupted())),
+            told(&request, Err(Halt::Lost), Err(Failure::interrupted().into())),
             Err(Failure::leadership_lost())
         );
-        assert_eq!(told(Err(Failure::not_leader()), Ok(())), Err(Failure::leadership_lost()));
+    }
+
+    // A client that has closed its sending side ends a RETURNING between two rows: its changes are committed as it comes to rest.
+    #[test]
+    fn what_is_written_as_a_statement_comes_to_rest_decides_what_its_end_means() {
+        let ends = [End::Interrupted, End::ClientGone, End::Stopping, End::EpochOver];
+        for halt in ends.map(Halt::Ended).into_iter().chain([Halt::Lost]) {
+            let mut request = request();
+            let result: Result<(), Halt> = Err(halt.clone());
+            request.wrote(1);
+            let told = outcome(&request, result, Ok(())).unwrap_err();
+            let is_unknown = told == Failure::leadership_lost();
+            // Whoever interrupts its own request expects no answer but that.
+            assert_eq!(is_unknown, halt != Halt::Ended(End::Interrupted), "{halt:?}: {told:?}");
+        }
     }
 }

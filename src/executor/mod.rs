@@ -95,10 +95,16 @@ impl Executor {
         })
     }
 
-    /// Stops all statements, those that run and those that follow, from any thread: the runtime of the sessions may be inside
-    /// SQLite itself.
-    pub fn interrupt_all(&self) {
+    /// Stops all statements for good, those that run and those that follow, from any thread: the runtime of the sessions may be
+    /// inside SQLite itself.
+    pub fn stop_all(&self) {
         self.stopping.store(true, Ordering::Release);
+    }
+
+    /// Permits to be inside SQLite.
+    #[cfg(test)]
+    pub(crate) fn permits(&self) -> &SqlPermits {
+        &self.permits
     }
 
     /// A session without a database, for one client connection.
@@ -148,8 +154,8 @@ impl Executor {
         ended.run_inside(&self.sql, expected, work).await
     }
 
-    /// Closes a seat in a task of its own: nobody waits for the permit that it takes, but a stop.
-    fn close(self: &Arc<Executor>, seat: Box<Seat>) {
+    /// Closes a seat in a task of its own: nobody waits for the permit that it takes, but a stop. Then `last` goes.
+    fn close(self: &Arc<Executor>, seat: Box<Seat>, last: impl Send + 'static) {
         if let Some(turn) = &seat.turn {
             // No client decides any more when it is given back.
             turn.set_held_by_client(false);
@@ -167,6 +173,7 @@ impl Executor {
                 tracing::error!("a connection was not closed");
             }
             executor.store.space().returned().add(config::CONNECTION_RETURNED_BYTES);
+            drop(last);
         });
     }
 

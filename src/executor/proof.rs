@@ -2,25 +2,10 @@
 //! is committed proves it; so does a round of heartbeats, and of a transaction's snapshot that is proven once, all statements
 //! on it live. architecture "Two roots".
 
-use crate::raft::Proof;
-
-use super::failure::Failure;
-use super::request::Request;
+use super::request::{Halt, Proving, Request};
 use super::seat::Seat;
 use super::session::Session;
 use super::sqlite::{End, TransactionState};
-
-/// How far the proof for a request is.
-#[derive(Debug, Default)]
-pub(super) enum Proving {
-    /// Nobody was asked.
-    #[default]
-    Unasked,
-    /// Asked ahead of the answer.
-    Asked(Proof),
-    /// This node led after the request came in.
-    Proven,
-}
 
 impl Seat {
     /// Whether the request that runs looked at a root that no proof covers.
@@ -43,13 +28,13 @@ impl Session {
     ///
     /// # Errors
     /// This node may not lead. A transaction that is open then is lost with its connection: its client was told of a failure.
-    pub(super) async fn prove(&mut self, request: &mut Request) -> Result<(), Failure> {
+    pub(super) async fn prove(&mut self, request: &mut Request) -> Result<(), Halt> {
         if request.has_written() {
             // Committed since: by a majority that knew no later leader.
             self.proven(request);
             return Ok(());
         }
-        let Some(seat) = self.seat.as_deref_mut() else { return Err(request.lost()) };
+        let Some(seat) = self.seat.as_deref_mut() else { return Err(Halt::Lost) };
         if !seat.is_unproven(request) {
             return Ok(());
         }
@@ -65,7 +50,7 @@ impl Session {
         if given != Err(End::Interrupted) {
             self.void_transaction();
         }
-        Err(given.err().map_or(Failure::not_leader(), |end| request.ended(end)))
+        Err(given.err().map_or(Halt::Lost, Halt::Ended))
     }
 
     fn proven(&mut self, request: &mut Request) {

@@ -2,14 +2,44 @@
 
 use std::sync::Arc;
 
-use crate::pages::{Charge, Database};
+use crate::pages::{Database, Discarded};
+use crate::raft::Proof;
 use crate::types::fault::{self, Fault};
 use crate::types::tasks::Expected;
 
 use super::failure::Failure;
-use super::proof::Proving;
 use super::seat::Noted;
 use super::sqlite::End;
+
+/// Why a request goes no further. What that means to its client is known once it is at rest: it may have written by then what it
+/// had not when it was halted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Halt {
+    /// Its client is told this.
+    Failure(Failure),
+    /// It was ended early.
+    Ended(End),
+    /// Nobody can carry it on.
+    Lost,
+}
+
+impl From<Failure> for Halt {
+    fn from(failure: Failure) -> Halt {
+        Halt::Failure(failure)
+    }
+}
+
+/// How far the proof for a request is.
+#[derive(Debug, Default)]
+pub(super) enum Proving {
+    /// Nobody was asked.
+    #[default]
+    Unasked,
+    /// Asked ahead of the answer.
+    Asked(Proof),
+    /// This node led after the request came in.
+    Proven,
+}
 
 /// One request on an open database.
 #[derive(Debug)]
@@ -22,11 +52,14 @@ pub(super) struct Request {
     version: Option<u32>,
     /// The first version that it put into the log's queue: if that is not in the log, nothing of the request is.
     first_written: Option<u32>,
+    /// A version of it was refused: its epoch is over, and that version is surely in no log.
+    is_refused: bool,
     pub(super) proving: Proving,
     /// How long the last statement of the request's text took tells of the next one.
     pub(super) expected: Expected,
     /// Room that only a planted fault keeps.
-    kept: Vec<Charge>,
+    #[cfg(feature = "planted-faults")]
+    kept: Vec<crate::pages::Charge>,
     /// What SQLite said when the last body came to rest.
     pub(super) noted: Option<Noted>,
 }
@@ -39,8 +72,10 @@ impl Request {
             used_head: false,
             version: None,
             first_written: None,
+            is_refused: false,
             proving: Proving::default(),
             expected: Expected::Unknown,
+            #[cfg(feature = "planted-faults")]
             kept: Vec::new(),
             noted: None,
         }
@@ -63,8 +98,14 @@ impl Request {
         self.saw(version);
     }
 
+    /// A version that was made and not taken into the log's queue.
+    pub(super) fn refused(&mut self) {
+        self.is_refused = true;
+    }
+
     /// Keeps room to its end: a planted fault.
-    pub(super) fn keeps_room(&mut self, room: Charge) {
+    #[cfg(feature = "planted-faults")]
+    pub(super) fn keeps_room(&mut self, room: crate::pages::Charge) {
         self.kept.push(room);
     }
 
@@ -73,18 +114,14 @@ impl Request {
         self.first_written.is_some()
     }
 
-    /// The failure of a request that nobody can carry on.
-    pub(super) fn lost(&self) -> Failure {
-        if self.has_written() { Failure::leadership_lost() } else { Failure::not_leader() }
-    }
-
-    /// The failure of a request that has ended early.
-    pub(super) fn ended(&self, end: End) -> Failure {
-        match end {
-            End::Interrupted => Failure::interrupted(),
-            // A client that only sends no more may still read it: this node may well lead.
-            End::ClientGone if !self.has_written() => Failure::interrupted(),
-            End::Stopping | End::EpochOver | End::ClientGone => self.lost(),
+    /// What the client of a request that was halted, and is at rest, is told.
+    pub(super) fn told(&self, halt: Halt) -> Failure {
+        match halt {
+            Halt::Failure(failure) => failure,
+            Halt::Ended(End::Interrupted) => Failure::interrupted(),
+            Halt::Ended(_) | Halt::Lost if self.has_written() => Failure::leadership_lost(),
+            Halt::Ended(end) => ended_unwritten(end),
+            Halt::Lost => Failure::not_leader(),
         }
     }
 
@@ -93,18 +130,32 @@ impl Request {
     /// # Errors
     /// What the fate of its versions means to its client.
     pub(super) async fn applied(&self) -> Result<(), Failure> {
-        let Some(version) = self.version else { return Ok(()) };
         let when_applied = |version| self.database.when_applied(self.epoch, version);
+        let of_first = |fate: Result<(), Discarded>| {
+            fate.map_or_else(|lost| Failure::discarded(lost.appended), |()| Failure::leadership_lost())
+        };
+        if self.is_refused {
+            let Some(first) = self.first_written.map(when_applied) else { return Err(Failure::not_leader()) };
+            return Err(of_first(first.await));
+        }
+        let Some(version) = self.version else { return Ok(()) };
         // Asked for before the wait: of an epoch that is over nobody knows what became of its versions.
         let earlier = self.first_written.map(|first| (first != version).then(|| when_applied(first)));
         let Err(discarded) = when_applied(version).await else { return Ok(()) };
         Err(match earlier {
             None => Failure::leadership_lost(),
             Some(None) => Failure::discarded(discarded.appended),
-            Some(Some(first)) => first
-                .await
-                .map_or_else(|lost| Failure::discarded(lost.appended), |()| Failure::leadership_lost()),
+            Some(Some(first)) => of_first(first.await),
         })
+    }
+}
+
+/// What an end means to a client of whom nothing was written, whatever it has asked for.
+pub(super) fn ended_unwritten(end: End) -> Failure {
+    match end {
+        // A client that only sends no more may still read it: this node may well lead.
+        End::Interrupted | End::ClientGone => Failure::interrupted(),
+        End::Stopping | End::EpochOver => Failure::not_leader(),
     }
 }
 
@@ -121,17 +172,30 @@ mod tests {
         let mut request = Request::new(1, Arc::clone(attached.database()));
         let (interrupted, not_leader) = (Failure::interrupted(), Failure::not_leader());
         let told = |request: &Request| {
-            [End::Interrupted, End::ClientGone, End::Stopping, End::EpochOver].map(|end| request.ended(end))
+            let ends = [End::Interrupted, End::ClientGone, End::Stopping, End::EpochOver];
+            (ends.map(|end| request.told(Halt::Ended(end))), request.told(Halt::Lost))
         };
-        assert_eq!(request.lost(), not_leader);
-        assert_eq!(
-            told(&request),
-            [interrupted.clone(), interrupted.clone(), not_leader.clone(), not_leader]
-        );
+        let ends = [interrupted.clone(), interrupted.clone(), not_leader.clone(), not_leader.clone()];
+        assert_eq!(told(&request), (ends, not_leader));
         request.wrote(1);
         let lost = Failure::leadership_lost();
-        assert_eq!(request.lost(), lost);
-        assert_eq!(told(&request), [interrupted, lost.clone(), lost.clone(), lost]);
+        assert_eq!(told(&request), ([interrupted, lost.clone(), lost.clone(), lost.clone()], lost));
+        assert_eq!(request.told(Halt::Failure(Failure::bind())), Failure::bind());
+    }
+
+    #[tokio::test]
+    async fn what_was_refused_is_surely_not_in_the_log_and_what_was_written_before_it_decides() {
+        let attached = PageStore::new().attach(b"test", &empty_page()).unwrap();
+        let mut request = Request::new(1, Arc::clone(attached.database()));
+        // What it saw counts no more.
+        request.saw(1);
+        request.refused();
+        assert!(!request.has_written());
+        assert_eq!(request.applied().await, Err(Failure::not_leader()));
+        assert_eq!(request.told(Halt::Lost), Failure::not_leader());
+        // One that is applied.
+        request.wrote(attached.database().committed().root.version());
+        assert_eq!(request.applied().await, Err(Failure::leadership_lost()));
     }
 
     #[test]

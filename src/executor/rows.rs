@@ -15,7 +15,7 @@ use crate::types::config;
 use super::body::Pause;
 use super::failure::{self, Failure};
 use super::inside::{Attempt, Needs, Rest, Values};
-use super::request::Request;
+use super::request::{Halt, Request};
 use super::seat::{Running, Seat, Source};
 use super::session::Session;
 use super::sqlite::{Inside, SqliteError, Statement, Step};
@@ -101,14 +101,14 @@ impl Session {
     /// SQLite's and leadership's; the query is over then.
     pub async fn next_frame(&mut self, rows: &mut Rows) -> Result<Option<Batch>, Failure> {
         while rows.frames.is_empty() && rows.state != State::Ended {
-            if let Err(failure) = self.advance(rows).await {
+            if let Err(halt) = self.advance(rows).await {
                 rows.frames.clear();
                 if std::mem::replace(&mut rows.state, State::Ended) == State::Ended {
                     // The fate of what it did is known.
-                    return Err(rows.failed(failure));
+                    return Err(rows.failed(rows.request.told(halt)));
                 }
                 self.rest(&mut rows.request).await;
-                let failure = self.conclude(&mut rows.request, Err::<(), _>(failure)).await.err();
+                let failure = self.conclude(&mut rows.request, Err::<(), _>(halt)).await.err();
                 return Err(rows.failed(failure.unwrap_or(Failure::interrupted())));
             }
         }
@@ -134,11 +134,12 @@ impl Session {
             return Ok(());
         }
         self.rest(&mut rows.request).await;
-        self.settle(&mut rows.request).await
+        let settled = self.settle(&mut rows.request).await;
+        settled.map_err(|halt| rows.request.told(halt))
     }
 
     /// Makes at least one frame ready, or ends.
-    async fn advance(&mut self, rows: &mut Rows) -> Result<(), Failure> {
+    async fn advance(&mut self, rows: &mut Rows) -> Result<(), Halt> {
         loop {
             let Filled { message, rest } = match rows.state {
                 State::Unstarted => self.first_fill(rows).await?,
@@ -161,14 +162,14 @@ impl Session {
                     rows.frames.push_back(Batch { message, last: true });
                     return Ok(());
                 }
-                Rest::Failed(error) => return Err(self.failed(&rows.request, error)),
-                Rest::Ended(end) => return Err(rows.request.ended(end)),
+                Rest::Failed(error) => return Err(self.failed(error)),
+                Rest::Ended(end) => return Err(Halt::Ended(end)),
             }
         }
     }
 
     /// Finds or compiles the statement, binds it, and steps until a frame is full.
-    async fn first_fill(&mut self, rows: &mut Rows) -> Result<Filled, Failure> {
+    async fn first_fill(&mut self, rows: &mut Rows) -> Result<Filled, Halt> {
         let mut tries = self.begin_body(&mut rows.request, &mut rows.source)?;
         if !tries.needs.turn {
             self.ask_ahead(&mut rows.request);
@@ -179,11 +180,11 @@ impl Session {
             let Some(filled) = self.came_to(&mut rows.request, &mut tries, attempt)? else { continue };
             let running = self.seat.as_ref().and_then(|seat| seat.running.as_ref());
             rows.reads = running.is_none_or(|running| running.statement.read_only());
-            return filled.ok_or(Failure::new(0, "empty statement"));
+            return filled.ok_or(Failure::new(0, "empty statement").into());
         }
     }
 
-    async fn fill(&mut self, rows: &Rows, granted: Needs) -> Result<Attempt<Filled>, Failure> {
+    async fn fill(&mut self, rows: &Rows, granted: Needs) -> Result<Attempt<Filled>, Halt> {
         let expected = self.expected(&rows.request);
         let (values, source) = (Arc::clone(&rows.values), rows.source.clone());
         self.enter(&rows.request, self.lane(), expected, move |inside, seat| {
@@ -203,7 +204,7 @@ impl Session {
     }
 
     /// Steps on until the next frame is full.
-    async fn further_fill(&mut self, rows: &Rows) -> Result<Filled, Failure> {
+    async fn further_fill(&mut self, rows: &Rows) -> Result<Filled, Halt> {
         let expected = self.expected(&rows.request);
         self.enter(&rows.request, self.lane(), expected, |inside, seat| {
             fill_frame(seat, inside, config::ROWS_FURTHER_FRAME_BYTES)

@@ -4,6 +4,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::fmt::Display;
 use std::sync::Arc;
 
 use crate::pages::{Database, PageStore};
@@ -13,7 +14,7 @@ use super::failure::{self, Failure};
 use super::kept::{Kept, Key};
 use super::sqlite::{Connection, Ended, Inside, Statement, TransactionState};
 use super::text::Text;
-use super::turn::TurnGuard;
+use super::turn::{Turn, TurnGuard};
 
 /// An open database.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub(super) struct Seat {
     connection: Option<Connection>,
     pub(super) view: Arc<View>,
     pub(super) database: Arc<Database>,
+    /// Where writers of this database wait in this epoch.
+    pub(super) line: Arc<Turn>,
     pub(super) turn: Option<TurnGuard>,
     pub(super) ended: Ended,
     store: Arc<PageStore>,
@@ -96,7 +99,7 @@ impl Seat {
     /// A seat on a connection that was just opened.
     pub(super) fn new(
         connection: Connection,
-        database: Arc<Database>,
+        line: Arc<Turn>,
         store: Arc<PageStore>,
         ended: Ended,
         epoch: u64,
@@ -107,8 +110,9 @@ impl Seat {
             kept: Kept::default(),
             running: None,
             view: Arc::clone(connection.view()),
+            database: Arc::clone(connection.view().database()),
             connection: Some(connection),
-            database,
+            line,
             turn: None,
             ended,
             store,
@@ -159,15 +163,24 @@ impl Seat {
         };
     }
 
-    /// Closes the connection with all its statements.
+    /// Closes the connection with all its statements, or ends its epoch.
     pub(super) fn close(mut self, inside: &mut Inside) {
         if let Some(connection) = self.connection.take() {
             // Statements that are dropped are finalized with their connection.
             self.prepared.clear();
             self.kept = Kept::default();
             self.running = None;
-            connection.close(inside);
+            if let Err(error) = connection.close(inside) {
+                self.stays_open(&error);
+            }
         }
+    }
+
+    /// Its connection stays open, whose write lock and snapshot nobody can take from it: they go with the epoch.
+    fn stays_open(&self, why: &dyn Display) {
+        let database = String::from_utf8_lossy(self.database.name());
+        tracing::error!(%database, %why, "a connection was not closed: its epoch ends");
+        self.store.end_this_epoch(self.epoch, None);
     }
 
     /// Numbers a statement for the client: the lowest free number.
@@ -248,12 +261,10 @@ impl Seat {
 }
 
 impl Drop for Seat {
-    /// Nobody can take this seat any more and it was not closed: its turn and its write lock go with the epoch, its connection
-    /// stays open.
+    /// Nobody can take this seat any more and it was not closed.
     fn drop(&mut self) {
         if self.connection.is_some() {
-            tracing::error!("a seat was dropped and not closed: its epoch ends");
-            self.store.end_this_epoch(self.epoch);
+            self.stays_open(&"its seat was dropped");
         }
     }
 }

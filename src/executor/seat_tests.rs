@@ -3,8 +3,7 @@ use futures_util::FutureExt;
 
 use super::*;
 use crate::executor::inside::{Attempt, Needs, Rest};
-use crate::executor::proof::Proving;
-use crate::executor::request::Request;
+use crate::executor::request::{Proving, Request};
 use crate::executor::sqlite::Step;
 use crate::executor::turn::Turn;
 use crate::types::config::KEPT_STATEMENTS_MAX;
@@ -19,8 +18,9 @@ fn seat() -> Seat {
     let connection = Connection::open_with(&mut Inside::alone(), &vfs, b"test", &ended).unwrap();
     connection.view().set_use_head(true);
     connection.view().set_turn(true);
-    let (database, epoch) = (store.get(b"test").unwrap(), store.epoch());
-    let mut seat = Seat::new(connection, database, store, ended, epoch);
+    let epoch = store.epoch();
+    let mut seat = Seat::new(connection, Turn::new(), store, ended, epoch);
+    assert_eq!(seat.database.name(), b"test");
     for sql in ["CREATE TABLE t(a UNIQUE)", "CREATE VIRTUAL TABLE f USING fts5(x)", "INSERT INTO t VALUES(1)"]
     {
         assert!(matches!(run(&mut seat, sql), Rest::Done), "{sql}");
@@ -57,7 +57,7 @@ fn run(seat: &mut Seat, sql: &str) -> Rest {
 fn take_commits(seat: &Seat) -> usize {
     let commits = seat.view.take_commits();
     let count = commits.len();
-    commits.into_iter().for_each(|commit| commit.propose(|_| true));
+    commits.into_iter().for_each(|commit| assert!(commit.propose(|_| true)));
     count
 }
 
@@ -273,4 +273,24 @@ fn a_seat_that_is_dropped_and_not_closed_ends_its_epoch_and_a_closed_one_does_no
     let (store, epoch) = (Arc::clone(&dropped.store), dropped.epoch);
     drop(dropped);
     assert_ne!(store.epoch(), epoch);
+}
+
+#[test]
+fn a_connection_that_cannot_be_closed_keeps_the_write_lock_no_longer_than_its_epoch() {
+    for keeps_a_statement in [false, true] {
+        let mut seat = seat();
+        assert!(matches!(run(&mut seat, "BEGIN"), Rest::Done));
+        assert!(matches!(run(&mut seat, "INSERT INTO t VALUES(2)"), Rest::Done));
+        let (store, database, epoch) = (Arc::clone(&seat.store), Arc::clone(&seat.database), seat.epoch);
+        assert!(database.is_reserved());
+        let inside = &mut Inside::alone();
+        let prepared = seat.connection().unwrap().prepare(inside, b"SELECT 1\0").unwrap();
+        let kept = keeps_a_statement.then_some(prepared);
+
+        seat.close(inside);
+
+        assert!(!database.is_reserved());
+        assert_eq!(store.epoch(), epoch + u64::from(keeps_a_statement));
+        drop(kept);
+    }
 }

@@ -15,9 +15,9 @@ use super::Executor;
 use super::failure::{self, Failure};
 use super::inside::{Rest, Values};
 use super::permits::Lane;
-use super::request::Request;
+use super::request::{Halt, Request, ended_unwritten};
 use super::seat::{Seat, Source};
-use super::sqlite::{Connection, End, Ended, SqliteError};
+use super::sqlite::{Connection, Ended, SqliteError};
 use super::text::Text;
 
 /// One client connection's use of SQL.
@@ -102,22 +102,16 @@ impl Session {
             return Err(Failure::new(failure::BUSY, "a database for this connection is already open"));
         }
         self.ended.begin(serving.epoch);
-        let permit = self.permit(Lane::Works).await.map_err(|end| match end {
-            End::Interrupted => Failure::interrupted(),
-            End::Stopping | End::EpochOver | End::ClientGone => Failure::not_leader(),
-        })?;
+        let permit = self.permit(Lane::Works).await.map_err(ended_unwritten)?;
         let executor = Arc::clone(&self.executor);
         let (ended, name) = (self.ended.clone(), name.to_vec());
         let opened = self.executor.run_inside(&self.ended, permit, Expected::Unknown, move |inside| {
             let connection = Connection::open_with(inside, &executor.vfs, &name, &ended)?;
             connection.view().set_members(Arc::clone(&executor.members));
             connection.view().set_epoch(serving.epoch);
-            let Some(database) = executor.store.get(&name) else {
-                connection.close(inside);
-                return Err(Failure::cannot_open());
-            };
             let store = Arc::clone(&executor.store);
-            Ok(Box::new(Seat::new(connection, database, store, ended, serving.epoch)))
+            let line = executor.turns.of(&name, serving.epoch);
+            Ok::<_, Failure>(Box::new(Seat::new(connection, line, store, ended, serving.epoch)))
         });
         self.seat = Some(opened.await.ok_or(Failure::not_leader())??);
         self.leave_if_stale();
@@ -135,7 +129,7 @@ impl Session {
         self.conclude(&mut request, prepared).await
     }
 
-    async fn compile(&mut self, request: &mut Request, sql: &Bytes, tail: Tail) -> Result<Prepared, Failure> {
+    async fn compile(&mut self, request: &mut Request, sql: &Bytes, tail: Tail) -> Result<Prepared, Halt> {
         let mut text = Text::new(sql.clone());
         text.terminate()?;
         let expected = if sql.len() <= SQL_SHORT_TEXT_BYTES { Expected::Short } else { Expected::Unknown };
@@ -153,8 +147,8 @@ impl Session {
         });
         match compiled.await? {
             Ok(prepared) => Ok(prepared),
-            Err(Compiling::Failure(failure)) => Err(failure),
-            Err(Compiling::Sqlite(error)) => Err(self.failed(request, error)),
+            Err(Compiling::Failure(failure)) => Err(failure.into()),
+            Err(Compiling::Sqlite(error)) => Err(self.failed(error)),
         }
     }
 
@@ -192,12 +186,7 @@ impl Session {
 
     /// Runs every statement of a text; parameters run on from statement to statement. Each comes to rest before the next, so
     /// that others write in between. spec: client-protocol 8.3.
-    async fn run_all(
-        &mut self,
-        request: &mut Request,
-        text: Text,
-        values: Vec<Value>,
-    ) -> Result<(), Failure> {
+    async fn run_all(&mut self, request: &mut Request, text: Text, values: Vec<Value>) -> Result<(), Halt> {
         let values = Arc::new(values);
         let (mut source, mut used) = (Source::Text(text, 0), 0);
         let mut pace = self.executor.pace();
@@ -225,7 +214,7 @@ impl Session {
         mut source: Source,
         values: &Values,
         used: usize,
-    ) -> Result<Option<Ran>, Failure> {
+    ) -> Result<Option<Ran>, Halt> {
         let mut tries = self.begin_body(request, &mut source)?;
         loop {
             let granted = self.grant(request, &mut tries).await?;
@@ -251,10 +240,12 @@ impl Session {
                     Ran { end: running.end, parameters: running.statement.parameter_count() }
                 })),
                 Rest::Row => {
-                    Err(Failure::new(failure::ERROR, "rows yielded when none expected for EXEC request"))
+                    let refused =
+                        Failure::new(failure::ERROR, "rows yielded when none expected for EXEC request");
+                    Err(refused.into())
                 }
-                Rest::Failed(error) => Err(self.failed(request, error)),
-                Rest::Ended(end) => Err(request.ended(end)),
+                Rest::Failed(error) => Err(self.failed(error)),
+                Rest::Ended(end) => Err(Halt::Ended(end)),
             };
         }
     }
@@ -283,8 +274,17 @@ impl Session {
 
     /// Leaves the seat, which is closed elsewhere as soon as there is a permit.
     pub fn leave(&mut self) {
+        self.leave_before(());
+    }
+
+    /// Ends the session. What is handed over goes when nothing of it is held any more.
+    pub fn end_before(mut self, last: impl Send + 'static) {
+        self.leave_before(last);
+    }
+
+    fn leave_before(&mut self, last: impl Send + 'static) {
         if let Some(seat) = self.seat.take() {
-            self.executor.close(seat);
+            self.executor.close(seat, last);
         }
     }
 

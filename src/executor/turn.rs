@@ -3,7 +3,7 @@
 //! spec: client-protocol 9.2; architecture "Two roots".
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use crate::types::waiters::Waiters;
 
-/// The turns of all databases in one epoch. When the epoch ends the turns are new ones: whoever held an old one can commit
-/// nothing with it.
+/// The turns of all databases that are in use in one epoch: each lives as long as a connection to its database. When the epoch
+/// ends the turns are new ones: whoever held an old one can commit nothing with it.
 #[derive(Debug, Default)]
 pub struct Turns {
     current: Mutex<OfEpoch>,
@@ -21,8 +21,26 @@ pub struct Turns {
 #[derive(Debug, Default)]
 struct OfEpoch {
     epoch: u64,
-    by_database: HashMap<Vec<u8>, Arc<Turn>>,
+    by_database: HashMap<Vec<u8>, Weak<Turn>>,
+    /// With so many it is looked whether some are used no more.
+    sweep_at: usize,
 }
+
+impl OfEpoch {
+    fn in_use(&self) -> impl Iterator<Item = Arc<Turn>> {
+        self.by_database.values().filter_map(Weak::upgrade)
+    }
+
+    fn sweep_if_due(&mut self) {
+        if self.by_database.len() >= self.sweep_at {
+            self.by_database.retain(|_, turn| turn.strong_count() > 0);
+            self.sweep_at = SWEEP_MIN.max(self.by_database.len() * 2);
+        }
+    }
+}
+
+/// Turns that are kept at least before those are forgotten which nobody uses.
+const SWEEP_MIN: usize = 16;
 
 impl Turns {
     /// The turn of a database in an epoch. Of an epoch that is over it is a turn of nobody else.
@@ -33,13 +51,14 @@ impl Turns {
             return Turn::new();
         }
         if epoch > current.epoch {
-            *current = OfEpoch { epoch, by_database: HashMap::new() };
+            *current = OfEpoch { epoch, ..OfEpoch::default() };
         }
-        if let Some(turn) = current.by_database.get(database) {
-            return Arc::clone(turn);
+        if let Some(turn) = current.by_database.get(database).and_then(Weak::upgrade) {
+            return turn;
         }
+        current.sweep_if_due();
         let turn = Turn::new();
-        current.by_database.insert(database.to_vec(), Arc::clone(&turn));
+        current.by_database.insert(database.to_vec(), Arc::downgrade(&turn));
         turn
     }
 
@@ -47,18 +66,14 @@ impl Turns {
     #[must_use]
     pub fn usage(&self) -> (usize, usize) {
         let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        current
-            .by_database
-            .values()
-            .map(|turn| turn.usage())
-            .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+        current.in_use().map(|turn| turn.usage()).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
 
     /// The longest time for which a turn of this epoch has been held by now, those held by open transactions of clients left out.
     #[must_use]
     pub fn held_for(&self) -> Duration {
         let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        current.by_database.values().map(|turn| turn.held_for()).max().unwrap_or_default()
+        current.in_use().map(|turn| turn.held_for()).max().unwrap_or_default()
     }
 }
 
@@ -218,6 +233,21 @@ mod tests {
         assert!(!Arc::ptr_eq(&old, &new));
         assert!(!Arc::ptr_eq(&new, &turns.of(b"a", 3)));
         assert!(Arc::ptr_eq(&new, &turns.of(b"a", 4)));
+    }
+
+    #[tokio::test]
+    async fn turns_that_nobody_uses_are_forgotten_and_one_that_is_held_or_waited_for_stays() {
+        let turns = Turns::default();
+        let held = turns.of(b"held", 1).acquire(Duration::ZERO).await.unwrap();
+        for number in 0..10_000 {
+            drop(turns.of(format!("{number}").as_bytes(), 1));
+            assert!(turns.current.lock().unwrap().by_database.len() <= 2 * SWEEP_MIN);
+        }
+        let mut waits = Box::pin(async { turns.of(b"held", 1).acquire(Duration::ZERO).await });
+        assert!(futures_util::poll!(&mut waits).is_pending());
+        assert_eq!(turns.usage(), (1, 1));
+        drop(held);
+        assert!(waits.await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]

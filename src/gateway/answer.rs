@@ -11,7 +11,7 @@ use crate::protocol::failure::{DATABASE_NOT_FOUND, PARSE, UNRECOGNIZED_CLUSTER_F
 use crate::protocol::request::{DecodeError, Parameters, Request, Value};
 use crate::protocol::response;
 use crate::transport::client_stream::{ClientRead, ClientWrite};
-use crate::types::config::PAGE_SIZE;
+use crate::types::config::{DUMP_CHUNK_PAGES, PAGE_SIZE};
 
 use super::connection::{Connection, Dumped, Next, Version};
 use super::reader::Frame;
@@ -237,9 +237,6 @@ impl<R: ClientRead, W: ClientWrite> Connection<R, W> {
         Ok(Next::Request)
     }
 }
-
-/// Pages of a DUMP written to the socket at once.
-const DUMP_CHUNK_PAGES: usize = 64;
 
 /// Why rows stopped.
 enum Stopped {

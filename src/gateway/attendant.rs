@@ -77,7 +77,7 @@ impl<R: ClientRead> Attendant<R> {
         &self.ended
     }
 
-    /// Looks at everything once; the task is woken when there is something new. What is looked at is bounded, so that it counts
+    /// Looks at everything once; the task is woken when there is something new. What is looked at is bounded in number and bytes, so that it counts
     /// for nothing in the task's share of its worker: a request that has used it up would not be looked after.
     pub(super) fn look(&mut self, context: &mut Context<'_>) {
         let look = unconstrained(poll_fn(|context| {

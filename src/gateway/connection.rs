@@ -161,8 +161,10 @@ impl Gateway {
             };
             let dialled = connection.run(&mut attendant).await;
             drop(stand_in);
-            let Connection { gateway, session, write, .. } = connection;
-            drop(session);
+            let Connection { gateway, session, write, dumped, stall, .. } = connection;
+            drop(dumped);
+            // It counts until all that it holds has gone.
+            session.end_before(stall);
             if let Some(Dialled { id, address, received, stream }) = dialled {
                 let stream = S::detach(stream, write);
                 gateway.peers.accept(PeerConnection { id, address, received, stream });
@@ -323,7 +325,6 @@ impl<R: ClientRead, W: ClientWrite> Connection<R, W> {
         })
         .await;
         if sent.is_ok() {
-            // One that goes counts until all that it holds has gone.
             self.stall = None;
         }
         sent

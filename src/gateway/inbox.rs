@@ -70,6 +70,8 @@ struct State<R> {
     interrupted: bool,
     /// The client's machine may owe acknowledgements of what was sent.
     is_owed: bool,
+    /// The next message is too large to be read ahead.
+    holds_back: bool,
 }
 
 /// What there is of a stream.
@@ -93,6 +95,7 @@ impl<R: ClientRead> Inbox<R> {
             working: false,
             interrupted: false,
             is_owed: false,
+            holds_back: false,
         };
         Inbox { state: Mutex::new(state), ended }
     }
@@ -108,10 +111,7 @@ impl<R: ClientRead> Inbox<R> {
             Some(event) => {
                 state.working = true;
                 self.ended.next_request();
-                if is_query(&event) && state.events.front().is_some_and(is_interrupt) {
-                    state.interrupted = true;
-                    self.ended.interrupt();
-                }
+                state.heed_interrupt(&self.ended);
                 Poll::Ready(Some(event))
             }
             None if state.reader.is_none() => Poll::Ready(None),
@@ -128,7 +128,8 @@ impl<R: ClientRead> Inbox<R> {
     pub(super) fn read_ahead(&self, context: &mut Context<'_>) -> Seen {
         let mut state = self.lock();
         state.read_ahead(context, &self.ended);
-        let is_full = state.reader.is_some() && state.events.len() >= config::REQUESTS_AHEAD;
+        let is_full =
+            state.reader.is_some() && (state.holds_back || state.events.len() >= config::REQUESTS_AHEAD);
         Seen { is_full, is_owed: state.is_owed, end: state.end }
     }
 
@@ -185,7 +186,7 @@ impl<R: ClientRead> Inbox<R> {
         state.interrupted = false;
     }
 
-    /// Whether the client has asked to stop the query that runs.
+    /// Whether the client has asked to stop the request that is worked on.
     pub(super) fn is_interrupted(&self) -> bool {
         self.lock().interrupted
     }
@@ -219,10 +220,27 @@ impl<R: ClientRead> State<R> {
         while self.events.len() < config::REQUESTS_AHEAD && self.poll_read(context, ended) {}
     }
 
-    /// Takes the next message off the stream, if a whole one is there: whether it was one.
+    /// Bytes of the requests that wait.
+    fn bytes_ahead(&self) -> u64 {
+        let bytes = |event: &Event<R>| match event {
+            Event::Request(frame) => frame.body.len() as u64,
+            Event::Peer(_) => 0,
+        };
+        self.events.iter().map(bytes).sum()
+    }
+
+    /// Takes the next message off the stream, if a whole one is there: whether it was one. What is too large to be read ahead is
+    /// begun when nothing else is to be done: whoever looks for the next request asks again.
     fn poll_read(&mut self, context: &mut Context<'_>, ended: &Ended) -> bool {
+        let (is_next, bytes_ahead) = (self.events.is_empty() && !self.working, self.bytes_ahead());
         let Some(reader) = self.reader.as_mut() else { return false };
-        let frame = match reader.poll_frame(context) {
+        let holds_back = &mut self.holds_back;
+        *holds_back = false;
+        let may_begin = |bytes: u64| {
+            *holds_back = !is_next && bytes_ahead + bytes > config::REQUESTS_AHEAD_MAX_BYTES;
+            !*holds_back
+        };
+        let frame = match reader.poll_frame(context, may_begin) {
             Poll::Pending => return false,
             Poll::Ready(Ok(Some(frame))) => frame,
             Poll::Ready(Ok(None)) => {
@@ -244,20 +262,121 @@ impl<R: ClientRead> State<R> {
             }
             return false;
         }
-        if frame.header.kind == Kind::Interrupt as u8 && self.working && self.events.is_empty() {
+        self.events.push_back(Event::Request(frame));
+        self.heed_interrupt(ended);
+        true
+    }
+
+    /// Stops the request that is worked on, whatever it is, if the very next message is an INTERRUPT, whichever of the two was read
+    /// or taken last.
+    fn heed_interrupt(&mut self, ended: &Ended) {
+        if self.working && !self.interrupted && self.events.front().is_some_and(is_interrupt) {
             self.interrupted = true;
             ended.interrupt();
         }
-        self.events.push_back(Event::Request(frame));
-        true
     }
-}
-
-fn is_query<R>(event: &Event<R>) -> bool {
-    let kinds = [Kind::Query as u8, Kind::QuerySql as u8];
-    matches!(event, Event::Request(frame) if kinds.contains(&frame.header.kind))
 }
 
 fn is_interrupt<R>(event: &Event<R>) -> bool {
     matches!(event, Event::Request(frame) if frame.header.kind == Kind::Interrupt as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+    use crate::executor::sqlite::{End as Why, Heeds};
+    use crate::pages::PageStore;
+    use crate::transport::client_stream::{ClientStream, Plain};
+
+    fn inbox() -> (DuplexStream, Inbox<Plain<DuplexStream>>) {
+        let (client, node) = duplex(1 << 16);
+        let (node, _) = ClientStream::split((node, tokio::io::sink()));
+        (client, Inbox::new(FrameReader::new(node), Ended::new(PageStore::new())))
+    }
+
+    async fn send(client: &mut DuplexStream, kinds: &[Kind]) {
+        for kind in kinds {
+            client.write_all(&[1, 0, 0, 0, *kind as u8, 0, 0, 0]).await.unwrap();
+            client.write_all(&[0; 8]).await.unwrap();
+        }
+    }
+
+    fn read(inbox: &Inbox<Plain<DuplexStream>>) {
+        inbox.read_ahead(&mut Context::from_waker(Waker::noop()));
+    }
+
+    #[tokio::test]
+    async fn what_is_large_is_not_begun_before_all_else_is_done() {
+        let max = usize::try_from(config::REQUESTS_AHEAD_MAX_BYTES).unwrap();
+        let (mut client, node) = duplex(8 * max);
+        let (node, _) = ClientStream::split((node, tokio::io::sink()));
+        let inbox = Inbox::new(FrameReader::new(node), Ended::new(PageStore::new()));
+        for body in [2 * max, max / 2, max / 2, 8, 2 * max] {
+            let words = u32::try_from(body / 8).unwrap().to_le_bytes();
+            client.write_all(&[&words[..], &[Kind::ExecSql as u8, 0, 0, 0]].concat()).await.unwrap();
+            client.write_all(&vec![0; body]).await.unwrap();
+        }
+        let look = || inbox.read_ahead(&mut Context::from_waker(Waker::noop())).is_full;
+        let take = || {
+            let Poll::Ready(Some(Event::Request(frame))) = inbox.poll_next() else {
+                panic!("nothing is next")
+            };
+            frame.body.len()
+        };
+        let waiting = || {
+            let state = inbox.lock();
+            (state.events.len(), state.bytes_ahead() as usize)
+        };
+
+        // One alone is read however large it is, and nothing behind it.
+        assert!(look());
+        assert_eq!((waiting(), take()), ((1, 2 * max), 2 * max));
+        // As many as fit.
+        assert!(look());
+        assert_eq!(waiting(), (2, max));
+        for (next, left) in [(max / 2, 2), (max / 2, 1), (8, 0)] {
+            inbox.answered();
+            assert_eq!(take(), next);
+            assert!(look());
+            assert_eq!(waiting().0, left);
+        }
+        // Whoever looks for the next request begins it.
+        inbox.answered();
+        assert!(!look());
+        assert_eq!((waiting(), take()), ((1, 2 * max), 2 * max));
+    }
+
+    #[tokio::test]
+    async fn an_interrupt_stops_what_it_follows_whether_they_come_together_or_apart() {
+        let kinds = [Kind::Query, Kind::QuerySql, Kind::Exec, Kind::ExecSql, Kind::Prepare, Kind::Open];
+        for kind in kinds {
+            let cases: [(&[Kind], &[Kind], bool); 5] = [
+                (&[kind, Kind::Interrupt], &[], true),
+                (&[kind], &[Kind::Interrupt], true),
+                (&[kind, Kind::Client], &[Kind::Interrupt], false),
+                (&[kind], &[Kind::Client, Kind::Interrupt], false),
+                (&[kind], &[], false),
+            ];
+            for (first, then, is_stopped) in cases {
+                let (mut client, inbox) = inbox();
+                send(&mut client, first).await;
+                read(&inbox);
+                assert!(matches!(inbox.poll_next(), Poll::Ready(Some(Event::Request(_)))));
+                send(&mut client, then).await;
+                read(&inbox);
+
+                let why = inbox.ended.look(Heeds::All);
+                let case = format!("{first:?} {then:?}");
+                assert_eq!(why, is_stopped.then_some(Why::Interrupted), "{case}");
+                assert_eq!(inbox.is_interrupted(), is_stopped, "{case}");
+                // Nothing of it is left for the next one.
+                inbox.answered();
+                assert!(!inbox.is_interrupted());
+                drop(inbox.poll_next());
+                assert_eq!(inbox.ended.look(Heeds::All).is_some(), inbox.is_interrupted(), "{case}");
+            }
+        }
+    }
 }

@@ -12,13 +12,6 @@ use tokio_util::io::poll_read_buf;
 use crate::protocol::header::{HEADER_BYTES, MessageHeader};
 use crate::types::config;
 
-/// Room for what is read at once, at first: small requests come whole.
-const READ_MIN_BYTES: usize = 4096;
-
-/// Room that is left is used as long as it is no less: more is made where the requests before may be gone, and their room with
-/// them.
-const READ_LEFT_BYTES: usize = 1024;
-
 /// One whole request.
 #[derive(Debug)]
 pub struct Frame {
@@ -109,11 +102,15 @@ impl<S: AsyncRead + Unpin> FrameReader<S> {
     }
 
     /// The next request; None at the end of the stream, also in the middle of a request. What was received so far is kept
-    /// while it is not whole: any task may ask again.
+    /// while it is not whole: any task may ask again. A body of so many bytes is not begun unless it may be: then nobody is woken.
     ///
     /// # Errors
     /// The socket's; a length that is not taken.
-    pub fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Frame>, ReadError>> {
+    pub fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+        may_begin: impl FnOnce(u64) -> bool,
+    ) -> Poll<Result<Option<Frame>, ReadError>> {
         if self.large.is_some() {
             return self.poll_large(context);
         }
@@ -130,6 +127,9 @@ impl<S: AsyncRead + Unpin> FrameReader<S> {
             let max = config::MESSAGE_BODY_MAX_BYTES;
             return Poll::Ready(Err(ReadError::TooLarge { kind: header.kind, bytes, max }));
         };
+        if !may_begin(bytes) {
+            return Poll::Pending;
+        }
         if length > config::READ_CHUNK_BYTES {
             self.received.advance(HEADER_BYTES);
             let mut large = LargeBody { header, announced: length, bytes: Vec::new() };
@@ -181,8 +181,8 @@ impl<S: AsyncRead + Unpin> FrameReader<S> {
     fn poll_fill(&mut self, context: &mut Context<'_>, length: usize) -> Poll<Result<bool, ReadError>> {
         while self.received.len() < length {
             let missing = length - self.received.len();
-            if self.received.capacity() - self.received.len() < missing.max(READ_LEFT_BYTES) {
-                self.received.reserve(missing.clamp(READ_MIN_BYTES, config::READ_CHUNK_BYTES));
+            if self.received.capacity() - self.received.len() < missing.max(config::READ_LEFT_BYTES) {
+                self.received.reserve(missing.clamp(config::READ_MIN_BYTES, config::READ_CHUNK_BYTES));
             }
             if ready!(poll_read_buf(Pin::new(&mut self.stream), context, &mut self.received))? == 0 {
                 return Poll::Ready(Ok(false));
@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     async fn next<S: AsyncRead + Unpin>(reader: &mut FrameReader<S>) -> Result<Option<Frame>, ReadError> {
-        poll_fn(|context| reader.poll_frame(context)).await
+        poll_fn(|context| reader.poll_frame(context, |_| true)).await
     }
 
     #[tokio::test]

@@ -45,7 +45,7 @@ impl Gateway {
 async fn first_request<R: tokio::io::AsyncRead + Unpin>(frames: &mut FrameReader<R>) -> Option<Request> {
     let word = frames.handshake().await.ok()??;
     Version::from_handshake(word)?;
-    let frame = poll_fn(|context| frames.poll_frame(context)).await.ok()??;
+    let frame = poll_fn(|context| frames.poll_frame(context, |_| true)).await.ok()??;
     let is_connect = frame.header.kind == Kind::Connect as u8 && frame.header.schema == 0;
     if is_connect { Request::decode(frame.header.kind, frame.header.schema, &frame.body).ok() } else { None }
 }

@@ -106,7 +106,7 @@ pub struct Connections {
 impl Connections {
     /// Ends them. Sessions know of it before anybody is woken.
     pub fn end(&self) {
-        self.executor.interrupt_all();
+        self.executor.stop_all();
         self.stop.cancel();
     }
 }
@@ -125,16 +125,12 @@ pub struct Stopped {
 pub struct StoreEpochs(pub Arc<PageStore>);
 
 impl EpochHooks for StoreEpochs {
-    fn epoch(&self) -> u64 {
-        self.0.epoch()
-    }
-
     fn watch_epoch(&self) -> watch::Receiver<u64> {
         self.0.watch_epoch()
     }
 
-    fn end_epoch(&self, refused_from: Option<u64>) {
-        self.0.end_epoch(refused_from);
+    fn end_this_epoch(&self, epoch: u64, refused_from: Option<u64>) {
+        self.0.end_this_epoch(epoch, refused_from);
     }
 }
 

@@ -310,6 +310,32 @@ async fn beyond_a_bound_of_old_pages_the_reader_that_has_waited_longest_goes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_goes_with_a_session_goes_when_its_connection_is_closed() {
+    let core = start(&TestDisk::bootstrapped(), 1).await;
+    for is_open in [true, false] {
+        let mut session = core.executor().session();
+        if is_open {
+            session.open(b"test").await.unwrap();
+        }
+        let permits: Vec<_> = std::iter::from_fn(|| core.executor().permits().try_acquire()).collect();
+        let stall = Arc::new(());
+        session.end_before(Arc::clone(&stall));
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(
+            (core.executor().usage().connections, Arc::strong_count(&stall)),
+            match is_open {
+                true => (1, 2),
+                false => (0, 1),
+            }
+        );
+        drop(permits);
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!((core.executor().usage().connections, Arc::strong_count(&stall)), (0, 1));
+    }
+    core.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_turn_of_an_idle_client_ends_with_its_epoch_whatever_it_asked_last() {
     let core = start(&TestDisk::bootstrapped(), 1).await;
     let mut client = Client::open(&core, "test").await;

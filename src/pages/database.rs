@@ -53,8 +53,6 @@ pub struct Commit {
     pub epoch: u64,
     /// Changed pages in order of their numbers; empty: nothing to propose.
     pub pages: Vec<(PageNumber, PageRef)>,
-    /// Size in pages afterwards.
-    pub page_count: u32,
     /// The database is smaller than before, or deleted: pages that come back later are not in any transaction.
     pub shrinks: bool,
     /// The version itself.
@@ -65,9 +63,10 @@ pub struct Commit {
 }
 
 impl Commit {
-    /// Hands it to whoever proposes it. If that was done, its epoch does not depend on this object any more.
-    pub fn propose(mut self, propose: impl FnOnce(&Commit) -> bool) {
+    /// Hands it to whoever proposes it, and says whether that was done: then its epoch does not depend on this object any more.
+    pub fn propose(mut self, propose: impl FnOnce(&Commit) -> bool) -> bool {
         self.proposed = propose(&self);
+        self.proposed
     }
 }
 
@@ -332,7 +331,7 @@ impl Database {
         });
         state.apply_empty_commits();
         let database = Arc::clone(self);
-        Ok(Commit { version, epoch: pin.epoch, pages, page_count, shrinks, root, database, proposed: false })
+        Ok(Commit { version, epoch: pin.epoch, pages, shrinks, root, database, proposed: false })
     }
 
     /// Names the proposal of a pending version. To be called under the lock of the proposals' queue, before it can end
@@ -524,12 +523,6 @@ impl Database {
     #[must_use]
     pub fn is_reserved(&self) -> bool {
         self.lock().reserved.is_some()
-    }
-
-    /// Bytes of the pages of pending proposals.
-    #[must_use]
-    pub fn in_flight_bytes(&self) -> usize {
-        self.lock().pending.iter().map(|pending| pending.pages * PAGE_SIZE).sum()
     }
 
     /// Pending proposals, commits without pages included.

@@ -13,16 +13,14 @@ use crc::{CRC_32_ISO_HDLC, Crc, Table};
 use super::cache::PageCache;
 use crate::memory::{Kept, Returned, Slots};
 use crate::types::config::{
-    PAGE_FILE_GROWTH_PAGES, PAGE_FILE_KEPT_PAGES, PAGE_FILE_KEPT_SHARE, PAGE_FILE_RESERVE_BYTES, PAGE_SIZE,
+    PAGE_FILE_GROWTH_PAGES, PAGE_FILE_KEPT_PAGES, PAGE_FILE_KEPT_SHARE, PAGE_FILE_PUNCHED_PAGES,
+    PAGE_FILE_RESERVE_BYTES, PAGE_SIZE,
 };
 use crate::types::payload::{PayloadStore, StoredBytes};
 use crate::types::scratch::ScratchFile;
 use crate::types::tasks::{BlockingPool, run_or_now};
 
 static CRC: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISO_HDLC);
-
-/// Slots that are punched out at once, at most.
-const PUNCHED_SLOTS: u32 = 2048;
 
 struct State {
     slots: Slots,
@@ -157,7 +155,7 @@ impl PageFile {
     fn sweep(&self) {
         let mut slots = 0;
         let mut state = self.lock();
-        while let Some(run) = state.slots.leave(1, PUNCHED_SLOTS) {
+        while let Some(run) = state.slots.leave(1, PAGE_FILE_PUNCHED_PAGES) {
             drop(state);
             let bytes = u64::from(run.end - run.start) * PAGE_SIZE as u64;
             // A file system without holes keeps it until the end of the file is cut off.

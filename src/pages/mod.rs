@@ -24,4 +24,4 @@ pub use overlay::Overlay;
 pub use page::{PageRef, PageSpace, has_memory};
 pub use room::{Charge, Room};
 pub use store::{Attached, DatabaseImages, NameError, PageStore, ReplaceError, check_name};
-pub use tree::{Pages, Root};
+pub use tree::Root;

@@ -69,12 +69,6 @@ impl Overlay {
         if number.0 > self.base_count { None } else { self.base.get(number) }
     }
 
-    /// The root below.
-    #[must_use]
-    pub fn base(&self) -> &Root {
-        &self.base
-    }
-
     pub(super) fn into_pages(self) -> BTreeMap<u32, PageRef> {
         self.pages
     }

@@ -24,6 +24,22 @@ struct State {
     transactions: usize,
     bytes: usize,
     waiting: Waiters<()>,
+    full: Option<Full>,
+}
+
+/// A disk that takes nothing.
+#[derive(Clone, Copy, Debug)]
+struct Full {
+    since: Instant,
+    seen: Instant,
+}
+
+impl Full {
+    /// One that is found full. What was seen long ago is another time: there may have been space in between.
+    fn found(known: Option<Full>, now: Instant) -> Full {
+        let known = known.filter(|full| now.saturating_duration_since(full.seen) < DISK_FULL_WAIT);
+        Full { since: known.map_or(now, |full| full.since), seen: now }
+    }
 }
 
 /// The room that a pending version takes.
@@ -48,9 +64,9 @@ impl Room {
         state.transactions < self.transactions_max && state.bytes < self.bytes_max
     }
 
-    /// Waits until there is room for one more transaction, first come first served, and until the disk takes more, for
-    /// `DISK_FULL_WAIT` at most. Its size is charged when it is known, and may be more than what was left; whether the disk takes it
-    /// is asked again at the commit.
+    /// Waits until there is room for one more transaction, first come first served, and until the disk takes more, or has been full
+    /// for `DISK_FULL_WAIT`. Its size is charged when it is known, and may be more than what was left; whether the disk takes it is
+    /// asked again at the commit.
     pub fn wait(self: &Arc<Room>) -> impl Future<Output = ()> + Send + 'static + use<> {
         let room = Arc::clone(self);
         let mut state = self.lock();
@@ -78,11 +94,18 @@ impl Room {
         self.disk.get().is_none_or(|disk| disk.takes(bytes.saturating_add(in_flight)))
     }
 
+    /// The end is the same for all: writers wait one after the other, with the writer's turn.
     async fn wait_for_disk(&self) {
-        let until = Instant::now() + DISK_FULL_WAIT;
-        while !self.is_on_disk(0) && Instant::now() < until {
+        while self.is_worth_waiting() {
             sleep(DISK_FULL_LOOKS_EVERY).await;
         }
+    }
+
+    fn is_worth_waiting(&self) -> bool {
+        let (is_full, now) = (!self.is_on_disk(0), Instant::now());
+        let mut state = self.lock();
+        state.full = is_full.then(|| Full::found(state.full, now));
+        state.full.is_some_and(|full| now < full.since + DISK_FULL_WAIT)
     }
 
     /// Charges a version that is pending from here on.
@@ -118,9 +141,51 @@ impl Drop for Charge {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use futures_util::FutureExt;
 
     use super::*;
+
+    #[derive(Debug)]
+    struct Disk(AtomicBool);
+
+    impl LogSpace for Disk {
+        fn takes(&self, _bytes: u64) -> bool {
+            !self.is_full()
+        }
+
+        fn is_full(&self) -> bool {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_writers_together_wait_once_for_a_full_disk() {
+        let room = Room::new(9, 100);
+        let disk = Arc::new(Disk(AtomicBool::new(true)));
+        room.set_disk(Arc::clone(&disk) as Arc<dyn LogSpace>);
+        let begin = Instant::now();
+        // Each has the writer's turn in its turn.
+        for _ in 0..100 {
+            room.wait().await;
+        }
+        let waited = begin.elapsed();
+        assert!(waited >= DISK_FULL_WAIT && waited < DISK_FULL_WAIT * 2, "{waited:?}");
+
+        // Full again is full anew, whether anybody has seen the space in between or not.
+        disk.0.store(false, Ordering::Relaxed);
+        let begin = Instant::now();
+        room.wait().await;
+        assert_eq!(begin.elapsed().as_secs(), 0);
+        disk.0.store(true, Ordering::Relaxed);
+        for pause in [DISK_FULL_WAIT, DISK_FULL_WAIT * 2] {
+            let begin = Instant::now();
+            room.wait().await;
+            assert!(begin.elapsed() >= DISK_FULL_WAIT);
+            sleep(pause).await;
+        }
+    }
 
     #[test]
     fn what_is_in_flight_holds_back_the_next_until_it_is_given_back() {

@@ -248,11 +248,11 @@ impl PageStore {
         self.end_epoch_of(&mut named, refused_from)
     }
 
-    /// Ends this epoch, unless it has ended.
-    pub fn end_this_epoch(&self, epoch: u64) {
+    /// The same with this epoch, unless it has ended.
+    pub fn end_this_epoch(&self, epoch: u64, refused_from: Option<u64>) {
         let mut named = self.lock();
         if self.epoch() == epoch {
-            self.end_epoch_of(&mut named, None);
+            self.end_epoch_of(&mut named, refused_from);
         }
     }
 
@@ -264,12 +264,6 @@ impl PageStore {
         named.retain(|_, found| !found.is_left());
         self.epoch.set(epoch);
         epoch
-    }
-
-    /// Bytes of the pages of pending proposals of all databases.
-    #[must_use]
-    pub fn in_flight_bytes(&self) -> usize {
-        self.databases().iter().map(|database| database.in_flight_bytes()).sum()
     }
 
     /// Pages that only old pins keep alive, in all databases; an upper bound.
@@ -313,7 +307,7 @@ impl EpochEnd for PageStore {
     }
 
     fn end_this(&self, epoch: u64) {
-        self.end_this_epoch(epoch);
+        self.end_this_epoch(epoch, None);
     }
 }
 

@@ -175,12 +175,6 @@ impl Root {
         self.inner.tree.get(number.0.checked_sub(1)?)
     }
 
-    /// Every page from 1 to the page count, in order; `None` for one that was never stored.
-    #[must_use]
-    pub fn pages(&self) -> Pages<'_> {
-        Pages { root: self, next: 1 }
-    }
-
     /// The same pages with another version.
     pub(super) fn with_version(&self, version: u32) -> Root {
         Root::new(self.inner.tree.clone(), self.inner.page_count, version)
@@ -228,25 +222,6 @@ impl WeakRoot {
     }
 }
 
-/// The pages of a root in order.
-pub struct Pages<'a> {
-    root: &'a Root,
-    next: u32,
-}
-
-impl Iterator for Pages<'_> {
-    type Item = (PageNumber, Option<PageRef>);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.next > self.root.page_count() {
-            return None;
-        }
-        let number = PageNumber(self.next);
-        self.next += 1;
-        Some((number, self.root.get(number).cloned()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -257,7 +232,8 @@ mod tests {
     use super::*;
 
     fn content(root: &Root) -> BTreeMap<u32, PageRef> {
-        root.pages().filter_map(|(number, page)| Some((number.0, page?))).collect()
+        let numbers = 1..=root.page_count();
+        numbers.filter_map(|number| Some((number, root.get(PageNumber(number))?.clone()))).collect()
     }
 
     #[derive(Clone, Debug)]
@@ -349,7 +325,7 @@ mod tests {
             }
             assert_eq!(again.get(far), Some(&mark));
         }
-        assert_eq!(whole.pages().last(), Some((PageNumber(262_146), Some(mark))));
+        assert_eq!((whole.page_count(), whole.get(PageNumber(262_146))), (262_146, Some(&mark)));
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub use engine::{CurrentConfiguration, Engine, EngineError, EngineOptions};
 pub use log::{LogPhase, LogSender, LogSignals};
 pub use machine::{Machine, SnapshotContent};
 pub use membership::{DeletionPermit, DeletionRefused};
-pub use propose::{EpochHooks, Proposed, Refused, RefusedReason};
+pub use propose::{EpochHooks, Proposed, Refused};
 pub use rounds::Proof;
 pub use snapshot::{ReceivedSnapshot, SnapshotFiles, SnapshotPace, SnapshotPolicy, SnapshotStore};
 pub use types::{Change, ChangeError, Serving, SnapshotPosition, Status};

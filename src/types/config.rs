@@ -26,6 +26,9 @@ pub const PAGE_FILE_KEPT_SHARE: u32 = 16;
 /// Space of the file system that the page file leaves to log and snapshots: a transaction that would take it fails with 13.
 pub const PAGE_FILE_RESERVE_BYTES: u64 = 32 * 1024 * 1024;
 
+/// Free pages of it that are given back in one call, at most.
+pub const PAGE_FILE_PUNCHED_PAGES: u32 = 2048;
+
 /// Pages by which the page file grows until free space is looked at again.
 pub const PAGE_FILE_GROWTH_PAGES: u32 = 256;
 
@@ -189,6 +192,15 @@ pub const SQL_ON_WORKER_MAX: Duration = Duration::from_millis(1);
 /// Longest time after which it offers the worker again, since nobody may have come for it.
 pub const SQL_WORKER_OFFERED_EVERY: Duration = Duration::from_millis(100);
 
+/// One part in so many of the time between two offers is that in which somebody may come for the worker.
+pub const SQL_WORKER_OFFER_SHARE: u32 = 50;
+
+/// And at least this: a thread of the pool takes over a worker within it, if the machine is not busy.
+pub const SQL_WORKER_HANDOVER: Duration = Duration::from_micros(100);
+
+/// Virtual machine instructions of SQLite between two looks at what has ended.
+pub const SQL_PROGRESS_INSTRUCTIONS: i32 = 1000;
+
 /// Longest text whose compilation is taken for short.
 pub const SQL_SHORT_TEXT_BYTES: usize = 16 * 1024;
 
@@ -204,13 +216,17 @@ pub const ROWS_FRAME_BYTES: usize = 4096;
 /// So do the others.
 pub const ROWS_FURTHER_FRAME_BYTES: usize = 64 * 1024;
 
+/// Pages of a DUMP written to the socket at once.
+pub const DUMP_CHUNK_PAGES: usize = 64;
+
 /// Longest message of rows whose room a connection keeps for the next one.
 pub const MESSAGE_ROOM_KEPT_BYTES: usize = 4096;
 
 /// Rows of RETURNING collected before the first is sent; beyond it they are sent as they come.
 pub const RETURNING_COLLECTED_MAX_BYTES: usize = 16 * 1024 * 1024;
 
-/// Longest time that a statement goes on when its client has closed its sending side: it may still wait for the answer.
+/// Longest time that requests go on when their client has closed its sending side and takes no bytes: it may still wait for the
+/// answers.
 pub const STATEMENT_WITHOUT_CLIENT_MAX: Duration = Duration::from_secs(10);
 
 /// Longest time that a client which others wait for, since it holds the writer's turn, takes none of the bytes that it is sent
@@ -243,8 +259,18 @@ pub const MEMORY_GIVEN_BACK_AFTER: Duration = Duration::from_secs(1);
 /// Requests of a connection read ahead of the one that is worked on.
 pub const REQUESTS_AHEAD: usize = 4;
 
+/// Bytes of those requests. A larger one is begun when nothing is worked on.
+pub const REQUESTS_AHEAD_MAX_BYTES: u64 = 1024 * 1024;
+
 /// Bytes by which the buffer for a request grows; memory follows what was received.
 pub const READ_CHUNK_BYTES: usize = 64 * 1024;
+
+/// Room for what is read at once, at first: small requests come whole.
+pub const READ_MIN_BYTES: usize = 4096;
+
+/// Room that is left is used as long as it is no less: more is made where the requests before may be gone, and their room with
+/// them.
+pub const READ_LEFT_BYTES: usize = 1024;
 
 /// Stack of a thread that may be inside SQLite, which recurses over what clients write. Measured with SQLite 3.40.1 on x86-64:
 /// LIKE and GLOB with 25,000 wildcards, as many as a pattern may have, 3.1 MiB; an expression of depth 1000 0.4 MiB, of BETWEEN 0.75;
@@ -328,7 +354,8 @@ pub const DISK_SLOW_AFTER: Duration = Duration::from_secs(10);
 /// Space that writes of clients leave: for what they had begun, for configurations, and for a new leader's own entry. A segment.
 pub const DISK_RESERVE_BYTES: u64 = SEGMENT_BYTES;
 
-/// Longest time that a write waits for space on the disk, before it is made all the same and refused if there is none.
+/// Longest time that writes wait for space on the disk, all of them from when it was found full, before they are made all the
+/// same and refused if there is none.
 pub const DISK_FULL_WAIT: Duration = Duration::from_secs(1);
 
 /// Pause before a write that waits for space looks again.

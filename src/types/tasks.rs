@@ -13,6 +13,8 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
+use super::config::SQL_WORKER_HANDOVER;
+
 /// Runs blocking work (file loading, snapshots, connect callbacks) away from the threads of tasks.
 pub trait BlockingPool: Send + Sync {
     /// Runs `work` some time; never drops it without running it while the node lives.
@@ -90,9 +92,6 @@ impl BlockingPool for LaterPool {
     }
 }
 
-/// Time in which a thread of the pool takes over a worker, if the machine is not busy.
-const WORKER_HANDOVER: Duration = Duration::from_micros(100);
-
 /// Runs work on another thread while the task waits.
 pub trait Aside: Send + Sync {
     /// Starts `work`; the future ends when it has run. The work runs to its end even if nobody waits for it any more.
@@ -143,7 +142,7 @@ impl SqlSection {
 /// Called by work that runs on a worker and takes longer than was expected: other tasks go on elsewhere from here.
 pub fn let_others_run(patience: Duration) {
     // The worker goes to another thread when that wakes up in time; then this thread keeps its task alone.
-    in_place(|| std::thread::sleep(patience.max(WORKER_HANDOVER)));
+    in_place(|| std::thread::sleep(patience.max(SQL_WORKER_HANDOVER)));
 }
 
 /// `block_in_place`, which panics where no thread can be had that takes the worker over: then the work is done all the same. The

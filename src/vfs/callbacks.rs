@@ -1,17 +1,15 @@
-//! The functions that SQLite calls for a VFS and its main databases, and the one guard around them.
+//! The functions that SQLite calls for a VFS and its main databases, each under the guard.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem::MaybeUninit;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::Arc;
 
 use libsqlite3_sys as sqlite;
 
-use super::fetch;
-use super::file::File;
+use super::file::{File, page_at};
 use super::journal_callbacks;
-use super::register::Shared;
+use super::shared::{Shared, guard, shared_of};
 use super::view::View;
 use crate::types::config::PAGE_SIZE;
 use crate::types::pause;
@@ -46,26 +44,15 @@ static METHODS: sqlite::sqlite3_io_methods = sqlite::sqlite3_io_methods {
     xShmLock: None,
     xShmBarrier: None,
     xShmUnmap: None,
-    xFetch: Some(fetch::fetch),
-    xUnfetch: Some(fetch::unfetch),
+    xFetch: Some(fetch),
+    xUnfetch: Some(unfetch),
 };
-
-/// Runs `work`; a panic is reported to the node and becomes an I/O error.
-pub(super) fn guard(shared: &Shared, work: impl FnOnce() -> c_int) -> c_int {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        shared.report(panic.as_ref());
-        sqlite::SQLITE_IOERR
-    })
-}
 
 /// Runs `work` on the file under the guard.
 ///
 /// # Safety
 /// `file` was opened by `open` below and is not closed; SQLite uses a file from one thread at a time.
-pub(super) unsafe fn with_file(
-    file: *mut sqlite::sqlite3_file,
-    work: impl FnOnce(&mut File) -> c_int,
-) -> c_int {
+unsafe fn with_file(file: *mut sqlite::sqlite3_file, work: impl FnOnce(&mut File) -> c_int) -> c_int {
     // SAFETY: `open` made it an `OpenFile`, by this function's contract.
     let inner = unsafe { (*file.cast::<OpenFile>()).inner };
     // SAFETY: `open` put a box there that `close` has not taken; nobody else uses it meanwhile.
@@ -89,17 +76,6 @@ pub(super) unsafe fn view_of(file: *mut sqlite::sqlite3_file) -> Option<Arc<View
     // SAFETY: the box is there until `close`.
     let inner = unsafe { &*inner };
     Some(Arc::clone(inner.file.view()))
-}
-
-/// The state shared by the files of this VFS.
-///
-/// # Safety
-/// `vfs` is a VFS made by `register`, which keeps its shared state while it is registered or open files exist.
-pub(super) unsafe fn shared_of<'a>(vfs: *mut sqlite::sqlite3_vfs) -> &'a Arc<Shared> {
-    // SAFETY: by this function's contract.
-    let data = unsafe { (*vfs).pAppData };
-    // SAFETY: `register` put a pointer to an `Arc<Shared>` there that lives as long as the VFS.
-    unsafe { &*data.cast::<Arc<Shared>>() }
 }
 
 pub(super) unsafe extern "C" fn open(
@@ -333,4 +309,49 @@ unsafe extern "C" fn device_characteristics(_file: *mut sqlite::sqlite3_file) ->
     sqlite::SQLITE_IOCAP_SAFE_APPEND
         | sqlite::SQLITE_IOCAP_SEQUENTIAL
         | sqlite::SQLITE_IOCAP_POWERSAFE_OVERWRITE
+}
+
+unsafe extern "C" fn fetch(
+    file: *mut sqlite::sqlite3_file,
+    offset: sqlite::sqlite3_int64,
+    amount: c_int,
+    out: *mut *mut c_void,
+) -> c_int {
+    // SAFETY: SQLite passes a pointer to be set.
+    unsafe { *out = ptr::null_mut() };
+    let Some(number) = page_at(offset).filter(|_| usize::try_from(amount) == Ok(PAGE_SIZE)) else {
+        return sqlite::SQLITE_OK;
+    };
+    let mut page = None;
+    // SAFETY: SQLite passes a file that `open` made.
+    let code = unsafe {
+        with_file(file, |file| {
+            page = file.fetch(number);
+            sqlite::SQLITE_OK
+        })
+    };
+    if let Some(page) = page {
+        // SQLite does not write to pages that it fetched.
+        // SAFETY: SQLite passes a pointer to be set.
+        unsafe { *out = page.cast_mut().cast() };
+    }
+    code
+}
+
+unsafe extern "C" fn unfetch(
+    file: *mut sqlite::sqlite3_file,
+    _offset: sqlite::sqlite3_int64,
+    page: *mut c_void,
+) -> c_int {
+    if page.is_null() {
+        // All mappings are to be forgotten: there are none.
+        return sqlite::SQLITE_OK;
+    }
+    // SAFETY: SQLite passes a file that `open` made.
+    unsafe {
+        with_file(file, |file| {
+            file.unfetch();
+            sqlite::SQLITE_OK
+        })
+    }
 }

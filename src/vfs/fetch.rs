@@ -1,16 +1,8 @@
 //! Pages that SQLite reads where they lie: a reader's connection needs no copies of its own, which every commit of another
 //! connection would make worthless. SQLite reference: `xFetch`, `PRAGMA mmap_size`.
 
-use std::ffi::{c_int, c_void};
-use std::ptr;
-
-use libsqlite3_sys as sqlite;
-
-use super::callbacks::with_file;
-use super::file::page_at;
 use crate::pages::{Pin, Root};
 use crate::types::PageNumber;
-use crate::types::config::PAGE_SIZE;
 
 /// With a damaged page SQLite may look at so many bytes behind it, as its own VFS for Unix allows for.
 const LOOKED_AT_BEHIND: usize = 256;
@@ -55,55 +47,11 @@ impl Fetched {
     }
 }
 
-pub(super) unsafe extern "C" fn fetch(
-    file: *mut sqlite::sqlite3_file,
-    offset: sqlite::sqlite3_int64,
-    amount: c_int,
-    out: *mut *mut c_void,
-) -> c_int {
-    // SAFETY: SQLite passes a pointer to be set.
-    unsafe { *out = ptr::null_mut() };
-    let Some(number) = page_at(offset).filter(|_| usize::try_from(amount) == Ok(PAGE_SIZE)) else {
-        return sqlite::SQLITE_OK;
-    };
-    let mut page = None;
-    // SAFETY: SQLite passes a file that `open` made.
-    let code = unsafe {
-        with_file(file, |file| {
-            page = file.fetch(number);
-            sqlite::SQLITE_OK
-        })
-    };
-    if let Some(page) = page {
-        // SQLite does not write to pages that it fetched.
-        // SAFETY: SQLite passes a pointer to be set.
-        unsafe { *out = page.cast_mut().cast() };
-    }
-    code
-}
-
-pub(super) unsafe extern "C" fn unfetch(
-    file: *mut sqlite::sqlite3_file,
-    _offset: sqlite::sqlite3_int64,
-    page: *mut c_void,
-) -> c_int {
-    if page.is_null() {
-        // All mappings are to be forgotten: there are none.
-        return sqlite::SQLITE_OK;
-    }
-    // SAFETY: SQLite passes a file that `open` made.
-    unsafe {
-        with_file(file, |file| {
-            file.unfetch();
-            sqlite::SQLITE_OK
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::pages::PageStore;
+    use crate::types::config::PAGE_SIZE;
     use crate::vfs::empty_page;
 
     /// A root of so many pages, where a store keeps them.

@@ -8,12 +8,11 @@ use std::sync::Arc;
 use libsqlite3_sys as sqlite;
 
 use super::fetch::Fetched;
-use super::register::VfsOptions;
 use super::template::deletion_page;
 use super::view::{DeletionRefused, Seen, View};
 use crate::pages::{Attached, CommitError, Database, Overlay, PageSpace, Pin, Reserved, Root, has_memory};
 use crate::types::PageNumber;
-use crate::types::config::PAGE_SIZE;
+use crate::types::config::{ENTRY_MAX_BYTES, ENTRY_TO_MEMBERS_MAX_BYTES, PAGE_SIZE};
 use crate::types::fault::{self, Fault};
 use crate::types::scratch::is_no_space;
 
@@ -32,6 +31,24 @@ const VERSION_SHOWN: u8 = 1;
 const VERSION_STORED: u8 = 2;
 
 const ZERO: MaybeUninit<u8> = MaybeUninit::new(0);
+
+/// What can be set.
+#[derive(Clone, Copy, Debug)]
+pub struct VfsOptions {
+    /// Largest entry in bytes; a larger transaction gets SQLITE_FULL.
+    pub entry_max_bytes: u64,
+    /// The same while the cluster has other members.
+    pub entry_to_members_max_bytes: u64,
+}
+
+impl Default for VfsOptions {
+    fn default() -> VfsOptions {
+        VfsOptions {
+            entry_max_bytes: ENTRY_MAX_BYTES,
+            entry_to_members_max_bytes: ENTRY_TO_MEMBERS_MAX_BYTES,
+        }
+    }
+}
 
 /// The page that begins at `offset`.
 pub(super) fn page_at(offset: i64) -> Option<PageNumber> {
@@ -56,8 +73,8 @@ pub(super) struct File {
 impl File {
     pub(super) fn new(attached: Attached, connection_id: u64, options: VfsOptions, space: PageSpace) -> File {
         File {
+            view: Arc::new(View::new(Arc::clone(attached.database()))),
             attached,
-            view: Arc::default(),
             connection_id,
             options,
             space,

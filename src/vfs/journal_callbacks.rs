@@ -7,9 +7,8 @@ use std::sync::Arc;
 
 use libsqlite3_sys as sqlite;
 
-use super::callbacks::guard;
 use super::journal::Journal;
-use super::register::Shared;
+use super::shared::{Shared, guard};
 use crate::types::config::PAGE_SIZE;
 use crate::types::scratch::is_no_space;
 

@@ -11,11 +11,13 @@ mod journal;
 mod journal_callbacks;
 mod platform;
 mod register;
+mod shared;
 mod template;
 pub mod threading;
 mod view;
 
-pub use file::SQLITE_IOERR_STALE;
-pub use register::{PanicReport, Vfs, VfsError, VfsOptions};
+pub use file::{SQLITE_IOERR_STALE, VfsOptions};
+pub use register::{Vfs, VfsError};
+pub use shared::PanicReport;
 pub use template::empty_page;
 pub use view::{DeletionPermit, DeletionRefused, Members, Seen, View};

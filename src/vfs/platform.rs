@@ -6,7 +6,7 @@ use std::ptr::{self, NonNull};
 
 use libsqlite3_sys as sqlite;
 
-use super::callbacks::shared_of;
+use super::shared::shared_of;
 
 type Symbol = unsafe extern "C" fn(*mut sqlite::sqlite3_vfs, *mut c_void, *const c_char);
 

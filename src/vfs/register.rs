@@ -1,50 +1,27 @@
 //! Registers a VFS with SQLite for one node and takes it away again.
 
-use std::any::Any;
 use std::ffi::{CStr, CString, c_int};
 use std::mem::size_of;
 use std::ptr::{self, NonNull};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
 
 use libsqlite3_sys as sqlite;
 
 use super::callbacks::{self, OpenFile};
-use super::file::File;
-use super::journal::Journal;
+use super::file::VfsOptions;
 use super::platform;
-use super::template::empty_page;
+use super::shared::{PanicReport, Shared};
 use super::threading::{serial_guard, sqlite_is_serial};
 use super::view::View;
 use crate::pages::PageStore;
-use crate::types::config::{DATABASE_NAME_MAX_BYTES, ENTRY_MAX_BYTES, ENTRY_TO_MEMBERS_MAX_BYTES};
+use crate::types::config::DATABASE_NAME_MAX_BYTES;
 
 /// SQLite wants room for 8 bytes after a name.
 const PATH_MAX_BYTES: c_int = DATABASE_NAME_MAX_BYTES as c_int + 8;
 
 /// The VFS names of a process differ, since SQLite has one list of them: `dqlite-1`, `dqlite-2`, ...
 static NEXT_NAME: AtomicU64 = AtomicU64::new(1);
-
-/// Called once with the text of the first panic inside a callback.
-pub type PanicReport = Box<dyn Fn(&str) + Send + Sync>;
-
-/// What can be set.
-#[derive(Clone, Copy, Debug)]
-pub struct VfsOptions {
-    /// Largest entry in bytes; a larger transaction gets SQLITE_FULL.
-    pub entry_max_bytes: u64,
-    /// The same while the cluster has other members.
-    pub entry_to_members_max_bytes: u64,
-}
-
-impl Default for VfsOptions {
-    fn default() -> VfsOptions {
-        VfsOptions {
-            entry_max_bytes: ENTRY_MAX_BYTES,
-            entry_to_members_max_bytes: ENTRY_TO_MEMBERS_MAX_BYTES,
-        }
-    }
-}
 
 /// Why there is no VFS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -58,55 +35,6 @@ pub enum VfsError {
     /// SQLite refused it.
     #[error("sqlite3_vfs_register: error {0}")]
     Register(i32),
-}
-
-pub(super) struct Shared {
-    /// Of the `Vfs`; none is left when a VFS that is still registered has no connection any more.
-    store: Weak<PageStore>,
-    options: VfsOptions,
-    platform: NonNull<sqlite::sqlite3_vfs>,
-    next_connection: AtomicU64,
-    poisoned: AtomicBool,
-    on_panic: PanicReport,
-}
-
-// SAFETY: the platform's VFS is registered for the life of the process and may be used from any thread.
-unsafe impl Send for Shared {}
-// SAFETY: as above; the rest is atomics and types that are `Sync`.
-unsafe impl Sync for Shared {}
-
-impl Shared {
-    pub(super) fn platform(&self) -> *mut sqlite::sqlite3_vfs {
-        self.platform.as_ptr()
-    }
-
-    /// `None` for a refused name and in a node where a callback has panicked.
-    pub(super) fn open(&self, name: &[u8]) -> Option<File> {
-        if self.poisoned.load(Ordering::Acquire) {
-            return None;
-        }
-        let store = self.store.upgrade()?;
-        let attached = store.attach(name, &empty_page()).ok()?;
-        let connection_id = self.next_connection.fetch_add(1, Ordering::Relaxed);
-        Some(File::new(attached, connection_id, self.options, store.space().clone()))
-    }
-
-    /// A rollback journal, if pages are not in memory; else SQLite keeps its own in memory and asks for none.
-    pub(super) fn open_journal(&self) -> Option<Journal> {
-        self.store.upgrade()?.space().scratch().map(|scratch| Journal::new(Arc::clone(scratch)))
-    }
-
-    pub(super) fn report(&self, panic: &(dyn Any + Send)) {
-        if self.poisoned.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let text = panic
-            .downcast_ref::<&str>()
-            .map(|text| (*text).to_owned())
-            .or_else(|| panic.downcast_ref::<String>().cloned())
-            .unwrap_or_else(|| "panic in a SQLite callback".to_owned());
-        (self.on_panic)(&text);
-    }
 }
 
 /// A VFS that is registered with SQLite until `unregister`. Connections hold it. One that is dropped without that stays known to
@@ -156,14 +84,7 @@ impl Vfs {
         let platform = NonNull::new(platform).ok_or(VfsError::NoPlatform)?;
         let number = NEXT_NAME.fetch_add(1, Ordering::Relaxed);
         let name = CString::new(format!("dqlite-{number}")).expect("digits contain no NUL");
-        let shared = Arc::new(Shared {
-            store: Arc::downgrade(&store),
-            options,
-            platform,
-            next_connection: AtomicU64::new(1),
-            poisoned: AtomicBool::new(false),
-            on_panic,
-        });
+        let shared = Arc::new(Shared::new(Arc::downgrade(&store), options, platform, on_panic));
         let data = NonNull::from(Box::leak(Box::new(shared)));
         // SAFETY: a registered VFS; its size is never changed.
         let platform_size = unsafe { platform.as_ref() }.szOsFile;
@@ -202,6 +123,7 @@ impl Vfs {
         &self.name
     }
 
+    #[cfg(test)]
     fn shared(&self) -> &Arc<Shared> {
         // SAFETY: lives until `Drop`.
         unsafe { self.data.as_ref() }
@@ -217,12 +139,6 @@ impl Vfs {
     #[must_use]
     pub fn serves_journals(&self) -> bool {
         self.store().space().scratch().is_some()
-    }
-
-    /// Whether a callback has panicked; the node is to stop.
-    #[must_use]
-    pub fn is_poisoned(&self) -> bool {
-        self.shared().poisoned.load(Ordering::Acquire)
     }
 
     /// The view of the main database of this connection, if it goes through a VFS of this kind.
@@ -266,6 +182,7 @@ impl Drop for Vfs {
 
 #[cfg(test)]
 mod tests {
+    use std::any::Any;
     use std::sync::Mutex;
 
     use super::*;
@@ -288,13 +205,13 @@ mod tests {
             let told = Arc::clone(&reports);
             let report = Box::new(move |text: &str| told.lock().unwrap().push(text.to_owned()));
             let vfs = Vfs::register(PageStore::new(), VfsOptions::default(), report).unwrap();
-            assert!(!vfs.is_poisoned() && vfs.shared().open(b"test").is_some());
+            assert!(vfs.shared().open(b"test").is_some());
 
             vfs.shared().report(panic.as_ref());
             vfs.shared().report(&"another");
 
             assert_eq!(std::mem::take(&mut *reports.lock().unwrap()), [text]);
-            assert!(vfs.is_poisoned() && vfs.shared().open(b"test").is_none());
+            assert!(vfs.shared().open(b"test").is_none());
             vfs.unregister();
         }
     }

@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::pages::Commit;
+use crate::pages::{Commit, Database};
 
 /// A version that a connection has seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,12 +73,23 @@ struct State {
 }
 
 /// Shared by the owner of a connection and its open main database.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct View {
+    database: Arc<Database>,
     state: Mutex<State>,
 }
 
 impl View {
+    pub(super) fn new(database: Arc<Database>) -> View {
+        View { database, state: Mutex::default() }
+    }
+
+    /// The database that the connection has opened, whatever the store has by its name since.
+    #[must_use]
+    pub fn database(&self) -> &Arc<Database> {
+        &self.database
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -201,10 +212,17 @@ impl View {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pages::PageStore;
+    use crate::vfs::template::empty_page;
+
+    fn view() -> View {
+        let attached = PageStore::new().attach(b"test", &empty_page()).unwrap();
+        View::new(Arc::clone(attached.database()))
+    }
 
     #[test]
     fn a_turn_that_an_earlier_statement_wanted_is_not_wanted_by_the_next() {
-        let view = View::default();
+        let view = view();
         view.set_turn(false);
         assert!(!view.has_turn_or_wants_it());
 
@@ -235,7 +253,7 @@ mod tests {
 
     #[test]
     fn the_newest_version_is_seen_until_it_is_forgotten_and_the_last_one_is_pinned() {
-        let view = View::default();
+        let view = view();
         let seen = |version| Seen { epoch: 1, version, on_head: true };
         assert!(!view.uses_head());
         view.set_use_head(true);

@@ -16,10 +16,8 @@ use super::inside::Inside;
 use super::schema;
 use super::statement::Statement;
 use crate::pages::{NameError, check_name};
+use crate::types::config::SQL_PROGRESS_INSTRUCTIONS;
 use crate::vfs::{Vfs, View};
-
-/// Virtual machine instructions between two looks at what has ended.
-const PROGRESS_INSTRUCTIONS: c_int = 1000;
 
 /// Why there is no connection.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -87,12 +85,13 @@ impl Connection {
         let handle = Arc::new(Handle::new(raw, ended, vfs));
         if code != sqlite::SQLITE_OK {
             let error = handle.error(code);
-            Handle::close(handle, inside);
+            // It has begun nothing; that it stays open is told where it is dropped. So below.
+            let _ = Handle::close(handle, inside);
             return Err(error.into());
         }
         // SAFETY: an open connection that nobody else uses.
         let Some(view) = (unsafe { Vfs::view_of(handle.raw()) }) else {
-            Handle::close(handle, inside);
+            let _ = Handle::close(handle, inside);
             let message = b"unable to open database file".to_vec();
             return Err(SqliteError { code: sqlite::SQLITE_CANTOPEN, message }.into());
         };
@@ -100,7 +99,7 @@ impl Connection {
         match connection.configure(inside) {
             Ok(()) => Ok(connection),
             Err(error) => {
-                connection.close(inside);
+                let _ = connection.close(inside);
                 Err(error.into())
             }
         }
@@ -138,14 +137,17 @@ impl Connection {
         }
         let watched = self.handle.watched().cast_mut().cast();
         // SAFETY: what is watched lives as what is noted.
-        unsafe { sqlite::sqlite3_progress_handler(raw, PROGRESS_INSTRUCTIONS, Some(progress), watched) };
+        unsafe { sqlite::sqlite3_progress_handler(raw, SQL_PROGRESS_INSTRUCTIONS, Some(progress), watched) };
         Ok(())
     }
 
     /// Closes it with all its statements. A statement in the middle of its rows is not committed: the view refuses.
-    pub fn close(self, inside: &mut Inside) {
+    ///
+    /// # Errors
+    /// It stays open, with its transaction: somebody holds a statement.
+    pub fn close(self, inside: &mut Inside) -> Result<(), SqliteError> {
         self.view.set_refuse_commit(true);
-        Handle::close(self.handle, inside);
+        Handle::close(self.handle, inside)
     }
 
     /// What is shared with the open file.

@@ -95,7 +95,7 @@ fn pages_that_a_statement_stands_on_outlive_the_commits_that_replace_them() {
 #[test]
 fn a_connection_closes_with_statements_that_were_dropped_and_with_those_of_full_text_tables() {
     let (_store, vfs, first) = opened();
-    first.close(&mut Inside::alone());
+    first.close(&mut Inside::alone()).unwrap();
     let connection = writer(&vfs);
     for module in ["fts4", "fts5"] {
         let sql =
@@ -112,7 +112,7 @@ fn a_connection_closes_with_statements_that_were_dropped_and_with_those_of_full_
         drop(statement);
     }
 
-    connection.close(&mut Inside::alone());
+    connection.close(&mut Inside::alone()).unwrap();
 }
 
 // spec: client-protocol 8.3
@@ -151,6 +151,28 @@ fn a_connection_of_an_ended_epoch_gets_no_snapshot_of_the_next_one() {
     let refused = connection.execute(inside, b"insert into u values(1, 2)").unwrap_err();
 
     assert_eq!(refused.code, 10250);
-    connection.close(inside);
-    first.close(inside);
+    connection.close(inside).unwrap();
+    first.close(inside).unwrap();
+}
+
+// A function or an extension of the host may keep one.
+#[test]
+fn a_connection_with_a_statement_that_is_not_of_this_library_says_that_it_stays_open() {
+    let vfs = vfs_of(PageStore::new());
+    let inside = &mut Inside::alone();
+    let connection = Connection::open(inside, &vfs, b"test").unwrap();
+    let mut statement = std::ptr::null_mut();
+    let raw = connection.handle.raw();
+    // SAFETY: an open connection, a C string, a place for the statement.
+    let code = unsafe {
+        sqlite::sqlite3_prepare_v2(raw, c"SELECT 1".as_ptr(), -1, &raw mut statement, std::ptr::null_mut())
+    };
+    assert_eq!(code, sqlite::SQLITE_OK);
+
+    assert_eq!(connection.close(inside).unwrap_err().code, sqlite::SQLITE_BUSY);
+
+    // SAFETY: a statement of a connection that is still open.
+    unsafe { sqlite::sqlite3_finalize(statement) };
+    // SAFETY: nobody else knows of it any more.
+    assert_eq!(unsafe { sqlite::sqlite3_close(raw) }, sqlite::SQLITE_OK);
 }

@@ -11,13 +11,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use crate::pages::PageStore;
-use crate::types::config::{SQL_ON_WORKER_MAX, SQL_WORKER_OFFERED_EVERY};
+use crate::types::config::{SQL_ON_WORKER_MAX, SQL_WORKER_OFFER_SHARE, SQL_WORKER_OFFERED_EVERY};
 use crate::types::fault::{self, Fault};
 use crate::types::pause;
 use crate::types::tasks::{Expected, SqlSection, let_others_run};
-
-/// Share of the time between two offers of a worker in which somebody may come for it.
-const WORKER_OFFER_SHARE: u32 = 50;
 
 /// Why work ends early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +89,7 @@ impl OnWorker {
         if elapsed < self.offers_after {
             return None;
         }
-        let patience = self.again_after / WORKER_OFFER_SHARE;
+        let patience = self.again_after / SQL_WORKER_OFFER_SHARE;
         self.offers_after = elapsed + self.again_after;
         self.again_after = (self.again_after * 2).min(SQL_WORKER_OFFERED_EVERY);
         Some(patience)
@@ -328,7 +325,7 @@ mod tests {
         assert_eq!(run.offer(first - Duration::from_nanos(1)), None);
         let (mut now, mut pause) = (first, first);
         for _ in 0..12 {
-            assert_eq!(run.offer(now), Some(pause / WORKER_OFFER_SHARE));
+            assert_eq!(run.offer(now), Some(pause / SQL_WORKER_OFFER_SHARE));
             assert_eq!(run.offer(now), None);
             assert_eq!(run.offer(now + pause - Duration::from_nanos(1)), None);
             now += pause;

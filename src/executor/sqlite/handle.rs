@@ -139,14 +139,19 @@ impl Handle {
         SqliteError { code, message: copy_text(text) }
     }
 
-    /// Finalizes the statements that were dropped and closes the connection, unless somebody still holds a statement: then it
-    /// stays open.
-    pub(super) fn close(handle: Arc<Handle>, inside: &mut Inside) {
-        let Some(mut handle) = Arc::into_inner(handle) else { return };
+    /// Finalizes the statements that were dropped and closes the connection.
+    ///
+    /// # Errors
+    /// Somebody holds a statement, be it one that is not of this library: the connection stays open, with its transaction.
+    pub(super) fn close(handle: Arc<Handle>, inside: &mut Inside) -> Result<(), SqliteError> {
+        let Some(mut handle) = Arc::into_inner(handle) else {
+            return Err(SqliteError { code: sqlite::SQLITE_BUSY, message: b"a statement is held".to_vec() });
+        };
         handle.finalize_dropped(inside);
-        // SAFETY: open, and no statement is left but those of virtual tables, which are SQLite's to finalize.
+        // SAFETY: open, and no statement of this library is left but those of virtual tables, which are SQLite's to finalize.
         let code = unsafe { sqlite::sqlite3_close(handle.raw()) };
         handle.is_closed = code == sqlite::SQLITE_OK;
+        if handle.is_closed { Ok(()) } else { Err(handle.error(code)) }
     }
 }
 

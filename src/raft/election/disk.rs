@@ -81,9 +81,11 @@ impl DiskWatch {
     fn answer_those_who_wait(&mut self, now: Instant) {
         if self.health.stands_for(now) < LOG_FAILING_MAX {
             self.has_answered = false;
-        } else if self.parts.status.serving().is_some() && !std::mem::replace(&mut self.has_answered, true) {
+        } else if let Some(serving) = self.parts.status.serving()
+            && !std::mem::replace(&mut self.has_answered, true)
+        {
             warn!("the log cannot be written for long: what waits for it is answered");
-            self.parts.hooks.end_epoch(None);
+            self.parts.hooks.end_this_epoch(serving.epoch, None);
         }
     }
 }

@@ -410,7 +410,7 @@ async fn an_epoch_that_the_page_store_ends_by_itself_is_followed_by_another_with
     phase.send_replace(LogPhase::Busy);
     node.engine.propose(0, command(4), |_| true).unwrap();
 
-    node.hooks.end_epoch(None);
+    node.hooks.end_this_epoch(0, None);
 
     let serving = node.serves_from(1).await;
     assert_eq!(serving, Serving { term: Term(1), epoch: 1 });

@@ -8,4 +8,4 @@ pub use merge::Proposed;
 pub use proposer::EpochHooks;
 pub(crate) use proposer::{EpochEnd, Proposer};
 pub(crate) use queue::ProposalQueue;
-pub use queue::{Refused, RefusedReason};
+pub use queue::Refused;

@@ -19,15 +19,12 @@ use crate::types::config::{GATHER_MAX, PROPOSAL_BATCH_ENTRIES_MAX, UNFLUSHED_MAX
 
 /// The page store's side of an epoch.
 pub trait EpochHooks: Send + Sync {
-    /// Number of the current epoch; never used again once it has ended.
-    fn epoch(&self) -> u64;
-
-    /// Changes whenever an epoch has ended, whoever ended it.
+    /// Changes whenever an epoch has ended, whoever ended it. The number of one that has ended is never used again.
     fn watch_epoch(&self) -> watch::Receiver<u64>;
 
-    /// Ends the current epoch and begins the next: heads are thrown away. Proposals from `refused_from` on are surely
-    /// not in the log; those before it may be.
-    fn end_epoch(&self, refused_from: Option<u64>);
+    /// Ends this epoch, unless it has ended, and begins the next: heads are thrown away. Proposals from `refused_from` on are
+    /// surely not in the log; those before it may be. Called under the lock of the proposals' queue.
+    fn end_this_epoch(&self, epoch: u64, refused_from: Option<u64>);
 }
 
 /// Where every epoch of this node's proposals ends.
@@ -41,22 +38,19 @@ pub(crate) struct EpochEnd {
 impl EpochEnd {
     fn end(&self, handed_on: HandedOn) {
         self.status.set_serving(None);
-        self.tell(self.queue.close(handed_on));
+        self.queue.close(handed_on, |closed| self.tell(closed));
     }
 
     /// Ends the epoch, and no other begins: from here on no proposal is accepted.
     pub(crate) fn end_for_good(&self) {
         self.status.set_serving(None);
-        self.tell(self.queue.shut());
+        self.queue.shut(|closed| self.tell(closed));
     }
 
-    fn tell(&self, closed: Option<ClosedEpoch>) {
-        let Some(ClosedEpoch { epoch, refused_from }) = closed else { return };
+    /// The page store may have ended it by itself.
+    fn tell(&self, ClosedEpoch { epoch, refused_from }: ClosedEpoch) {
         info!(epoch, refused_from, "epoch ended");
-        // The page store may have ended it by itself.
-        if self.hooks.epoch() == epoch {
-            self.hooks.end_epoch(refused_from);
-        }
+        self.hooks.end_this_epoch(epoch, refused_from);
     }
 }
 

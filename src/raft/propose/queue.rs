@@ -9,28 +9,12 @@ use super::merge::{Proposed, Waiting, merged};
 use crate::types::config::PROPOSAL_BATCH_BYTES_MAX;
 use crate::types::{ProposalRange, ProposalToken};
 
-/// Why a proposal was not queued: surely nothing of it reached the log.
+/// A proposal was not queued: surely nothing of it reached the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("proposal of epoch {epoch} refused: {reason}")]
+#[error("proposal of epoch {epoch} refused: the epoch is over, or the version was discarded")]
 pub struct Refused {
     /// Epoch it was made in.
     pub epoch: u64,
-    /// Why.
-    pub reason: RefusedReason,
-}
-
-/// Reason of a refusal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RefusedReason {
-    /// This node takes no proposals.
-    #[error("this node is not a serving leader")]
-    NotServing,
-    /// The version to be proposed exists no longer.
-    #[error("the version was discarded")]
-    Discarded,
-    /// Another epoch has begun.
-    #[error("epoch {0} has begun")]
-    OtherEpoch(u64),
 }
 
 /// An epoch that takes proposals.
@@ -106,15 +90,12 @@ impl ProposalQueue {
         assign: impl FnOnce(ProposalToken) -> bool,
     ) -> Result<ProposalToken, Refused> {
         let mut state = self.lock();
-        let Some(open) = state.open.as_mut() else {
-            return Err(Refused { epoch, reason: RefusedReason::NotServing });
+        let Some(open) = state.open.as_mut().filter(|open| open.epoch == epoch) else {
+            return Err(Refused { epoch });
         };
-        if open.epoch != epoch {
-            return Err(Refused { epoch, reason: RefusedReason::OtherEpoch(open.epoch) });
-        }
         let token = ProposalToken { epoch, sequence: open.next };
         if !assign(token) {
-            return Err(Refused { epoch, reason: RefusedReason::Discarded });
+            return Err(Refused { epoch });
         }
         open.next += 1;
         state.waiting.push_back(Waiting { proposals: ProposalRange::of(token), proposed });
@@ -161,19 +142,24 @@ impl ProposalQueue {
         !state.shut
     }
 
-    /// Closes the epoch, if one is open: nothing is taken any more.
-    pub(super) fn close(&self, handed_on: HandedOn) -> Option<ClosedEpoch> {
-        self.lock().close(handed_on)
+    /// Closes the epoch, if one is open: nothing is taken any more. `tell` hears of it before anybody is refused: whoever is
+    /// would else end the epoch of the pages first, without knowing what became of the others.
+    pub(super) fn close(&self, handed_on: HandedOn, tell: impl FnOnce(ClosedEpoch)) {
+        let mut state = self.lock();
+        if let Some(closed) = state.close(handed_on) {
+            tell(closed);
+        }
     }
 
-    /// Closes the epoch, if one is open, and opens no other.
-    pub(super) fn shut(&self) -> Option<ClosedEpoch> {
+    /// Closes the epoch as `close` does, and opens no other.
+    pub(super) fn shut(&self, tell: impl FnOnce(ClosedEpoch)) {
         let mut state = self.lock();
         state.shut = true;
-        let closed = state.close(HandedOn::Unknown);
+        if let Some(closed) = state.close(HandedOn::Unknown) {
+            tell(closed);
+        }
         drop(state);
         self.filled.notify_one();
-        closed
     }
 
     /// Takes a batch bounded by count and bytes; at least one proposal if any waits.
@@ -272,6 +258,38 @@ mod tests {
         let pages: Vec<usize> =
             batch.iter().map(|waiting| waiting.proposed.data.chunks().len() - 1).collect();
         assert_eq!(pages, [2, 1, 1, 1, 2]);
+    }
+
+    #[test]
+    fn whoever_is_told_of_the_end_of_an_epoch_hears_of_it_before_a_proposal_is_refused() {
+        let closed = |refused_from| ClosedEpoch { epoch: EPOCH, refused_from };
+        for (shuts, taken, handed_on, refused_from) in [
+            (false, 0, HandedOn::Unknown, Some(1)),
+            (false, 2, HandedOn::Unknown, None),
+            (false, 2, HandedOn::InLogUpTo(1), Some(2)),
+            (true, 0, HandedOn::Unknown, Some(1)),
+            (true, 2, HandedOn::Unknown, None),
+        ] {
+            let queue = queue([transaction(b"a", 2, true), transaction(b"b", 2, true)]);
+            if taken > 0 {
+                queue.take_batch();
+            }
+            let mut told = Vec::new();
+            let mut tell = |closed| {
+                assert!(queue.state.try_lock().is_err(), "somebody may be refused");
+                told.push(closed);
+            };
+            if shuts {
+                queue.shut(&mut tell)
+            } else {
+                queue.close(handed_on, &mut tell)
+            }
+            // It ends once.
+            queue.close(handed_on, &mut tell);
+            assert_eq!(told, [closed(refused_from)], "{shuts} {taken} {handed_on:?}");
+            assert!(queue.propose(EPOCH, transaction(b"a", 2, true), |_| true).is_err());
+            assert_eq!(queue.open(EPOCH + 1), !shuts);
+        }
     }
 
     #[test]

@@ -368,17 +368,16 @@ pub(crate) struct TestHooks {
 }
 
 impl EpochHooks for TestHooks {
-    fn epoch(&self) -> u64 {
-        *self.epoch.borrow()
-    }
-
     fn watch_epoch(&self) -> watch::Receiver<u64> {
         self.epoch.subscribe()
     }
 
-    fn end_epoch(&self, refused_from: Option<u64>) {
-        self.ended.lock().unwrap().push((self.epoch(), refused_from));
-        self.epoch.send_modify(|epoch| *epoch += 1);
+    fn end_this_epoch(&self, epoch: u64, refused_from: Option<u64>) {
+        let mut ended = self.ended.lock().unwrap();
+        if *self.epoch.borrow() == epoch {
+            ended.push((epoch, refused_from));
+            self.epoch.send_modify(|epoch| *epoch += 1);
+        }
     }
 }
 
