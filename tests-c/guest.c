@@ -713,6 +713,57 @@ static void section_child_lives_on(void)
     dqlite_node_destroy(same);
 }
 
+static void *start_of(void *node)
+{
+    return dqlite_node_start((dqlite_node *)node) == 0 ? node : NULL;
+}
+
+/* Processes that are forked while another thread is somewhere inside a start. */
+static void section_forked_beside_a_start(void)
+{
+    int wrong = 0;
+    for (int round = 0; round < 40; round++) {
+        char directory[32];
+        int status = -1;
+        pthread_t thread;
+        void *started = NULL;
+        snprintf(directory, sizeof directory, "beside-%d", round);
+        dqlite_node *n = bound(directory, own("@guest-beside"));
+        pthread_create(&thread, NULL, start_of, n);
+        usleep((useconds_t)(round % 8) * 50);
+        fflush(stdout);
+        pid_t child = fork();
+        if (child == 0) {
+            alarm(5);
+            dqlite_node_errmsg(n);
+            /* The node is the parent's, or was not being started yet. */
+            int code = dqlite_node_set_busy_timeout(n, 10);
+            _exit(code == 0 || code == DQLITE_MISUSE ? 0 : 1);
+        }
+        waitpid(child, &status, 0);
+        wrong += status != 0;
+        pthread_join(thread, &started);
+        wrong += started == NULL || dqlite_node_stop(n) != 0;
+        dqlite_node_destroy(n);
+    }
+    printf("wrong: %d\n", wrong);
+}
+
+/* A thread that is inside a call is cancelled: the call comes to its end first. */
+static void section_cancelled_inside(void)
+{
+    pthread_t thread;
+    void *ended = NULL;
+    dqlite_node *n = bound("cancelled", own("@guest-cancelled"));
+    pthread_create(&thread, NULL, start_of, n);
+    usleep(1000);
+    pthread_cancel(thread);
+    pthread_join(thread, &ended);
+    printf("ended: %s, rows: %d\n", yes_or_no(ended == PTHREAD_CANCELED || ended == n), insert(own("@guest-cancelled"), 3, 10));
+    SHOW(dqlite_node_stop(n));
+    dqlite_node_destroy(n);
+}
+
 static void section_arguments_that_make_no_sense(void)
 {
     uint64_t index = 0;
@@ -881,6 +932,8 @@ static const struct section sections[] = {
     {"callback_ends_its_thread", section_callback_ends_its_thread, ONLY_HERE},
     {"forked_child", section_forked_child, ONLY_HERE},
     {"child_lives_on", section_child_lives_on, ONLY_HERE},
+    {"forked_beside_a_start", section_forked_beside_a_start, ONLY_HERE},
+    {"cancelled_inside", section_cancelled_inside, ONLY_HERE},
     {"arguments_that_make_no_sense", section_arguments_that_make_no_sense, ONLY_HERE},
     {"server_tells", section_server_tells, ONLY_HERE},
     {"calls_beside_each_other", section_calls_beside_each_other, ONLY_HERE},

@@ -163,7 +163,7 @@ impl Session {
         let Some(mut seat) = self.seat.take() else { return Err(Halt::Lost) };
         seat.view.set_use_head(request.used_head || seat.turn.is_some());
         seat.view.set_turn(seat.turn.is_some());
-        let entered = self.executor.run_inside(&self.ended, permit, expected, move |inside| {
+        let entered = self.executor.run_inside(&self.ended, &self.place, permit, expected, move |inside| {
             seat.begin_entry(inside);
             let result = work(inside, &mut seat);
             seat.end_entry(inside);

@@ -12,6 +12,7 @@ mod body;
 mod inside;
 mod kept;
 mod members;
+mod place;
 mod proof;
 mod request;
 mod rows;
@@ -37,6 +38,7 @@ use sqlite::{Ended, Inside, TransactionState};
 use turn::Turns;
 
 pub use failure::Failure;
+pub use place::Place;
 pub use rows::{Batch, Rows};
 pub use session::Session;
 pub use usage::Usage;
@@ -139,16 +141,17 @@ impl Executor {
     async fn run_inside<T: Send + 'static>(
         &self,
         ended: &Ended,
+        place: &Place,
         permit: SqlPermit,
         expected: Expected,
         work: impl FnOnce(&mut Inside) -> T + Send + 'static,
     ) -> Option<T> {
         // How long the last one took says nothing about the disk.
         let expected = if self.may_wait_for_a_disk() { Expected::Unknown } else { expected };
-        let serial = self.serial;
+        let (serial, inhabited) = (self.serial, place.enter(permit));
         let work = move || {
             let result = work(&mut Inside::with_permit(serial));
-            drop(permit);
+            drop(inhabited);
             result
         };
         ended.run_inside(&self.sql, expected, work).await
@@ -168,7 +171,9 @@ impl Executor {
             let expected = if is_at_rest { Expected::Short } else { Expected::Unknown };
             // Nothing ends this early.
             let ended = Ended::new(Arc::clone(&executor.store));
-            let closed = executor.run_inside(&ended, permit, expected, move |inside| seat.close(inside));
+            let place = Place::default();
+            let closed =
+                executor.run_inside(&ended, &place, permit, expected, move |inside| seat.close(inside));
             if closed.await.is_none() {
                 tracing::error!("a connection was not closed");
             }

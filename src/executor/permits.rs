@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use crate::types::config::SQL_BESIDE_MAX;
 use crate::types::waiters::Waiters;
 
 /// Who is served before whom.
@@ -34,6 +35,9 @@ struct Shared {
     /// looks at it behind that: one of the two sees the other.
     some_wait: AtomicBool,
     waiting: Mutex<Lanes>,
+    /// How many are inside without a permit, and how many may be.
+    beside: AtomicUsize,
+    beside_max: usize,
 }
 
 /// Waiters by lane.
@@ -66,16 +70,21 @@ impl SqlPermits {
     /// As many at once as there are `threads`, at least one.
     #[must_use]
     pub fn new(threads: usize) -> SqlPermits {
+        SqlPermits::with_beside(threads, SQL_BESIDE_MAX)
+    }
+
+    fn with_beside(threads: usize, beside_max: usize) -> SqlPermits {
         let places = threads.max(1);
         let (free, some_wait) = (AtomicUsize::new(places), AtomicBool::new(false));
-        SqlPermits { shared: Arc::new(Shared { places, free, some_wait, waiting: Mutex::default() }) }
+        let (waiting, beside) = (Mutex::default(), AtomicUsize::new(0));
+        SqlPermits { shared: Arc::new(Shared { places, free, some_wait, waiting, beside, beside_max }) }
     }
 
     /// The one permit of a process whose SQLite has no mutexes.
     #[must_use]
     pub fn of_process() -> SqlPermits {
         static ONE: OnceLock<SqlPermits> = OnceLock::new();
-        ONE.get_or_init(|| SqlPermits::new(1)).clone()
+        ONE.get_or_init(|| SqlPermits::with_beside(1, 0)).clone()
     }
 
     fn permit(&self) -> SqlPermit {
@@ -101,6 +110,12 @@ impl SqlPermits {
         };
         // A sender is never dropped unsent while its permits live, and this holds them.
         granted.await.unwrap_or(SqlPermit { of: None })
+    }
+
+    /// How many are inside without a permit.
+    #[must_use]
+    pub fn beside(&self) -> usize {
+        self.shared.beside.load(Ordering::Relaxed)
     }
 
     /// How many are taken, and how many wait.
@@ -135,6 +150,28 @@ impl SqlPermits {
                 Err(mut permit) => permit.of = None,
             }
         }
+    }
+}
+
+impl SqlPermit {
+    /// Gives the permit to others while its holder goes on inside, unless too many do so.
+    pub(super) fn step_aside(self) -> Result<Beside, SqlPermit> {
+        let Some(of) = self.of.clone() else { return Err(self) };
+        let one_more = |beside: usize| (beside < of.shared.beside_max).then_some(beside + 1);
+        match of.shared.beside.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more) {
+            Ok(_) => Ok(Beside(of)),
+            Err(_) => Err(self),
+        }
+    }
+}
+
+/// One who is inside without a permit, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Beside(SqlPermits);
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        self.0.shared.beside.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

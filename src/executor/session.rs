@@ -15,6 +15,7 @@ use super::Executor;
 use super::failure::{self, Failure};
 use super::inside::{Rest, Values};
 use super::permits::Lane;
+use super::place::Place;
 use super::request::{Halt, Request, ended_unwritten};
 use super::seat::{Seat, Source};
 use super::sqlite::{Connection, Ended, SqliteError};
@@ -26,6 +27,7 @@ pub struct Session {
     pub(super) executor: Arc<Executor>,
     pub(super) seat: Option<Box<Seat>>,
     pub(super) ended: Ended,
+    pub(super) place: Place,
     status: watch::Receiver<Status>,
     /// What the status said when it was seen last.
     seen_serving: Option<Serving>,
@@ -71,7 +73,7 @@ impl Session {
         let ended = Ended::of_node(Arc::clone(&executor.store), Arc::clone(&executor.stopping));
         let mut status = executor.engine.status();
         let seen_serving = status.borrow_and_update().serving;
-        Session { executor, seat: None, ended, status, seen_serving }
+        Session { executor, seat: None, ended, place: Place::default(), status, seen_serving }
     }
 
     /// In which epoch and term this node serves, if it does. The status, whose lock all sessions share, is read when it has changed.
@@ -87,6 +89,18 @@ impl Session {
     #[must_use]
     pub fn ended(&self) -> &Ended {
         &self.ended
+    }
+
+    /// As the executor's.
+    #[must_use]
+    pub fn watch_epoch(&self) -> watch::Receiver<u64> {
+        self.executor.watch_epoch()
+    }
+
+    /// Where its statements are inside SQLite.
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        &self.place
     }
 
     /// Opens a database, creating it if need be.
@@ -105,14 +119,15 @@ impl Session {
         let permit = self.permit(Lane::Works).await.map_err(ended_unwritten)?;
         let executor = Arc::clone(&self.executor);
         let (ended, name) = (self.ended.clone(), name.to_vec());
-        let opened = self.executor.run_inside(&self.ended, permit, Expected::Unknown, move |inside| {
-            let connection = Connection::open_with(inside, &executor.vfs, &name, &ended)?;
-            connection.view().set_members(Arc::clone(&executor.members));
-            connection.view().set_epoch(serving.epoch);
-            let store = Arc::clone(&executor.store);
-            let line = executor.turns.of(&name, serving.epoch);
-            Ok::<_, Failure>(Box::new(Seat::new(connection, line, store, ended, serving.epoch)))
-        });
+        let opened =
+            self.executor.run_inside(&self.ended, &self.place, permit, Expected::Unknown, move |inside| {
+                let connection = Connection::open_with(inside, &executor.vfs, &name, &ended)?;
+                connection.view().set_members(Arc::clone(&executor.members));
+                connection.view().set_epoch(serving.epoch);
+                let store = Arc::clone(&executor.store);
+                let line = executor.turns.of(&name, serving.epoch);
+                Ok::<_, Failure>(Box::new(Seat::new(connection, line, store, ended, serving.epoch)))
+            });
         self.seat = Some(opened.await.ok_or(Failure::not_leader())??);
         self.leave_if_stale();
         if self.seat.is_some() { Ok(()) } else { Err(Failure::not_leader()) }

@@ -19,6 +19,7 @@ pub mod vfs;
 use std::ffi::{CStr, c_char, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::host::threads::uncancelled;
 use crate::node::handle::{CallError, NodeHandle};
 use crate::node::keeper::Ending;
 use crate::node::options::DQLITE_OK;
@@ -39,7 +40,7 @@ unsafe fn call(n: *const dqlite_node, run: impl FnOnce(&NodeHandle) -> Result<()
     let Some(node) = (unsafe { n.as_ref() }) else {
         return DQLITE_MISUSE;
     };
-    run(&node.handle).map_or_else(CallError::code, |()| DQLITE_OK)
+    uncancelled(|| run(&node.handle)).map_or_else(CallError::code, |()| DQLITE_OK)
 }
 
 /// Ends what C holds, and frees it unless something of it stays.
@@ -50,11 +51,13 @@ unsafe fn destroy<T>(held: *mut T, finish: impl FnOnce(&T) -> Ending) {
     // SAFETY: null or live, by this function's contract.
     let Some(ending) = (unsafe { held.as_ref() }) else { return };
     // What panics while it ends has been reported where it happened; nothing may reach C.
-    if let Ok(Ending::Free) = catch_unwind(AssertUnwindSafe(|| finish(ending))) {
-        // SAFETY: made by `Box::into_raw` and not used again, by this function's contract.
-        let held = unsafe { Box::from_raw(held) };
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(held)));
-    }
+    uncancelled(|| {
+        if let Ok(Ending::Free) = catch_unwind(AssertUnwindSafe(|| finish(ending))) {
+            // SAFETY: made by `Box::into_raw` and not used again, by this function's contract.
+            let held = unsafe { Box::from_raw(held) };
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(held)));
+        }
+    });
 }
 
 /// The bytes of a C string; none of a null pointer.

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use super::version::dqlite_node_id;
 use super::{DQLITE_ERROR, DQLITE_MISUSE, bytes, call, destroy, dqlite_node};
 use crate::host::panics;
+use crate::host::threads::uncancelled;
 use crate::node::handle::{CallError, NodeHandle};
 use crate::node::options::DQLITE_OK;
 use crate::types::NodeId;
@@ -44,7 +45,8 @@ pub unsafe extern "C" fn dqlite_node_create(
 fn create(id: NodeId, address: &[u8], data_dir: &[u8]) -> (*mut dqlite_node, c_int) {
     let directory = PathBuf::from(OsStr::from_bytes(data_dir));
     panics::install();
-    let made = panics::caught(|| NodeHandle::create(id, address.to_vec(), directory));
+    let create = || NodeHandle::create(id, address.to_vec(), directory);
+    let made = uncancelled(|| panics::caught(create));
     let Ok((handle, result)) = made else {
         return (std::ptr::null_mut(), DQLITE_ERROR);
     };

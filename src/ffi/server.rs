@@ -9,6 +9,7 @@ use super::connect::{connector, dqlite_connect_func};
 use super::version::dqlite_node_id;
 use super::{DQLITE_ERROR, DQLITE_MISUSE, bytes, destroy};
 use crate::host::panics;
+use crate::host::threads::uncancelled;
 use crate::node::keeper::Refused;
 use crate::node::options::DQLITE_OK;
 use crate::node::threads::panic_text;
@@ -28,7 +29,7 @@ unsafe fn call(server: *const dqlite_server, run: impl FnOnce(&Server) -> Result
     let Some(server) = (unsafe { server.as_ref() }) else {
         return DQLITE_MISUSE;
     };
-    match panics::caught(|| run(&server.server)) {
+    match uncancelled(|| panics::caught(|| run(&server.server))) {
         Ok(Ok(())) => DQLITE_OK,
         Ok(Err(ServerError::Refused(Refused::Misuse(text)))) => {
             tracing::warn!(text, "server");

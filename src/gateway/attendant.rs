@@ -12,9 +12,12 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::inbox::{End, Inbox, Seen};
-use crate::executor::sqlite::Ended;
+use crate::executor::sqlite::{Ended, Heeds};
+use crate::executor::{Place, Session};
 use crate::transport::client_stream::ClientRead;
-use crate::types::config::{CLIENT_LOOK_EVERY, CLIENT_SILENCE_LOOK_EVERY, STATEMENT_WITHOUT_CLIENT_MAX};
+use crate::types::config::{
+    CLIENT_LOOK_EVERY, CLIENT_SILENCE_LOOK_EVERY, SQL_STOPS_WITHIN, STATEMENT_WITHOUT_CLIENT_MAX,
+};
 
 /// Resolves at the end of the epoch that was seen last, and gives back what watches it; None when the node stops.
 type Over = Pin<Box<dyn Future<Output = Option<watch::Receiver<u64>>> + Send>>;
@@ -23,6 +26,7 @@ type Over = Pin<Box<dyn Future<Output = Option<watch::Receiver<u64>>> + Send>>;
 pub(super) struct Attendant<R> {
     inbox: Arc<Inbox<R>>,
     ended: Ended,
+    place: Place,
     stop: CancellationToken,
     over: Over,
     /// The epoch that `over` waits for the end of, as it was told; the store may know of it earlier.
@@ -35,6 +39,8 @@ pub(super) struct Attendant<R> {
     next_look: Option<Pin<Box<Sleep>>>,
     /// When it is looked at again whether the client's machine has fallen silent.
     next_silence_look: Option<Pin<Box<Sleep>>>,
+    /// When a statement that was told to stop is overdue.
+    next_overdue_look: Option<Pin<Box<Sleep>>>,
 }
 
 /// With the epoch that was told last.
@@ -52,16 +58,12 @@ fn over(stop: CancellationToken, mut epoch: watch::Receiver<u64>) -> (u64, Over)
 }
 
 impl<R: ClientRead> Attendant<R> {
-    pub(super) fn new(
-        inbox: Arc<Inbox<R>>,
-        ended: Ended,
-        stop: CancellationToken,
-        epoch: watch::Receiver<u64>,
-    ) -> Attendant<R> {
-        let (told_epoch, over) = over(stop.clone(), epoch);
+    pub(super) fn new(inbox: Arc<Inbox<R>>, session: &Session, stop: CancellationToken) -> Attendant<R> {
+        let (told_epoch, over) = over(stop.clone(), session.watch_epoch());
         Attendant {
             inbox,
-            ended,
+            ended: session.ended().clone(),
+            place: session.place().clone(),
             stop,
             over,
             told_epoch,
@@ -69,6 +71,7 @@ impl<R: ClientRead> Attendant<R> {
             patience: None,
             next_look: None,
             next_silence_look: None,
+            next_overdue_look: None,
         }
     }
 
@@ -163,6 +166,19 @@ impl<R: ClientRead> Attendant<R> {
         }
     }
 
+    /// A statement that was told to stop and does not leaves its place inside SQLite to others.
+    fn look_for_overdue(&mut self, context: &mut Context<'_>) {
+        while self.ended.look(Heeds::All).is_some() {
+            let next_look = self.next_overdue_look.get_or_insert_with(|| Box::pin(sleep(SQL_STOPS_WITHIN)));
+            if next_look.as_mut().poll(context).is_pending() {
+                return;
+            }
+            self.next_overdue_look = None;
+            self.place.step_aside();
+        }
+        self.next_overdue_look = None;
+    }
+
     /// Looks after the connection whenever its own task is inside SQLite for long.
     pub(super) async fn stand_in(mut self) {
         let mut runs_long = self.ended.runs_long();
@@ -175,9 +191,11 @@ impl<R: ClientRead> Attendant<R> {
                 _ = runs_long.wait_for(|long| !*long) => {}
                 () = poll_fn(|context| {
                     self.look(context);
+                    self.look_for_overdue(context);
                     Poll::Pending
                 }) => {}
             }
+            self.next_overdue_look = None;
             self.inbox.hand_back();
         }
     }

@@ -143,10 +143,8 @@ impl Gateway {
             let Some(version) = version else { return };
             let session = gateway.executor.session();
             let inbox = Arc::new(Inbox::new(frames, session.ended().clone()));
-            let [mut attendant, stand_in] = [(); 2].map(|()| {
-                let (ended, stop) = (session.ended().clone(), gateway.stop.clone());
-                Attendant::new(Arc::clone(&inbox), ended, stop, gateway.executor.watch_epoch())
-            });
+            let [mut attendant, stand_in] =
+                [(); 2].map(|()| Attendant::new(Arc::clone(&inbox), &session, gateway.stop.clone()));
             // It holds nothing. It goes with this task, however that ends.
             let stand_in = AbortOnDropHandle::new(gateway.tasks.spawn(stand_in.stand_in()));
             let mut connection = Connection {

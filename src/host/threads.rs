@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::c_void;
+use std::ffi::{c_int, c_void};
 use std::io;
 use std::mem::MaybeUninit;
 use std::panic::resume_unwind;
@@ -55,6 +55,30 @@ pub fn call<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> io::Result<
     let thread = signals::blocked(|| unsafe { named(name, Some(CALL_STACK_BYTES)).spawn_unchecked(work) });
     let thread = thread.map_err(|error| refused(name, &error))?;
     Ok(thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
+}
+
+unsafe extern "C" {
+    fn pthread_setcancelstate(state: c_int, before: *mut c_int) -> c_int;
+}
+
+/// In glibc's and musl's pthread.h.
+const PTHREAD_CANCEL_DISABLE: c_int = 1;
+
+/// Does `work`, in which the calling thread is not cancelled: that would unwind frames of Rust, which ends the process. A cancellation
+/// that comes meanwhile takes place at the host's next chance.
+pub fn uncancelled<T>(work: impl FnOnce() -> T) -> T {
+    struct Before(c_int);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            // SAFETY: the state that the thread had before.
+            unsafe { pthread_setcancelstate(self.0, std::ptr::null_mut()) };
+        }
+    }
+    let mut before = 0;
+    // SAFETY: a state that there is, and a place for the one before.
+    unsafe { pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &raw mut before) };
+    let _before = Before(before);
+    work()
 }
 
 /// The same for what must be done: on the caller's own stack if there is no thread.

@@ -106,8 +106,9 @@ pub struct Keeper<T> {
     table: Table,
     /// The process that started the node, or starts it; else 0. Asked before any lock.
     started_by: AtomicU32,
-    /// Calls that are inside.
+    /// Calls that are inside, and whose they are. A process that was forked while there were some has copies of what they had locked.
     inside: AtomicUsize,
+    entered_by: AtomicU32,
     held: Mutex<Held<T>>,
     changed: Condvar,
 }
@@ -120,16 +121,22 @@ impl<T> Keeper<T> {
             table,
             started_by: AtomicU32::new(0),
             inside: AtomicUsize::new(0),
+            entered_by: AtomicU32::new(0),
             held: Mutex::new(held),
             changed: Condvar::new(),
         }
     }
 
-    /// Whether the node was started by another process than this one.
+    /// Whether the node was started by another process than this one, or a call of that one was inside when this one was forked.
     #[must_use]
     pub fn is_in_child(&self) -> bool {
         let started_by = self.started_by.load(Ordering::Acquire);
-        started_by != 0 && started_by != std::process::id()
+        started_by != 0 && started_by != std::process::id() || self.is_forked_beside_a_call()
+    }
+
+    fn is_forked_beside_a_call(&self) -> bool {
+        let is_others = self.entered_by.load(Ordering::Acquire) != std::process::id();
+        is_others && self.inside.load(Ordering::Acquire) > 0
     }
 
     /// What calls change; not for a forked child.
@@ -144,6 +151,9 @@ impl<T> Keeper<T> {
             fn drop(&mut self) {
                 self.0.fetch_sub(1, Ordering::AcqRel);
             }
+        }
+        if !self.is_forked_beside_a_call() {
+            self.entered_by.store(std::process::id(), Ordering::Release);
         }
         self.inside.fetch_add(1, Ordering::AcqRel);
         Inside(&self.inside)

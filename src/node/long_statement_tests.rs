@@ -13,7 +13,7 @@ use super::running::Running;
 use super::running_tests::{call, connect, dial, exec, number, start_with};
 use crate::protocol::request::{Parameters, Request, Value};
 use crate::types::NodeId;
-use crate::types::config::{SQL_WORKER_THREADS, STATEMENT_WITHOUT_CLIENT_MAX};
+use crate::types::config::{SQL_STOPS_WITHIN, SQL_WORKER_THREADS, STATEMENT_WITHOUT_CLIENT_MAX};
 
 /// Longest wait for what should come at once.
 const SOON: Duration = Duration::from_secs(20);
@@ -206,4 +206,50 @@ fn a_node_stops_at_once_beside_statements_without_end() {
         let _ = stream.read_to_end(&mut rest);
         assert!(rest.is_empty() || rest[4] == 0, "{rest:?}");
     }
+}
+
+/// Looks for a text of a third of its length in one of so many bytes, at each place to the end. SQLite looks at nothing else meanwhile.
+fn deaf_statement(bytes: usize) -> Request {
+    let sql = format!("SELECT instr(hex(zeroblob({})), hex(zeroblob({})) || 'x') AS n", bytes / 2, bytes / 6);
+    Request::QuerySql { db: 0, sql: sql.into(), parameters: Parameters::encode(&[]) }
+}
+
+#[test]
+fn statements_that_do_not_stop_when_they_are_told_to_leave_their_places_to_others() {
+    const THREADS: usize = 2;
+    let directory = tempfile::tempdir().unwrap();
+    let (mut running, address) = start(directory.path(), THREADS as u32);
+    let mut other = client(&address);
+    // How long one is that takes some seconds here.
+    let (mut bytes, mut took) = (300_000, Duration::ZERO);
+    while took < Duration::from_millis(500) {
+        bytes *= 2;
+        let began = Instant::now();
+        assert_eq!(call(&mut other, &deaf_statement(bytes)).0, 7);
+        took = began.elapsed();
+    }
+    while took < SQL_STOPS_WITHIN * 4 {
+        (bytes, took) = (bytes * 2, took * 4);
+    }
+
+    let mut deaf: Vec<TcpStream> = (0..THREADS).map(|_| client(&address)).collect();
+    for stream in &mut deaf {
+        send(stream, &[deaf_statement(bytes)]);
+    }
+    let usage = |running: &Running| running.core().unwrap().executor().usage().permits;
+    let began = Instant::now();
+    while usage(&running) < THREADS {
+        assert!(began.elapsed() < SOON, "they are not inside");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    send(&mut deaf[0], &[INTERRUPT]);
+    // The other one has gone.
+    drop(deaf.pop());
+
+    assert_eq!(exec(&mut other, "CREATE TABLE t(n)").0, 6);
+    assert_eq!(number(&mut client(&address), "SELECT 7 AS n"), 7);
+    assert!(running.core().unwrap().executor().permits().beside() > 0, "they have ended: nothing was shown");
+
+    assert_eq!(receive(&mut deaf[0]), 8, "INTERRUPT is answered once SQLite returns");
+    running.stop().unwrap();
 }

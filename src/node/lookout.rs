@@ -22,7 +22,7 @@ pub(super) struct Lookout {
     ended: Arc<(Mutex<bool>, Condvar)>,
     thread: Option<JoinHandle<()>>,
     /// The runtimes' own descriptors.
-    _runtimes: Vec<Ticket>,
+    runtimes: Vec<Ticket>,
 }
 
 impl Lookout {
@@ -36,8 +36,8 @@ impl Lookout {
         failure: Failure,
         runtimes: &[(&Handle, &str)],
     ) -> io::Result<Lookout> {
-        let _runtimes = runtimes.iter().flat_map(|(runtime, name)| of_runtime(&register, runtime, name));
-        let _runtimes = _runtimes.collect();
+        let runtimes = runtimes.iter().flat_map(|(runtime, name)| of_runtime(&register, runtime, name));
+        let runtimes = runtimes.collect();
         register.guard_panics();
         let ended = Arc::new((Mutex::new(false), Condvar::new()));
         let shared = Arc::clone(&ended);
@@ -55,7 +55,15 @@ impl Lookout {
                 }
             }
         })?;
-        Ok(Lookout { ended, thread: Some(thread), _runtimes })
+        Ok(Lookout { ended, thread: Some(thread), runtimes })
+    }
+}
+
+impl Lookout {
+    /// Whether the runtimes have all that they have opened. One that has not must not be ended: it would close what has the number by
+    /// now.
+    pub(super) fn has_whole_runtimes(&self) -> bool {
+        self.runtimes.iter().all(|ticket| ticket.check().is_ok())
     }
 }
 

@@ -75,6 +75,7 @@ impl Running {
             .listen(config::LISTEN_BACKLOG)
             .map_err(|error| StartError(format!("listen: {error}")))?;
         watch.still_wanted()?;
+        check_memory()?;
         let failure = watch.failure.clone();
         let threads = Threads::start(&failure, watch.own.clone());
         let threads = threads.map_err(|error| StartError(format!("threads: {error}")))?;
@@ -218,8 +219,9 @@ impl Running {
         // The workers of the SQL runtime may all be inside SQLite. An error means that the task panicked; the threads end all the same.
         let stopped = self.core.take().and_then(|core| threads.wait_for(core.stop()));
         // Until here, since it puts back what it can.
-        drop(self.lookout.take());
-        if threads.have_lost_descriptors() || (stopped.is_none() && self.failure.has_lost_descriptors()) {
+        let are_whole = self.lookout.take().is_none_or(|lookout| lookout.has_whole_runtimes());
+        let is_late = stopped.is_none() && self.failure.has_lost_descriptors();
+        if !are_whole || is_late || threads.have_lost_descriptors() {
             return self.leave(threads);
         }
         // What does not return from the disk keeps the directory.
@@ -229,7 +231,11 @@ impl Running {
         if at_files + writing > 0 {
             let left = threads.shut_down(config::STOP_REST_MAX).max(at_files) + writing;
             let seconds = config::STOP_DISK_MAX.as_secs();
-            return Err(ThreadsLeft { threads: left, whence: "the disk, and keep the directory,", seconds });
+            return Err(ThreadsLeft::Inside {
+                threads: left,
+                whence: "the disk, and keep the directory,",
+                seconds,
+            });
         }
         let inside = stopped.filter(|stopped| !stopped.is_quiet);
         let (whence, longest) = match inside {
@@ -240,7 +246,7 @@ impl Running {
         };
         let threads = threads.shut_down(longest);
         if threads > 0 {
-            return Err(ThreadsLeft { threads, whence, seconds: longest.as_secs() });
+            return Err(ThreadsLeft::Inside { threads, whence, seconds: longest.as_secs() });
         }
         if let Some(inside) = inside {
             take_in_time(&inside.vfs);
@@ -253,10 +259,9 @@ impl Running {
         let deadline = Instant::now() + config::STOP_LOST_MAX;
         let left = threads.leave(deadline);
         let left = left + self.writers.take().map_or(0, |writers| writers.join_until(deadline));
-        let seconds = config::STOP_LOST_MAX.as_secs();
         match left {
             0 => Ok(()),
-            threads => Err(ThreadsLeft { threads, whence: "a runtime without its descriptors", seconds }),
+            threads => Err(ThreadsLeft::WithoutDescriptors { threads }),
         }
     }
 }
@@ -280,6 +285,17 @@ impl Drop for Running {
         if let Err(left) = self.stop() {
             tracing::error!(%left, "node dropped");
         }
+    }
+}
+
+/// Whether there is memory for what every node has, of which some parts, when they are refused, end the process: 13 MB in one piece for a
+/// table of openraft's, for example.
+fn check_memory() -> Result<(), StartError> {
+    let bytes = config::START_MEMORY_BYTES;
+    // Nothing is written there: it costs no more than the question.
+    match Vec::<u8>::new().try_reserve_exact(bytes) {
+        Ok(()) => Ok(()),
+        Err(_) => Err(StartError(format!("memory: a node needs {bytes} bytes to start with"))),
     }
 }
 

@@ -19,14 +19,23 @@ impl StartError {
 /// What is left of a node that has stopped: threads that did not come back from SQLite, the host's functions or the
 /// disk. Leadership, log and directory are given up, but the directory where they are at the disk, and what these threads use stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("stopped, but {threads} of its threads have not returned from {whence} after {seconds} s")]
-pub struct ThreadsLeft {
-    /// How many.
-    pub threads: usize,
-    /// Where they are.
-    pub whence: &'static str,
-    /// How long they were waited for.
-    pub seconds: u64,
+pub enum ThreadsLeft {
+    /// They are somewhere from where they may return.
+    #[error("stopped, but {threads} of its threads have not returned from {whence} after {seconds} s")]
+    Inside {
+        /// How many.
+        threads: usize,
+        /// Where they are.
+        whence: &'static str,
+        /// How long they were waited for.
+        seconds: u64,
+    },
+    /// Their runtime has lost descriptors, and ends would close what has the numbers by now.
+    #[error("stopped, but {threads} of its threads are left, with a runtime that has lost its descriptors")]
+    WithoutDescriptors {
+        /// How many.
+        threads: usize,
+    },
 }
 
 /// A start that was told to give up.

@@ -250,6 +250,15 @@ pub const CLIENT_LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Bytes of pages and of connections after whose end the C library's allocator is asked for what it keeps.
 pub const MEMORY_GIVEN_BACK_BYTES: u64 = 8 * 1024 * 1024;
 
+/// Memory in bytes that must be there for a start: some of what it takes ends the process if it is refused.
+pub const START_MEMORY_BYTES: usize = 40 * 1024 * 1024;
+
+/// Time after which a statement that was told to stop and is still inside SQLite leaves its permit to others.
+pub const SQL_STOPS_WITHIN: Duration = Duration::from_secs(2);
+
+/// Statements of a node that may go on so; those beyond keep their permits.
+pub const SQL_BESIDE_MAX: usize = 16;
+
 /// What a closed connection counts as.
 pub const CONNECTION_RETURNED_BYTES: usize = 32 * 1024;
 
