@@ -1,32 +1,37 @@
 //! Lines on standard error, which nobody may read: what would have to wait is dropped, and counted.
 
-use std::io::{self, ErrorKind, IoSlice};
+use std::io::{self, ErrorKind, IoSlice, IsTerminal};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::FileType;
 use rustix::io::{Errno, ReadWriteFlags};
 
-use super::signals;
+use super::{signals, threads};
 
 /// Lines dropped since the last one that was written.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
 /// Held while a line is written: lines come one after the other.
-static WRITING: Mutex<()> = Mutex::new(());
+static WRITING: Mutex<Option<Terminal>> = Mutex::new(None);
 
 /// How often a thread looks again whether another one has written its line, which takes some microseconds, unless it waits for a
-/// terminal or a disk, or belongs to the parent of this process.
+/// disk, or belongs to the parent of this process.
 const LOOKS_MAX: u32 = 20;
 const LOOK_PAUSE: Duration = Duration::from_micros(100);
 
 /// Writes a line of at most `PIPE_BUF` bytes, if that needs no waiting.
 pub fn write_line(line: &str) {
-    let written = one_at_a_time().is_some_and(|_writing| {
+    let written = one_at_a_time().is_some_and(|mut terminal| {
         let stream = io::stderr();
+        let mut write_now = |stream: &io::Stderr, line: &str| match stream.is_terminal() {
+            true => Terminal::of_this_process(&mut terminal)?.write(line),
+            false => write_now(stream, line),
+        };
         let dropped = DROPPED.swap(0, Ordering::Relaxed);
         let note = format!("LIBDQLITE: {dropped} lines were dropped: standard error took none\n");
         if dropped > 0 && write_now(&stream, &note).is_err() {
@@ -40,7 +45,7 @@ pub fn write_line(line: &str) {
     }
 }
 
-fn one_at_a_time() -> Option<MutexGuard<'static, ()>> {
+fn one_at_a_time() -> Option<MutexGuard<'static, Option<Terminal>>> {
     for _ in 0..LOOKS_MAX {
         match WRITING.try_lock() {
             Ok(writing) => return Some(writing),
@@ -49,6 +54,72 @@ fn one_at_a_time() -> Option<MutexGuard<'static, ()>> {
         }
     }
     None
+}
+
+/// A terminal waits as long as its user likes, and cannot be told not to: a thread of its own writes to it.
+struct Terminal {
+    process: u32,
+    lines: Sender<String>,
+    /// Lines that were sent and are not written yet.
+    left: Arc<(Mutex<usize>, Condvar)>,
+}
+
+/// How long whoever has a line waits until it is written: a process that ends next would else end without it.
+const TERMINAL_PATIENCE: Duration = Duration::from_millis(10);
+
+impl Terminal {
+    /// The one of this process: a forked child has not got its parent's thread.
+    fn of_this_process(known: &mut Option<Terminal>) -> io::Result<&mut Terminal> {
+        let process = std::process::id();
+        if known.as_ref().is_none_or(|known| known.process != process) {
+            // What its parent had may be locked.
+            std::mem::forget(known.take());
+            *known = Some(Terminal::start(process)?);
+        }
+        known.as_mut().ok_or_else(|| ErrorKind::NotFound.into())
+    }
+
+    fn start(process: u32) -> io::Result<Terminal> {
+        let (lines, to_write) = channel::<String>();
+        let left = Arc::new((Mutex::new(0), Condvar::new()));
+        let shared = Arc::clone(&left);
+        threads::spawn("dqlite-trace", None, move || {
+            for line in to_write {
+                // A terminal that has gone takes no lines; nobody is left to be told.
+                let _ = write_all(&io::stderr(), &line);
+                let (left, changed) = &*shared;
+                *left.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+                changed.notify_all();
+            }
+        })?;
+        Ok(Terminal { process, lines, left })
+    }
+
+    /// Has a line written, unless the one before is still waiting.
+    fn write(&mut self, line: &str) -> io::Result<()> {
+        let (left, changed) = &*self.left;
+        let mut waiting = left.lock().unwrap_or_else(PoisonError::into_inner);
+        if *waiting > 0 {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        *waiting += 1;
+        self.lines.send(line.to_owned()).map_err(|_| ErrorKind::BrokenPipe)?;
+        drop(changed.wait_timeout_while(waiting, TERMINAL_PATIENCE, |left| *left > 0));
+        Ok(())
+    }
+}
+
+fn write_all(stream: &impl AsFd, line: &str) -> io::Result<()> {
+    let mut rest = line.as_bytes();
+    while !rest.is_empty() {
+        match rustix::io::write(stream, rest) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(count) => rest = &rest[count..],
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Writes what the stream takes at once.
