@@ -24,9 +24,9 @@ const ACCEPTED: &str = "an accepted connection";
 
 /// What connections come to.
 trait Accepts {
-    type Stream: AsFd;
+    type Stream: AsFd + Send;
 
-    async fn next(&self) -> io::Result<Self::Stream>;
+    fn next(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
 
     /// Whether it is served.
     fn is_welcome(stream: &Self::Stream) -> bool;
@@ -60,36 +60,55 @@ impl Accepts for UnixListener {
     }
 }
 
-/// A listening socket, on which nobody listens when it is dropped: a child that was forked without an exec has it, too, and would keep
-/// the address until it ends.
-struct Accepting<L: AsFd>(Kept<L>);
+/// What accepts, and what ends it.
+pub(super) struct Accepting {
+    /// Accepts for ever.
+    pub(super) task: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Nobody listens any more behind it, whoever has the socket still: a runtime that is left as it is, or a child that was forked
+    /// without an exec, would keep the address until it ends.
+    pub(super) end: Box<dyn FnOnce() + Send>,
+}
 
-impl<L: AsFd> Drop for Accepting<L> {
-    fn drop(&mut self) {
-        if let Ok(listener) = self.0.checked() {
-            // It is closed next.
-            let _ = SockRef::from(listener).shutdown(Shutdown::Both);
+impl Accepting {
+    fn new<L: Accepts + AsFd + Send + Sync + 'static>(
+        listener: Kept<L>,
+        gateway: Arc<Gateway>,
+        spares: Arc<Spares>,
+    ) -> Accepting
+    where
+        Kept<L::Stream>: ClientStream,
+    {
+        let listener = Arc::new(listener);
+        let listening = Arc::clone(&listener);
+        Accepting {
+            task: Box::pin(async move { accept_from(&**listener, &gateway, &spares).await }),
+            end: Box::new(move || {
+                if let Ok(listener) = listening.checked() {
+                    // It is closed next, or left.
+                    let _ = SockRef::from(listener).shutdown(Shutdown::Both);
+                }
+            }),
         }
     }
 }
 
-/// Accepts for ever.
+/// Has connections accepted.
 pub(super) fn accept(
     threads: &Threads,
     listening: Listening,
     gateway: Arc<Gateway>,
     spares: Arc<Spares>,
     register: &Register,
-) -> io::Result<Pin<Box<dyn Future<Output = ()> + Send>>> {
+) -> io::Result<Accepting> {
     let _entered = threads.sql().enter();
     Ok(match listening {
         Listening::Tcp(listener) => {
-            let listener = Accepting(Kept::new(TcpListener::from_std(listener)?, register, LISTENER)?);
-            Box::pin(async move { accept_from(&*listener.0, &gateway, &spares).await })
+            let listener = Kept::new(TcpListener::from_std(listener)?, register, LISTENER)?;
+            Accepting::new(listener, gateway, spares)
         }
         Listening::Unix(listener) => {
-            let listener = Accepting(Kept::new(UnixListener::from_std(listener)?, register, LISTENER)?);
-            Box::pin(async move { accept_from(&*listener.0, &gateway, &spares).await })
+            let listener = Kept::new(UnixListener::from_std(listener)?, register, LISTENER)?;
+            Accepting::new(listener, gateway, spares)
         }
     })
 }

@@ -27,7 +27,7 @@ use crate::transport::dial::{Connector, IpConnector};
 use crate::transport::listener::BoundSocket;
 use crate::types::clock::SystemWallClock;
 use crate::types::payload::PayloadStore;
-use crate::types::{Configuration, LogIndex, NodeId, Server, Term};
+use crate::types::{Configuration, LogIndex, NodeId, Role, Server, Term};
 
 /// Longest part of a text that tells of the data directory. spec: c-api 3.1.
 const DIRECTORY_TEXT_MAX_BYTES: usize = 255;
@@ -395,6 +395,9 @@ impl NodeHandle {
         let failed = |error: StorageError| Refusal::error(format!("raft_recover(): io: {error}"));
         if servers.is_empty() {
             return Err(Refusal::misuse("raft_recover(): io: a configuration needs at least one server"));
+        }
+        if !servers.iter().any(|server| server.role == Role::Voter) {
+            return Err(Refusal::misuse("raft_recover(): io: a configuration needs at least one voter"));
         }
         let configuration = Configuration::new(servers).map_err(|error| failed(error.into()))?;
         let directory = self.directory(opened).map_err(failed)?;

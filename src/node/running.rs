@@ -44,6 +44,7 @@ pub struct Running {
     /// Ends role management.
     roles: CancellationToken,
     lookout: Option<Lookout>,
+    end_accepting: Option<Box<dyn FnOnce() + Send>>,
 }
 
 /// What clients are served with.
@@ -75,7 +76,6 @@ impl Running {
             .listen(config::LISTEN_BACKLOG)
             .map_err(|error| StartError(format!("listen: {error}")))?;
         watch.still_wanted()?;
-        check_memory()?;
         let failure = watch.failure.clone();
         let threads = Threads::start(&failure, watch.own.clone());
         let threads = threads.map_err(|error| StartError(format!("threads: {error}")))?;
@@ -105,7 +105,8 @@ impl Running {
                 dial: Arc::clone(&dial),
             },
         );
-        let core = start_core(&threads, core_parts);
+        // Behind the threads, whose stacks count where addresses are limited.
+        let core = check_memory().and_then(|()| start_core(&threads, core_parts));
         // Whatever has failed, or fails from here on, stops the node again.
         let mut running = Running {
             core: None,
@@ -118,6 +119,7 @@ impl Running {
             dial,
             roles: CancellationToken::new(),
             lookout: Some(lookout),
+            end_accepting: None,
         };
         running.core = Some(core?);
         running.serve(Serving { listening, spares, vault: votes, directory })?;
@@ -125,12 +127,13 @@ impl Running {
     }
 
     /// Accepts clients, and ends everything when a part has failed.
-    fn serve(&self, serving: Serving) -> Result<(), StartError> {
+    fn serve(&mut self, serving: Serving) -> Result<(), StartError> {
         let (Some(core), Some(threads)) = (&self.core, &self.threads) else { return Ok(()) };
         let Serving { listening, spares, vault, directory } = serving;
         let register = directory.descriptors();
         let accepting = accept(threads, listening, Arc::clone(core.gateway()), spares, &register)
             .map_err(|error| StartError(format!("listen: {error}")))?;
+        self.end_accepting = Some(accepting.end);
         let stop = core.stopping();
         let until_stopped = |task: Pin<Box<dyn Future<Output = ()> + Send>>| {
             let stop = stop.clone();
@@ -138,7 +141,7 @@ impl Running {
                 tokio::select! { biased; () = stop.cancelled() => {} () = task => {} }
             }
         };
-        core.sql_tasks().spawn(until_stopped(accepting));
+        core.sql_tasks().spawn(until_stopped(accepting.task));
         let (connections, stop) = (core.connections(), core.stopping().clone());
         let supervision = supervise(core.engine().clone(), connections, stop, self.failure.clone(), vault);
         threads.consensus().spawn(supervision);
@@ -218,6 +221,9 @@ impl Running {
         }
         // The workers of the SQL runtime may all be inside SQLite. An error means that the task panicked; the threads end all the same.
         let stopped = self.core.take().and_then(|core| threads.wait_for(core.stop()));
+        if let Some(end_accepting) = self.end_accepting.take() {
+            end_accepting();
+        }
         // Until here, since it puts back what it can.
         let are_whole = self.lookout.take().is_none_or(|lookout| lookout.has_whole_runtimes());
         let is_late = stopped.is_none() && self.failure.has_lost_descriptors();
