@@ -172,8 +172,8 @@ impl Executor {
             // Nothing ends this early.
             let ended = Ended::new(Arc::clone(&executor.store));
             let place = Place::default();
-            let closed =
-                executor.run_inside(&ended, &place, permit, expected, move |inside| seat.close(inside));
+            let close = move |inside: &mut Inside| seat.close(inside);
+            let closed = executor.run_inside(&ended, &place, permit, expected, close);
             if closed.await.is_none() {
                 tracing::error!("a connection was not closed");
             }

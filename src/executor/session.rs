@@ -18,7 +18,7 @@ use super::permits::Lane;
 use super::place::Place;
 use super::request::{Halt, Request, ended_unwritten};
 use super::seat::{Seat, Source};
-use super::sqlite::{Connection, Ended, SqliteError};
+use super::sqlite::{Connection, Ended, Inside, SqliteError};
 use super::text::Text;
 
 /// One client connection's use of SQL.
@@ -119,15 +119,15 @@ impl Session {
         let permit = self.permit(Lane::Works).await.map_err(ended_unwritten)?;
         let executor = Arc::clone(&self.executor);
         let (ended, name) = (self.ended.clone(), name.to_vec());
-        let opened =
-            self.executor.run_inside(&self.ended, &self.place, permit, Expected::Unknown, move |inside| {
-                let connection = Connection::open_with(inside, &executor.vfs, &name, &ended)?;
-                connection.view().set_members(Arc::clone(&executor.members));
-                connection.view().set_epoch(serving.epoch);
-                let store = Arc::clone(&executor.store);
-                let line = executor.turns.of(&name, serving.epoch);
-                Ok::<_, Failure>(Box::new(Seat::new(connection, line, store, ended, serving.epoch)))
-            });
+        let open = move |inside: &mut Inside| {
+            let connection = Connection::open_with(inside, &executor.vfs, &name, &ended)?;
+            connection.view().set_members(Arc::clone(&executor.members));
+            connection.view().set_epoch(serving.epoch);
+            let store = Arc::clone(&executor.store);
+            let line = executor.turns.of(&name, serving.epoch);
+            Ok::<_, Failure>(Box::new(Seat::new(connection, line, store, ended, serving.epoch)))
+        };
+        let opened = self.executor.run_inside(&self.ended, &self.place, permit, Expected::Unknown, open);
         self.seat = Some(opened.await.ok_or(Failure::not_leader())??);
         self.leave_if_stale();
         if self.seat.is_some() { Ok(()) } else { Err(Failure::not_leader()) }
