@@ -31,7 +31,9 @@ fn assert_good_member(cluster: &Cluster, writers: Writers, id: u64) {
     cluster.wait_follow(&cluster.live()).unwrap();
     write_more(&writers, 20);
     assert_eq!(cluster.role(id).unwrap(), Some(Role::Voter));
-    cluster.transfer(id).unwrap();
+    // Beside writers it may take the node longer to catch up than the leader waits.
+    let transfer = |cluster: &Cluster| cluster.transfer(id).map_err(|error| error.to_string());
+    cluster.wait("a transfer", CHANGE_WAIT, LOOK_AGAIN, transfer).unwrap();
     write_more(&writers, 20);
     let (record, verdict) = finish(cluster, writers).unwrap();
     println!("{verdict}; failed writes: {:?}", record.failures);
