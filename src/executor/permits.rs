@@ -113,8 +113,8 @@ impl SqlPermits {
     }
 
     /// How many are inside without a permit.
-    #[must_use]
-    pub fn beside(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn beside(&self) -> usize {
         self.shared.beside.load(Ordering::Relaxed)
     }
 

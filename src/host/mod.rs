@@ -4,6 +4,7 @@
 
 pub mod descriptors;
 pub mod epoll;
+mod locks;
 pub mod panics;
 pub mod pin;
 pub mod register;

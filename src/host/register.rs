@@ -11,10 +11,12 @@ use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use rustix::fs::SeekFrom;
+
+use super::locks::locked_within;
 
 /// A descriptor that others have closed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -123,9 +125,8 @@ fn place_of(number: RawFd) -> io::Result<u64> {
     Ok(rustix::fs::tell(descriptor)?)
 }
 
-/// How long a thread that panics waits for the register, and looks again: nobody holds it while anything is waited for.
+/// How long a thread that panics waits for the register, which it may hold itself: nobody else does while anything is waited for.
 const PUT_BACK_PATIENCE: Duration = Duration::from_millis(200);
-const PUT_BACK_PAUSE: Duration = Duration::from_millis(1);
 
 /// As many as fit into the shortest longest file.
 const MARKS: u64 = 1 << 30;
@@ -176,31 +177,16 @@ static GUARDED: Mutex<Vec<Weak<Mutex<State>>>> = Mutex::new(Vec::new());
 /// end the process.
 #[must_use]
 pub fn put_back_all() -> bool {
-    let Some(guarded) = locked_soon(&GUARDED) else { return false };
+    let Some(guarded) = locked_within(&GUARDED, PUT_BACK_PATIENCE) else { return false };
     let mut all = true;
     for register in guarded.iter().filter_map(Weak::upgrade) {
-        let Some(mut state) = locked_soon(&register) else { return false };
+        let Some(mut state) = locked_within(&register, PUT_BACK_PATIENCE) else { return false };
         for known in state.known.values().cloned().collect::<Vec<_>>() {
             state.look_at(&known);
             all &= known.spare.is_none() || known.check().is_ok();
         }
     }
     all
-}
-
-/// The lock, unless it is the calling thread that holds it, and panics: then it would be waited for without end.
-fn locked_soon<T>(lock: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
-    let began = Instant::now();
-    loop {
-        match lock.try_lock() {
-            Ok(guard) => return Some(guard),
-            Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) if began.elapsed() < PUT_BACK_PATIENCE => {
-                std::thread::sleep(PUT_BACK_PAUSE);
-            }
-            Err(TryLockError::WouldBlock) => return None,
-        }
-    }
 }
 
 impl State {

@@ -106,12 +106,3 @@ fn what_fails_while_it_becomes_something_else_is_closed_by_the_node_and_not_miss
     assert!(register.look().is_some(), "it is watched again");
     drop(kept);
 }
-
-#[test]
-fn a_lock_of_the_calling_thread_is_not_waited_for_without_end() {
-    let lock = Mutex::new(1);
-    let held = lock.lock().unwrap();
-    assert!(locked_soon(&lock).is_none());
-    drop(held);
-    assert!(locked_soon(&lock).is_some());
-}

@@ -4,13 +4,14 @@ use std::io::{self, ErrorKind, IoSlice, IsTerminal};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::FileType;
 use rustix::io::{Errno, ReadWriteFlags};
 
+use super::locks::locked_within;
 use super::{signals, threads};
 
 /// Lines dropped since the last one that was written.
@@ -19,41 +20,31 @@ static DROPPED: AtomicU64 = AtomicU64::new(0);
 /// Held while a line is written: lines come one after the other.
 static WRITING: Mutex<Option<Terminal>> = Mutex::new(None);
 
-/// How often a thread looks again whether another one has written its line, which takes some microseconds, unless it waits for a
-/// disk, or belongs to the parent of this process.
-const LOOKS_MAX: u32 = 20;
-const LOOK_PAUSE: Duration = Duration::from_micros(100);
+/// How long a thread waits until another one has written its line, which takes some microseconds, unless it waits for a disk, or belongs
+/// to the parent of this process.
+const WRITING_PATIENCE: Duration = Duration::from_millis(2);
 
 /// Writes a line of at most `PIPE_BUF` bytes, if that needs no waiting.
 pub fn write_line(line: &str) {
-    let written = one_at_a_time().is_some_and(|mut terminal| {
+    let written = locked_within(&WRITING, WRITING_PATIENCE).is_some_and(|mut terminal| {
         let stream = io::stderr();
         let mut write_now = |stream: &io::Stderr, line: &str| match stream.is_terminal() {
             true => Terminal::of_this_process(&mut terminal)?.write(line),
             false => write_now(stream, line),
         };
         let dropped = DROPPED.swap(0, Ordering::Relaxed);
-        let note = format!("LIBDQLITE: {dropped} lines were dropped: standard error took none\n");
-        if dropped > 0 && write_now(&stream, &note).is_err() {
-            DROPPED.fetch_add(dropped, Ordering::Relaxed);
-            return false;
+        if dropped > 0 {
+            let note = format!("LIBDQLITE: {dropped} lines were dropped: standard error took none\n");
+            if write_now(&stream, &note).is_err() {
+                DROPPED.fetch_add(dropped, Ordering::Relaxed);
+                return false;
+            }
         }
         write_now(&stream, line).is_ok()
     });
     if !written {
         DROPPED.fetch_add(1, Ordering::Relaxed);
     }
-}
-
-fn one_at_a_time() -> Option<MutexGuard<'static, Option<Terminal>>> {
-    for _ in 0..LOOKS_MAX {
-        match WRITING.try_lock() {
-            Ok(writing) => return Some(writing),
-            Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => std::thread::sleep(LOOK_PAUSE),
-        }
-    }
-    None
 }
 
 /// A terminal waits as long as its user likes, and cannot be told not to: a thread of its own writes to it.

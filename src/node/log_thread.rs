@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::threads::{has_ended, panic_text};
+use super::threads::{join_until, panic_text};
 use crate::host::threads;
 use crate::raft::LogPhase;
 use crate::storage::log::{LogRequest, LogWriter, Progress};
@@ -80,7 +80,7 @@ impl LogThread {
     pub fn join_until(self, deadline: Instant) -> bool {
         // A thread that panicked has no queue any more.
         drop(self.end.send(LogMessage::End));
-        has_ended(&self.thread, deadline) && self.thread.join().is_ok()
+        join_until(self.thread, deadline)
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Instant;
 use tokio::runtime::Handle;
 
 use super::failure::Failure;
-use super::threads::has_ended;
+use super::threads::join_until;
 use crate::host::descriptors::above_standard;
 use crate::host::register::{Register, Ticket};
 use crate::host::{epoll, threads};
@@ -73,10 +73,8 @@ impl Drop for Lookout {
         *ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
         changed.notify_all();
         // It does nothing that panics. A file system that hangs may keep it.
-        if let Some(thread) = self.thread.take()
-            && has_ended(&thread, Instant::now() + STOP_REST_MAX)
-        {
-            drop(thread.join());
+        if let Some(thread) = self.thread.take() {
+            join_until(thread, Instant::now() + STOP_REST_MAX);
         }
     }
 }

@@ -60,7 +60,7 @@ impl Consensus {
         // Waking a runtime whose descriptors others have closed panics; its thread ends all the same.
         drop(catch_unwind(AssertUnwindSafe(|| drop(self.stop.take()))));
         // Its panics were caught inside.
-        self.thread.take().is_none_or(|thread| has_ended(&thread, deadline) && thread.join().is_ok())
+        self.thread.take().is_none_or(|thread| join_until(thread, deadline))
     }
 }
 
@@ -224,15 +224,15 @@ pub(super) fn receive<T>(receiver: &Receiver<T>, is_over: impl Fn() -> bool) -> 
     }
 }
 
-/// Whether a thread has ended by `deadline`, which is waited for.
-pub(super) fn has_ended<T>(thread: &JoinHandle<T>, deadline: Instant) -> bool {
+/// Joins a thread that ends by `deadline`; whether it has ended, and without a panic. Another one is left.
+pub(super) fn join_until<T>(thread: JoinHandle<T>, deadline: Instant) -> bool {
     while !thread.is_finished() {
         if Instant::now() >= deadline {
             return false;
         }
         std::thread::sleep(config::DESTROY_LOOKS_EVERY);
     }
-    true
+    thread.join().is_ok()
 }
 
 /// The text of a panic.

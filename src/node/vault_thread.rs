@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use super::threads::{has_ended, panic_text};
+use super::threads::{join_until, panic_text};
 use crate::host::threads;
 use crate::storage::directory::DirectoryLock;
 use crate::storage::vault::{Vault, VaultRequest};
@@ -80,7 +80,7 @@ impl VaultThread {
     pub fn join_until(self, deadline: Instant) -> bool {
         // A thread that panicked has no queue any more.
         drop(self.queue.0.send(VaultMessage::End));
-        has_ended(&self.thread, deadline) && self.thread.join().is_ok()
+        join_until(self.thread, deadline)
     }
 }
 
