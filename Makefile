@@ -31,8 +31,10 @@ all: deps
 target/dqlite-node: tests-c/dqlite-node.c include/dqlite.h all
 	$(CC) -std=c11 -Wall -Wextra -Werror -O2 -Iinclude $< -o $@ -L$(FOLDER) -ldqlite -ldl
 
+# The demo's own program; CI names the one that `make check` has built.
+export DEMO ?= $(CARGO) run --quiet --release --package dqlite-testing $(if $(FEATURES),--features dqlite/bundled) --bin demo --
 demo: target/dqlite-node
-	$(CARGO) run --quiet --release --package dqlite-testing $(if $(FEATURES),--features dqlite/bundled) --bin demo -- target/dqlite-node $(FOLDER)
+	$(DEMO) target/dqlite-node $(FOLDER)
 
 # UPSTREAM: a folder of tests/upstream/fetch.sh, which fetches what is missing there.
 UPSTREAM ?= target/upstream
@@ -93,18 +95,29 @@ rolls: target/dqlite-node
 # A seed replays exactly: target/sim/release/histories SEED 1, with RUST_LOG.
 SEED ?= 1
 HISTORIES ?= 10000
+# Whole-program optimization takes longer than it saves here.
+SIM_CARGO := RUSTFLAGS="--cfg tokio_unstable" CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 $(CARGO)
+SIM_BUILD := --release --package dqlite-sim --target-dir target/sim
 .PHONY: sim-mixed sim-siege sim-disks
 sim-disks: export DQLITE_SIM_DISKS := 1
 sim-mixed: export DQLITE_SIM_MIXED := 1
 sim-siege: export DQLITE_SIM_SIEGE := 1
 sim sim-mixed sim-siege sim-disks:
-	RUSTFLAGS="--cfg tokio_unstable" $(CARGO) build --quiet --release --package dqlite-sim --bin histories --target-dir target/sim
+	$(SIM_CARGO) build --quiet $(SIM_BUILD) --bins
 	target/sim/release/histories $(SEED) $(HISTORIES)
 
 # The machine of sessions in its short form: some histories, and planted faults that must be found.
 .PHONY: sim-sessions
 sim-sessions:
-	RUSTFLAGS="--cfg tokio_unstable" $(TIMEOUT) $(TEST_SECONDS) $(CARGO) test --package dqlite-sim --test sessions --target-dir target/sim -- --nocapture
+	$(TIMEOUT) $(TEST_SECONDS) env $(SIM_CARGO) test $(SIM_BUILD) --test sessions -- --nocapture
+
+# What CI runs of the simulator.
+.PHONY: sim-short
+sim-short:
+	$(MAKE) sim HISTORIES=2000
+	$(MAKE) sim-mixed HISTORIES=1000
+	$(MAKE) sim-disks HISTORIES=500
+	$(MAKE) sim-sessions
 
 # Both machines that explore what clients may do: simulated sessions, and SQL beside plain SQLite. About an hour.
 .PHONY: torture-sql
@@ -116,21 +129,21 @@ torture-sql: torture-sessions torture-slt
 .PHONY: torture-sessions
 SESSIONS ?= 10000
 torture-sessions:
-	RUSTFLAGS="--cfg tokio_unstable" $(CARGO) build --quiet --release --package dqlite-sim --bin sessions --target-dir target/sim
+	$(SIM_CARGO) build --quiet $(SIM_BUILD) --bins
 	target/sim/release/sessions $(SEED) $$(($(SESSIONS) / 2))
 	target/sim/release/sessions --single-thread $$(($(SEED) + $(SESSIONS) / 2)) $$(($(SESSIONS) / 4)) & other=$$!; \
 	    target/sim/release/sessions --single-thread $$(($(SEED) + $(SESSIONS) * 3 / 4)) $$(($(SESSIONS) / 4)) && wait $$other
 	target/sim/release/sessions --plants 400
 
-# Against upstream's real libraries, which are fetched from Debian's archive.
-check-upstream: deps
+# Against upstream's real libraries, which are fetched from Debian's archive; this library as it is installed, and the tests that `make test` has built.
+UPSTREAM_TESTS := DQLITE_LIBRARY=$(abspath $(FOLDER)/libdqlite.so) UPSTREAM=$(abspath $(UPSTREAM)) $(TIMEOUT) $(TEST_SECONDS) \
+    $(CARGO) test --workspace
+check-upstream: target/dqlite-node
 	tests/upstream/fetch.sh $(UPSTREAM) bookworm trixie
 	tests/upstream/fetch.sh $(UPSTREAM) sid || echo "Debian unstable's libdqlite0 could not be had: its version is not tested."
-	$(CARGO) build --lib --package dqlite
-	UPSTREAM=$(abspath $(UPSTREAM)) $(TIMEOUT) $(TEST_SECONDS) $(CARGO) test --package dqlite-testing --test upstream_directories \
-	    --test upstream_programs --test upstream_recovery --test servers --test contention --test deletion --test c_client --test large_transactions -- --ignored --nocapture
-	UPSTREAM=$(abspath $(UPSTREAM)) $(TIMEOUT) $(TEST_SECONDS) $(CARGO) test --package dqlite-testing --test upstream_clusters --test upstream_roles --test upstream_rolls \
-	    -- --ignored --nocapture --test-threads 4
+	$(UPSTREAM_TESTS) --test upstream_directories --test upstream_programs --test upstream_recovery --test servers --test contention --test deletion --test c_client \
+	    --test large_transactions -- --ignored --nocapture
+	$(UPSTREAM_TESTS) --test upstream_clusters --test upstream_roles --test upstream_rolls -- --ignored --nocapture --test-threads 4
 
 # A database of DISK_MIB, and an index, in nodes of 512 MiB, page cache counted: as root, or where this user may make control groups. With 1850 the database has
 # 2000 MiB, which is vacuumed in one entry; with 2048 that is refused. Takes half an hour.
@@ -230,15 +243,16 @@ lint: deps
 licences:
 	scripts/licences.sh
 
+# There are no examples; with them dependencies have the features that `lint` has checked.
 doc: deps
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items --package dqlite
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items --workspace --lib --examples
 
+# Everything is built at once, the shared object too: packages built one by one have other features, and each dependency would be compiled twice.
 # The simulator's tests take what processors the others leave, which wait most of the time: simulated time does not care.
 SIM_TESTS := $(sort $(basename $(notdir $(wildcard sim/tests/*.rs))))
 OTHER_TESTS := $(filter-out $(SIM_TESTS),$(sort documents $(basename $(notdir $(wildcard tests/*.rs testing/tests/*.rs)))))
 test: deps
-	$(TIMEOUT) $(TEST_SECONDS) $(CARGO) build --lib --package dqlite --package dqlite-sim
-	$(TIMEOUT) $(TEST_SECONDS) $(CARGO) test --workspace --no-run
+	$(TIMEOUT) $(TEST_SECONDS) $(CARGO) build --workspace --all-targets
 	nice -n 15 $(TIMEOUT) $(TEST_SECONDS) $(CARGO) test --workspace $(SIM_TESTS:%=--test %) -- --show-output >target/sim-tests.out 2>&1 & sim=$$!; \
 	    $(TIMEOUT) $(TEST_SECONDS) $(CARGO) test --workspace --lib --bins $(OTHER_TESTS:%=--test %) -- --show-output; others=$$?; \
 	    wait $$sim; simulated=$$?; cat target/sim-tests.out; exit $$((others | simulated))
