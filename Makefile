@@ -92,52 +92,55 @@ rolls: target/dqlite-node
 
 # Simulated histories of whole clusters, from SEED on; with models of upstream's nodes in every cluster; of clusters that strangers and forgers besiege;
 # of clusters whose disks go bad.
-# A seed replays exactly: target/sim/release/histories SEED 1, with RUST_LOG.
+# A seed replays exactly: target/sim/histories SEED 1, with RUST_LOG.
 SEED ?= 1
 HISTORIES ?= 10000
-# Whole-program optimization takes longer than it saves here.
-SIM_CARGO := RUSTFLAGS="--cfg tokio_unstable" CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 $(CARGO)
-SIM_BUILD := --release --package dqlite-sim --target-dir target/sim
+# With this flag tokio's own random numbers have a seed.
+SIM := RUSTFLAGS="--cfg tokio_unstable"
+SIM_PACKAGE := --profile sim --package dqlite-sim
 .PHONY: sim-mixed sim-siege sim-disks
 sim-disks: export DQLITE_SIM_DISKS := 1
 sim-mixed: export DQLITE_SIM_MIXED := 1
 sim-siege: export DQLITE_SIM_SIEGE := 1
 sim sim-mixed sim-siege sim-disks:
-	$(SIM_CARGO) build --quiet $(SIM_BUILD) --bins
-	target/sim/release/histories $(SEED) $(HISTORIES)
+	$(SIM) $(CARGO) build --quiet $(SIM_PACKAGE) --bins
+	target/sim/histories $(SEED) $(HISTORIES)
 
 # The machine of sessions in its short form: some histories, and planted faults that must be found.
-.PHONY: sim-sessions
+.PHONY: sim-sessions sim-tests
 sim-sessions:
-	$(TIMEOUT) $(TEST_SECONDS) env $(SIM_CARGO) test $(SIM_BUILD) --test sessions -- --nocapture
+	$(SIM) $(TIMEOUT) $(TEST_SECONDS) $(CARGO) test $(SIM_PACKAGE) --test sessions -- --nocapture
 
-# What CI runs of the simulator.
+# All tests of the simulator, a part of `make test`.
+sim-tests:
+	$(SIM) $(TIMEOUT) $(TEST_SECONDS) $(CARGO) test $(SIM_PACKAGE) -- --show-output
+
+# What CI runs of the simulator besides.
 .PHONY: sim-short
 sim-short:
 	$(MAKE) sim HISTORIES=2000
 	$(MAKE) sim-mixed HISTORIES=1000
 	$(MAKE) sim-disks HISTORIES=500
-	$(MAKE) sim-sessions
 
 # Both machines that explore what clients may do: simulated sessions, and SQL beside plain SQLite. About an hour.
 .PHONY: torture-sql
 torture-sql: torture-sessions torture-slt
 
 # The machine of sessions: simulated clients that do anything the client protocol allows, at random and by seed (docs/testing.md). A seed replays exactly:
-# target/sim/release/sessions SEED 1. Half of the histories with SQLite as it comes, half in its single-thread mode;
+# target/sim/sessions SEED 1. Half of the histories with SQLite as it comes, half in its single-thread mode;
 # then faults are planted, and it counts those that are found.
 .PHONY: torture-sessions
 SESSIONS ?= 10000
 torture-sessions:
-	$(SIM_CARGO) build --quiet $(SIM_BUILD) --bins
-	target/sim/release/sessions $(SEED) $$(($(SESSIONS) / 2))
-	target/sim/release/sessions --single-thread $$(($(SEED) + $(SESSIONS) / 2)) $$(($(SESSIONS) / 4)) & other=$$!; \
-	    target/sim/release/sessions --single-thread $$(($(SEED) + $(SESSIONS) * 3 / 4)) $$(($(SESSIONS) / 4)) && wait $$other
-	target/sim/release/sessions --plants 400
+	$(SIM) $(CARGO) build --quiet $(SIM_PACKAGE) --bins
+	target/sim/sessions $(SEED) $$(($(SESSIONS) / 2))
+	target/sim/sessions --single-thread $$(($(SEED) + $(SESSIONS) / 2)) $$(($(SESSIONS) / 4)) & other=$$!; \
+	    target/sim/sessions --single-thread $$(($(SEED) + $(SESSIONS) * 3 / 4)) $$(($(SESSIONS) / 4)) && wait $$other
+	target/sim/sessions --plants 400
 
 # Against upstream's real libraries, which are fetched from Debian's archive; this library as it is installed, and the tests that `make test` has built.
 UPSTREAM_TESTS := DQLITE_LIBRARY=$(abspath $(FOLDER)/libdqlite.so) UPSTREAM=$(abspath $(UPSTREAM)) $(TIMEOUT) $(TEST_SECONDS) \
-    $(CARGO) test --workspace
+    $(CARGO) test $(TESTED)
 check-upstream: target/dqlite-node
 	tests/upstream/fetch.sh $(UPSTREAM) bookworm trixie
 	tests/upstream/fetch.sh $(UPSTREAM) sid || echo "Debian unstable's libdqlite0 could not be had: its version is not tested."
@@ -248,15 +251,12 @@ doc: deps
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items --workspace --lib --examples
 
 # Everything is built at once, the shared object too: packages built one by one have other features, and each dependency would be compiled twice.
-# The simulator's tests take what processors the others leave, which wait most of the time: simulated time does not care.
-SIM_TESTS := $(sort $(basename $(notdir $(wildcard sim/tests/*.rs))))
-OTHER_TESTS := $(filter-out $(SIM_TESTS),$(sort documents $(basename $(notdir $(wildcard tests/*.rs testing/tests/*.rs)))))
+# The simulator has a profile of its own.
+TESTED := --workspace --exclude dqlite-sim
 test: deps
-	$(TIMEOUT) $(TEST_SECONDS) $(CARGO) build --workspace --all-targets
-	nice -n 15 $(TIMEOUT) $(TEST_SECONDS) $(CARGO) test --workspace $(SIM_TESTS:%=--test %) -- --show-output >target/sim-tests.out 2>&1 & sim=$$!; \
-	    $(TIMEOUT) $(TEST_SECONDS) $(CARGO) test --workspace --lib --bins $(OTHER_TESTS:%=--test %) -- --show-output; others=$$?; \
-	    wait $$sim; simulated=$$?; cat target/sim-tests.out; exit $$((others | simulated))
-	$(TIMEOUT) $(TEST_SECONDS) $(CARGO) test --workspace --doc
+	$(TIMEOUT) $(TEST_SECONDS) $(CARGO) build $(TESTED) --all-targets
+	TESTED="$(TESTED)" scripts/run-tests $(TIMEOUT) $(TEST_SECONDS) $(CARGO)
+	$(TIMEOUT) $(TEST_SECONDS) $(CARGO) test $(TESTED) --doc
 
 install: all
 	install -d $(DESTDIR)$(libdir)/pkgconfig $(DESTDIR)$(includedir)
