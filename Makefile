@@ -197,6 +197,10 @@ torture-host: all
 	    -L$(FOLDER) -Wl,-rpath,$(abspath $(FOLDER)) -ldqlite -ldl -lpthread
 	cd $(HOST_FOLDER)/work; ../guest all_descriptors_closed one_descriptor_closed runtime_descriptor_closed small_stack >../guest.seen; cd - >/dev/null; \
 	    diff tests-c/guest-optimized.expected $(HOST_FOLDER)/guest.seen
+	$(CC) -std=c11 -rdynamic -Wall -Wextra -Werror -O1 -g -Iinclude tests-c/odd-hosts.c -o $(HOST_FOLDER)/odd-hosts \
+	    -L$(FOLDER) -Wl,-rpath,$(abspath $(FOLDER)) -ldqlite -ldl -lpthread
+	cd $(HOST_FOLDER)/work; ../odd-hosts closed_from_3_while_running >../odd-hosts.seen; cd - >/dev/null; \
+	    diff tests-c/odd-hosts-optimized.expected $(HOST_FOLDER)/odd-hosts.seen
 	for build in plain address thread; do \
 	    cd $(abspath $(HOST_FOLDER))/work; rm -rf -- *; \
 	    TSAN_OPTIONS=ignore_noninstrumented_modules=1 ../crowd-$$build lives $(HOST_LIVES); rm -rf -- *; \

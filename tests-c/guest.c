@@ -3,7 +3,7 @@
  * error, and calls beside each other. The host is unkind in every section; the library answers, refuses with a text, or stops, and nothing ends the
  * process or holds it up. Works in the current directory, which must be empty and writable. docs/c-api.md.
  */
-#include "wire.h"
+#include "life.h"
 
 #include <limits.h>
 #include <sys/resource.h>
@@ -33,53 +33,6 @@ int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*
     return real(thread, attributes, function, argument);
 }
 #endif
-
-static dqlite_node *bound(const char *directory, const char *address)
-{
-    dqlite_node *n = create_quietly(directory);
-    int code = dqlite_node_set_bind_address(n, address);
-    if (code != 0) {
-        printf("bind -> %d \"%s\"\n", code, dqlite_node_errmsg(n));
-    }
-    return n;
-}
-
-static dqlite_node *running(const char *directory, const char *address)
-{
-    dqlite_node *n = bound(directory, address);
-    int code = dqlite_node_start(n);
-    if (code != 0) {
-        printf("start -> %d \"%s\"\n", code, dqlite_node_errmsg(n));
-    }
-    return n;
-}
-
-/* Inserts rows until one is not acknowledged; how many were. */
-static int insert(const char *address, int rows, int size)
-{
-    char sql[128];
-    int client = wire_client(address);
-    int done = 0;
-    snprintf(sql, sizeof sql, "INSERT INTO t(b) VALUES(zeroblob(%d))", size);
-    if (client >= 0 && wire_exec(client, "CREATE TABLE IF NOT EXISTS t(n INTEGER PRIMARY KEY, b)") == 0) {
-        while (done < rows && wire_exec(client, sql) == 0) {
-            done++;
-        }
-    }
-    close(client);
-    return done;
-}
-
-static long long rows_after_restart(const char *directory, const char *address)
-{
-    dqlite_node *n = running(directory, address);
-    int client = wire_client(address);
-    long long rows = wire_number(client, "SELECT count(*) AS n FROM t");
-    close(client);
-    dqlite_node_stop(n);
-    dqlite_node_destroy(n);
-    return rows;
-}
 
 /* Descriptors below 3 that are open, but for /dev/null, with which SQLite fills them up before it opens a file of its own. */
 static int low_descriptors(void)

@@ -181,9 +181,28 @@ static inline int count_entries(const char *path)
     return found;
 }
 
-/* Connects to an abstract address; -1 if that is refused. */
+/* Connects to a port of this machine; -1 if that is refused. */
+static inline int dial_port(int port)
+{
+    struct sockaddr_in name;
+    memset(&name, 0, sizeof name);
+    name.sin_family = AF_INET;
+    name.sin_port = htons((unsigned short)port);
+    name.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int socket_ = socket(AF_INET, SOCK_STREAM, 0);
+    if (connect(socket_, (struct sockaddr *)&name, sizeof name) != 0) {
+        close(socket_);
+        return -1;
+    }
+    return socket_;
+}
+
+/* Connects to an abstract address, or to IP:PORT on this machine; -1 if that is refused. */
 static inline int dial(const char *address)
 {
+    if (address[0] != '@') {
+        return dial_port(atoi(strrchr(address, ':') + 1));
+    }
     struct sockaddr_un name;
     memset(&name, 0, sizeof name);
     name.sun_family = AF_UNIX;

@@ -9,7 +9,7 @@ mod library;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use library::{compile, run};
+use library::{compile, compile_unlinked, run, shared_object};
 
 /// Programs of sections. `clock` replaces functions of the C library, which the shared object is to find.
 const PROGRAMS: [&str; 6] = ["abi", "recover", "connect", "host", "clock", "databases"];
@@ -87,6 +87,73 @@ fn an_unkind_host_is_not_ended_or_held_up_and_loses_nothing() {
     assert_as_written_down("guest", &sections(Command::new(program).arg("--not").args(OPTIMIZED)));
 }
 
+/// Sections of a text, each with its first line `== NAME`.
+fn by_section(text: &str) -> Vec<&str> {
+    let begins: Vec<usize> =
+        text.match_indices("== ").map(|(at, _)| at).filter(|at| is_line(text, *at)).collect();
+    let ends = begins.iter().skip(1).copied().chain([text.len()]);
+    begins.iter().zip(ends).map(|(begin, end)| &text[*begin..end]).collect()
+}
+
+fn is_line(text: &str, at: usize) -> bool {
+    at == 0 || text.as_bytes()[at - 1] == b'\n'
+}
+
+/// `seen` with what is written down in place of what this system cannot have, which is told.
+fn with_skipped(seen: &str, name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests-c/{name}.expected"));
+    let expected = std::fs::read_to_string(path).unwrap_or_default();
+    let expected = by_section(&expected);
+    let section = |seen: &&str| {
+        let (first, rest) = seen.split_once('\n').unwrap();
+        let written_down = expected.iter().find(|section| section.lines().next() == Some(first));
+        match (rest.strip_prefix("skipped: "), written_down) {
+            (Some(reason), Some(written_down)) => {
+                eprintln!("{first}: not run: {reason}");
+                (*written_down).to_owned()
+            }
+            _ => (*seen).to_owned(),
+        }
+    };
+    by_section(seen).iter().map(section).collect()
+}
+
+/// Sections of `odd-hosts` that need a library compiled as it is installed, as those of `guest` do.
+const ODD_OPTIMIZED: &str = "closed_from_3_while_running";
+
+#[test]
+fn a_host_that_is_odd_is_served_or_told_why_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = compile("odd-hosts.c", folder.path(), C11);
+
+    let seen = sections(Command::new(program).args(["--not", ODD_OPTIMIZED]));
+
+    assert_as_written_down("odd-hosts", &with_skipped(&seen, "odd-hosts"));
+}
+
+#[test]
+fn a_library_that_was_closed_goes_on_and_can_be_opened_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = compile_unlinked("closed-library.c", folder.path(), C11);
+
+    assert_as_written_down("closed-library", &sections(&mut Command::new(program)));
+}
+
+#[test]
+fn a_host_in_python_gets_along() {
+    let Ok(version) = Command::new("python3").arg("--version").output() else {
+        eprintln!("not run: there is no python3");
+        return;
+    };
+    assert!(version.status.success(), "{version:?}");
+    let work = tempfile::tempdir().unwrap();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests-c/host.py");
+
+    let seen = run(Command::new("python3").arg(source).arg(shared_object()).arg(work.path()));
+
+    assert_as_written_down("host.py", &seen);
+}
+
 /// How a program is built to find what a host's own part does wrong, and what the library leaves there.
 #[derive(Clone, Copy, Debug)]
 struct Build {
@@ -158,6 +225,16 @@ fn an_unkind_host_does_nothing_wrong_itself() {
     }
 }
 
+/// The same of `odd-hosts`: what limits a process limits the sanitizers, too.
+const ODD_SANITIZED: [&str; 4] = ["locale", "no_files", "no_environment", "processes_that_it_starts"];
+
+#[test]
+fn an_odd_host_does_nothing_wrong_itself() {
+    for build in BUILDS {
+        assert_eq!(build.complaints("odd-hosts", &ODD_SANITIZED), "", "{build:?}");
+    }
+}
+
 #[test]
 fn every_program_is_c99_and_cpp17_too() {
     for dialect in [&["-std=c99"][..], &["-xc++", "-std=c++17"]] {
@@ -205,6 +282,7 @@ fn valgrind_finds_nothing() {
         ("recover", &["damage", "recover", "describe", "failed_recover"]),
         ("connect", &["first_words"]),
         ("databases", &["pragmas"]),
+        ("odd-hosts", &["no_environment"]),
         ("host", &["threads", "user_functions", "busy_timeout", "leaves_nothing"]),
     ] {
         let folder = tempfile::tempdir().unwrap();

@@ -8,8 +8,11 @@ use std::mem::MaybeUninit;
 use std::panic::resume_unwind;
 use std::thread::{Builder, JoinHandle};
 
-use super::{panics, signals};
-use crate::types::config::CALL_STACK_BYTES;
+use super::{panics, room, signals};
+use crate::types::config::{CALL_STACK_BYTES, THREAD_ADDRESS_BYTES};
+
+/// Of a thread for which nothing else is said, in Rust's standard library.
+const DEFAULT_STACK_BYTES: usize = 2 << 20;
 
 fn named(name: &str, stack_bytes: Option<usize>) -> Builder {
     let builder = Builder::new().name(name.to_owned());
@@ -17,6 +20,11 @@ fn named(name: &str, stack_bytes: Option<usize>) -> Builder {
         Some(bytes) => builder.stack_size(bytes),
         None => builder,
     }
+}
+
+/// Whether a thread with such a stack can begin: what it takes first, within the C library, ends the process if it is refused.
+fn has_room(stack_bytes: Option<usize>) -> io::Result<()> {
+    room::check(stack_bytes.unwrap_or(DEFAULT_STACK_BYTES).saturating_add(THREAD_ADDRESS_BYTES))
 }
 
 fn refused(name: &str, error: &io::Error) -> io::Error {
@@ -36,7 +44,9 @@ pub fn spawn<T: Send + 'static>(
         panics::log_here();
         work()
     };
-    signals::blocked(|| named(name, stack_bytes).spawn(work)).map_err(|error| refused(name, &error))
+    has_room(stack_bytes)
+        .and_then(|()| signals::blocked(|| named(name, stack_bytes).spawn(work)))
+        .map_err(|error| refused(name, &error))
 }
 
 /// Does `work` on a thread made for it while the caller waits: a host may call on a thread with a stack of 16 KiB, and takes signals
@@ -52,7 +62,8 @@ pub fn call<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> io::Result<
     // Not `std::thread::scope`: it makes a handle of the calling thread, which a host's thread that ends without unwinding keeps.
     // SAFETY: the thread has ended when this function returns: it is joined at once, and nothing before the join can panic. So
     // nothing that `work` borrows is gone while it runs.
-    let thread = signals::blocked(|| unsafe { named(name, Some(CALL_STACK_BYTES)).spawn_unchecked(work) });
+    let spawn = || signals::blocked(|| unsafe { named(name, Some(CALL_STACK_BYTES)).spawn_unchecked(work) });
+    let thread = has_room(Some(CALL_STACK_BYTES)).and_then(|()| spawn());
     let thread = thread.map_err(|error| refused(name, &error))?;
     Ok(thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
 }
@@ -147,4 +158,17 @@ pub fn probe(name: &str, count: usize, stack_bytes: usize) -> io::Result<()> {
         drop(thread.join());
     }
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_without_room_for_its_stack_is_refused_by_its_name() {
+        let error = spawn("wide", Some(usize::MAX / 2), || ()).unwrap_err();
+
+        assert_eq!(error.kind(), io::ErrorKind::OutOfMemory);
+        assert!(error.to_string().starts_with("no thread wide: "), "{error}");
+    }
 }

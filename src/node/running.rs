@@ -22,6 +22,7 @@ use super::supervision::{supervise, watch_directory};
 use super::threads::Threads;
 use super::vault_thread::VaultQueue;
 use super::writers::{Begun, Writers};
+use crate::host::room;
 use crate::storage::directory::Directory;
 use crate::storage::load::SetAside;
 use crate::storage::log::LogStatistics;
@@ -77,6 +78,7 @@ impl Running {
             .map_err(|error| StartError(format!("listen: {error}")))?;
         watch.still_wanted()?;
         let failure = watch.failure.clone();
+        check_addresses()?;
         let threads = Threads::start(&failure, watch.own.clone());
         let threads = threads.map_err(|error| StartError(format!("threads: {error}")))?;
         let register = opened.directory.descriptors();
@@ -294,9 +296,17 @@ impl Drop for Running {
     }
 }
 
+/// Whether there are addresses for that and for a thread that comes meanwhile.
+fn check_addresses() -> Result<(), StartError> {
+    let bytes = config::START_ADDRESS_BYTES;
+    room::check(bytes)
+        .map_err(|error| StartError(format!("memory: a node needs {bytes} bytes to start with: {error}")))
+}
+
 /// Whether there is memory for what every node has, of which some parts, when they are refused, end the process: 13 MB in one piece for a
 /// table of openraft's, for example.
 fn check_memory() -> Result<(), StartError> {
+    check_addresses()?;
     let bytes = config::START_MEMORY_BYTES;
     // Nothing is written there: it costs no more than the question.
     match Vec::<u8>::new().try_reserve_exact(bytes) {

@@ -90,7 +90,9 @@ pub(super) fn build(own: &OwnThreads, failure: &Failure) -> io::Result<Runtime> 
             runtime.shutdown_background();
             Err(io::Error::new(io::ErrorKind::TimedOut, format!("threads {NAME} took too long to start")))
         }
-        Ok(Ok(Err(error)) | Err(error)) => Err(error),
+        Ok(Ok(Err(error)) | Err(error)) => {
+            Err(io::Error::new(error.kind(), format!("no runtime {NAME}: {error}")))
+        }
         Err(panic) => Err(io::Error::other(format!("no thread {NAME}: {}", panic_text(panic.as_ref())))),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::cell::OnceCell;
+use std::convert::identity;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -43,7 +44,9 @@ struct Consensus {
 impl Consensus {
     fn start(failure: Failure) -> io::Result<Consensus> {
         let build = || Builder::new_current_thread().enable_all().build();
-        let runtime = descriptors::with_standard_taken(build)??;
+        let runtime = descriptors::with_standard_taken(build)
+            .and_then(identity)
+            .map_err(|error| io::Error::new(error.kind(), format!("no runtime for consensus: {error}")))?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel();
         let thread = threads::spawn("dqlite-raft", None, move || {

@@ -182,7 +182,7 @@ pub enum StorageError {
     #[error("directory '{0}' is not writable")]
     NotWritable(String),
     /// It cannot be looked at.
-    #[error("can't access directory '{path}'")]
+    #[error("can't access directory '{path}': {source}")]
     NoAccess {
         /// Directory.
         path: String,

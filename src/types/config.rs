@@ -253,6 +253,13 @@ pub const MEMORY_GIVEN_BACK_BYTES: u64 = 8 * 1024 * 1024;
 /// Memory in bytes that must be there for a start: some of what it takes ends the process if it is refused.
 pub const START_MEMORY_BYTES: usize = 40 * 1024 * 1024;
 
+/// Addresses in bytes that must be there beside what the threads of a start have taken: `START_MEMORY_BYTES`, and another thread, whose
+/// stack (20 MiB) and arena of glibc's allocator (64 MiB) may come at any moment.
+pub const START_ADDRESS_BYTES: usize = 128 * 1024 * 1024;
+
+/// Addresses in bytes that must be there beside the stack of a thread that is made: the first that it takes ends the process if it is refused.
+pub const THREAD_ADDRESS_BYTES: usize = 1024 * 1024;
+
 /// Time after which a statement that was told to stop and is still inside SQLite leaves its permit to others.
 pub const SQL_STOPS_WITHIN: Duration = Duration::from_secs(2);
 

@@ -23,6 +23,16 @@ pub fn run(command: &mut Command) -> String {
 /// Compiles `tests-c/<source>` into `folder`, with the library under its own name there.
 #[allow(dead_code, reason = "not every test program compiles")]
 pub fn compile(source: &str, folder: &Path, flags: &[&str]) -> PathBuf {
+    compile_with(source, folder, flags, &["-Wl,--no-as-needed", "-ldqlite", "-lsqlite3", "-ldl", "-lpthread"])
+}
+
+/// The same for a program that loads the library itself.
+#[allow(dead_code, reason = "not every test program compiles")]
+pub fn compile_unlinked(source: &str, folder: &Path, flags: &[&str]) -> PathBuf {
+    compile_with(source, folder, flags, &["-ldl", "-lpthread"])
+}
+
+fn compile_with(source: &str, folder: &Path, flags: &[&str], libraries: &[&str]) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     for name in ["libdqlite.so", "libdqlite.so.0"] {
         let link = folder.join(name);
@@ -37,7 +47,7 @@ pub fn compile(source: &str, folder: &Path, flags: &[&str]) -> PathBuf {
     // A language that the flags name is the source's alone.
     compiler.args(["-x", "none"]);
     compiler.arg("-L").arg(folder).arg(format!("-Wl,-rpath,{}", folder.display()));
-    compiler.args(["-Wl,--no-as-needed", "-ldqlite", "-lsqlite3", "-ldl", "-lpthread"]);
+    compiler.args(libraries);
     run(&mut compiler);
     program
 }
