@@ -2,8 +2,9 @@
 //! share one. Whoever gives something back is served first, then those who hold a turn that others wait for.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::host::per_process::PerProcess;
 use crate::types::config::SQL_BESIDE_MAX;
 use crate::types::waiters::Waiters;
 
@@ -83,8 +84,8 @@ impl SqlPermits {
     /// The one permit of a process whose SQLite has no mutexes.
     #[must_use]
     pub fn of_process() -> SqlPermits {
-        static ONE: OnceLock<SqlPermits> = OnceLock::new();
-        ONE.get_or_init(|| SqlPermits::with_beside(1, 0)).clone()
+        static ONE: PerProcess<SqlPermits> = PerProcess::new(|| SqlPermits::with_beside(1, 0));
+        ONE.get().clone()
     }
 
     fn permit(&self) -> SqlPermit {

@@ -6,6 +6,8 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{Mode, OFlags};
 
+use super::per_process::PerProcess;
+
 /// The first number that is no standard stream's.
 pub(super) const LOWEST: RawFd = 3;
 
@@ -33,8 +35,8 @@ pub fn above_standard(descriptor: OwnedFd) -> io::Result<OwnedFd> {
 /// No descriptor can be had.
 pub fn with_standard_taken<T>(work: impl FnOnce() -> T) -> io::Result<T> {
     // One at a time: the end of another's work would free the numbers.
-    static TAKEN: Mutex<()> = Mutex::new(());
-    let _one = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    static TAKEN: PerProcess<Mutex<()>> = PerProcess::new(Mutex::default);
+    let _one = TAKEN.get().lock().unwrap_or_else(PoisonError::into_inner);
     let mut held = Vec::new();
     loop {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;

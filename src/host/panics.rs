@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
-use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::register;
 
@@ -30,7 +30,8 @@ fn is_to_stay(panic: &PanicHookInfo<'_>) -> bool {
     STAYS.try_with(Cell::get).unwrap_or(false) && OF_LOST_DESCRIPTORS.iter().any(|of| text.starts_with(of))
 }
 
-static INSTALL: Once = Once::new();
+/// No lock: a child that was forked while it is held would wait for ever.
+static INSTALLED: AtomicBool = AtomicBool::new(false);
 
 /// Panics of the calling thread are told to the log alone, from now on.
 pub fn log_here() {
@@ -55,19 +56,20 @@ pub fn caught<T>(work: impl FnOnce() -> T) -> std::thread::Result<T> {
 /// Has panics of threads of the library logged. The hook belongs to the copy of Rust's runtime that is inside the shared object; a
 /// host in Rust that links the archive shares it, and what its own threads panic of is told as before.
 pub fn install() {
-    INSTALL.call_once(|| {
-        let others = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| {
-            // A thread that ends has no such mark any more.
-            if LOGS.try_with(Cell::get).unwrap_or(true) {
-                let all_there = register::put_back_all();
-                tracing::error!(%panic, "caught");
-                while !all_there && is_to_stay(panic) {
-                    std::thread::park();
-                }
-            } else {
-                others(panic);
+    if INSTALLED.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    let others = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        // A thread that ends has no such mark any more.
+        if LOGS.try_with(Cell::get).unwrap_or(true) {
+            let all_there = register::put_back_all();
+            tracing::error!(%panic, "caught");
+            while !all_there && is_to_stay(panic) {
+                std::thread::park();
             }
-        }));
-    });
+        } else {
+            others(panic);
+        }
+    }));
 }

@@ -5,18 +5,17 @@
 #![allow(unsafe_code)]
 
 use std::collections::BTreeMap;
-use std::ffi::c_int;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use rustix::fs::SeekFrom;
-
 use super::locks::locked_within;
+use super::open_file::{Identity, Mark, is_other};
+use super::per_process::PerProcess;
 
 /// A descriptor that others have closed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,32 +41,13 @@ pub fn lost_in(error: &io::Error) -> Option<&Lost> {
     error.get_ref()?.downcast_ref()
 }
 
-/// What tells open files apart. Sockets have an inode each; files without one (epoll, eventfd) share it, and need a spare.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Identity {
-    device: libc::dev_t,
-    inode: libc::ino_t,
-    kind: libc::mode_t,
-}
-
-impl Identity {
-    fn of(number: RawFd) -> io::Result<Identity> {
-        // SAFETY: borrowed for a call that only asks; that the number is no descriptor is an error of the call.
-        let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
-        let stat = rustix::fs::fstat(descriptor)?;
-        Ok(Identity { device: stat.st_dev, inode: stat.st_ino, kind: stat.st_mode & libc::S_IFMT })
-    }
-}
-
 /// One descriptor of a node.
 #[derive(Debug)]
 struct Known {
     number: RawFd,
     what: Arc<str>,
     identity: Identity,
-    /// Of a regular file, which nobody reads but at places that he names: where it would be read next. It belongs to the open file:
-    /// another one of the same name, or one that got the inode of a removed file, has another.
-    mark: Option<u64>,
+    mark: Option<Mark>,
     /// The same open file under another number, to put it back with.
     spare: Option<OwnedFd>,
     /// Its owner may be closing it just now: nobody looks at it.
@@ -80,21 +60,31 @@ impl Known {
             return Ok(());
         }
         let taken = match Identity::of(self.number) {
-            Ok(identity) if identity != self.identity => true,
-            Ok(_) if self.mark.is_some_and(|mark| place_of(self.number).ok() != Some(mark)) => true,
-            Ok(_) => match &self.spare {
-                Some(spare) if is_other(spare.as_raw_fd(), self.number) => true,
-                _ => return Ok(()),
-            },
-            Err(_) => false,
+            Ok(identity) if self.is(identity, self.number) && !self.differs_from_spare() => return Ok(()),
+            found => found.is_ok(),
         };
         Err(Lost { number: self.number, what: Arc::clone(&self.what), taken })
+    }
+
+    /// Whether what has been found under a number is this file, as far as can be told.
+    fn is(&self, found: Identity, number: RawFd) -> bool {
+        found == self.identity && self.mark.is_none_or(|mark| mark.is_on(number))
+    }
+
+    fn is_at(&self, number: RawFd) -> bool {
+        Identity::of(number).is_ok_and(|found| self.is(found, number))
+    }
+
+    /// Whether there are two files that look like this one: it cannot be told which is. A spare that others have closed is none.
+    fn differs_from_spare(&self) -> bool {
+        let spare = self.spare.as_ref().map(AsRawFd::as_raw_fd);
+        spare.is_some_and(|spare| self.is_at(spare) && is_other(spare, self.number))
     }
 
     /// Puts the file back under its number, if that is free and there is a spare.
     fn put_back(&self) {
         let Some(spare) = &self.spare else { return };
-        if Identity::of(spare.as_raw_fd()).ok() != Some(self.identity) {
+        if !self.is_at(spare.as_raw_fd()) {
             return;
         }
         // The lowest free number from this one on: nothing of others is replaced.
@@ -109,53 +99,17 @@ impl Known {
 
 impl Drop for Known {
     fn drop(&mut self) {
-        if let Some(spare) = self.spare.take() {
-            let is_ours = Identity::of(spare.as_raw_fd()).ok() == Some(self.identity);
-            if !is_ours {
-                std::mem::forget(spare);
-            }
+        let is_doubtful = self.is_at(self.number) && self.differs_from_spare();
+        if let Some(spare) = self.spare.take()
+            && (is_doubtful || !self.is_at(spare.as_raw_fd()))
+        {
+            std::mem::forget(spare);
         }
     }
 }
 
-/// Where an open file would be read next.
-fn place_of(number: RawFd) -> io::Result<u64> {
-    // SAFETY: borrowed for a call that only asks.
-    let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
-    Ok(rustix::fs::tell(descriptor)?)
-}
-
 /// How long a thread that panics waits for the register, which it may hold itself: nobody else does while anything is waited for.
 const PUT_BACK_PATIENCE: Duration = Duration::from_millis(200);
-
-/// As many as fit into the shortest longest file.
-const MARKS: u64 = 1 << 30;
-
-/// Tells the open files of this process apart.
-static NEXT_MARK: AtomicU64 = AtomicU64::new(0);
-
-/// The mark of an open file, which it gets unless it has one: under another number.
-fn mark(number: RawFd) -> io::Result<u64> {
-    let place = place_of(number)?;
-    if place > 0 {
-        return Ok(place);
-    }
-    let mark = NEXT_MARK.fetch_add(1, Ordering::Relaxed) % MARKS + 1;
-    // SAFETY: borrowed for a call that moves where the file is read next.
-    let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
-    rustix::fs::seek(descriptor, SeekFrom::Start(mark))?;
-    Ok(mark)
-}
-
-/// Whether two descriptors are surely different open files.
-fn is_other(one: RawFd, other: RawFd) -> bool {
-    const KCMP_FILE: c_int = 0;
-    let process = std::process::id();
-    // SAFETY: a question about two numbers of this process; nothing is changed.
-    let answer = unsafe { libc::syscall(libc::SYS_kcmp, process, process, KCMP_FILE, one, other) };
-    // Less than 0: the system does not tell.
-    answer > 0
-}
 
 #[derive(Debug, Default)]
 struct State {
@@ -170,14 +124,14 @@ struct State {
 pub struct Register(Arc<Mutex<State>>);
 
 /// Registers of the process whose descriptors are put back as soon as a thread of the library panics.
-static GUARDED: Mutex<Vec<Weak<Mutex<State>>>> = Mutex::new(Vec::new());
+static GUARDED: PerProcess<Mutex<Vec<Weak<Mutex<State>>>>> = PerProcess::new(Mutex::default);
 
 /// Puts back what is missing anywhere and has a spare; false if the number of one is another file's. For the beginning of a panic, which
 /// may be that of a runtime that could not be woken: what is dropped while the thread unwinds wakes it again, and a second panic would
 /// end the process.
 #[must_use]
 pub fn put_back_all() -> bool {
-    let Some(guarded) = locked_within(&GUARDED, PUT_BACK_PATIENCE) else { return false };
+    let Some(guarded) = locked_within(GUARDED.get(), PUT_BACK_PATIENCE) else { return false };
     let mut all = true;
     for register in guarded.iter().filter_map(Weak::upgrade) {
         let Some(mut state) = locked_within(&register, PUT_BACK_PATIENCE) else { return false };
@@ -201,7 +155,7 @@ impl State {
 impl Register {
     /// What is missing is put back at once when a thread panics, until the register goes.
     pub fn guard_panics(&self) {
-        let mut guarded = GUARDED.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guarded = GUARDED.get().lock().unwrap_or_else(PoisonError::into_inner);
         guarded.retain(|register| register.strong_count() > 0);
         guarded.push(Arc::downgrade(&self.0));
     }
@@ -231,8 +185,7 @@ impl Register {
 
     fn enter_with(&self, number: RawFd, what: &str, spare: Option<OwnedFd>) -> io::Result<Ticket> {
         let identity = Identity::of(number)?;
-        let is_regular = identity.kind == libc::S_IFREG;
-        let mark = if is_regular { Some(mark(number)?) } else { None };
+        let mark = Mark::of(number, identity)?;
         let is_leaving = AtomicBool::new(false);
         let known = Arc::new(Known { number, what: what.into(), identity, mark, spare, is_leaving });
         let mut state = self.lock();
@@ -430,6 +383,15 @@ pub(crate) fn close_behind_its_back(number: RawFd) {
     use std::os::fd::FromRawFd;
     // SAFETY: what owns it is `Kept`, which does not close it again; that this is so is what is tested.
     drop(unsafe { OwnedFd::from_raw_fd(number) });
+}
+
+/// Puts another file under a number, as a host does that takes it for one of its own.
+#[cfg(test)]
+pub(crate) fn put_in_place(file: &impl AsFd, number: RawFd) {
+    use std::os::fd::FromRawFd;
+    // SAFETY: as above; it is not dropped here.
+    let mut place = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(number) });
+    rustix::io::dup3(file, &mut place, rustix::io::DupFlags::CLOEXEC).unwrap();
 }
 
 #[cfg(test)]

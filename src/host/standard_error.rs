@@ -12,24 +12,24 @@ use rustix::fs::FileType;
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::locks::locked_within;
+use super::per_process::PerProcess;
 use super::{signals, threads};
 
 /// Lines dropped since the last one that was written.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
 /// Held while a line is written: lines come one after the other.
-static WRITING: Mutex<Option<Terminal>> = Mutex::new(None);
+static WRITING: PerProcess<Mutex<Option<Terminal>>> = PerProcess::new(Mutex::default);
 
-/// How long a thread waits until another one has written its line, which takes some microseconds, unless it waits for a disk, or belongs
-/// to the parent of this process.
+/// How long a thread waits until another one has written its line, which takes some microseconds, unless it waits for a disk.
 const WRITING_PATIENCE: Duration = Duration::from_millis(2);
 
 /// Writes a line of at most `PIPE_BUF` bytes, if that needs no waiting.
 pub fn write_line(line: &str) {
-    let written = locked_within(&WRITING, WRITING_PATIENCE).is_some_and(|mut terminal| {
+    let written = locked_within(WRITING.get(), WRITING_PATIENCE).is_some_and(|mut terminal| {
         let stream = io::stderr();
         let mut write_now = |stream: &io::Stderr, line: &str| match stream.is_terminal() {
-            true => Terminal::of_this_process(&mut terminal)?.write(line),
+            true => Terminal::started(&mut terminal)?.write(line),
             false => write_now(stream, line),
         };
         let dropped = DROPPED.swap(0, Ordering::Relaxed);
@@ -49,7 +49,6 @@ pub fn write_line(line: &str) {
 
 /// A terminal waits as long as its user likes, and cannot be told not to: a thread of its own writes to it.
 struct Terminal {
-    process: u32,
     lines: Sender<String>,
     /// Lines that were sent and are not written yet.
     left: Arc<(Mutex<usize>, Condvar)>,
@@ -59,18 +58,14 @@ struct Terminal {
 const TERMINAL_PATIENCE: Duration = Duration::from_millis(10);
 
 impl Terminal {
-    /// The one of this process: a forked child has not got its parent's thread.
-    fn of_this_process(known: &mut Option<Terminal>) -> io::Result<&mut Terminal> {
-        let process = std::process::id();
-        if known.as_ref().is_none_or(|known| known.process != process) {
-            // What its parent had may be locked.
-            std::mem::forget(known.take());
-            *known = Some(Terminal::start(process)?);
+    fn started(known: &mut Option<Terminal>) -> io::Result<&mut Terminal> {
+        if known.is_none() {
+            *known = Some(Terminal::start()?);
         }
         known.as_mut().ok_or_else(|| ErrorKind::NotFound.into())
     }
 
-    fn start(process: u32) -> io::Result<Terminal> {
+    fn start() -> io::Result<Terminal> {
         let (lines, to_write) = channel::<String>();
         let left = Arc::new((Mutex::new(0), Condvar::new()));
         let shared = Arc::clone(&left);
@@ -83,7 +78,7 @@ impl Terminal {
                 changed.notify_all();
             }
         })?;
-        Ok(Terminal { process, lines, left })
+        Ok(Terminal { lines, left })
     }
 
     /// Has a line written, unless the one before is still waiting.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::options::Options;
 use super::running::Running;
-use super::running_tests::{call, connect, dial, exec, number, start_with};
+use super::running_tests::{call, connect, deaf_for, dial, exec, number, start_with};
 use crate::protocol::request::{Parameters, Request, Value};
 use crate::types::NodeId;
 use crate::types::config::{SQL_STOPS_WITHIN, SQL_WORKER_THREADS, STATEMENT_WITHOUT_CLIENT_MAX};
@@ -208,33 +208,17 @@ fn a_node_stops_at_once_beside_statements_without_end() {
     }
 }
 
-/// Looks for a text of a third of its length in one of so many bytes, at each place to the end. SQLite looks at nothing else meanwhile.
-fn deaf_statement(bytes: usize) -> Request {
-    let sql = format!("SELECT instr(hex(zeroblob({})), hex(zeroblob({})) || 'x') AS n", bytes / 2, bytes / 6);
-    Request::QuerySql { db: 0, sql: sql.into(), parameters: Parameters::encode(&[]) }
-}
-
 #[test]
 fn statements_that_do_not_stop_when_they_are_told_to_leave_their_places_to_others() {
     const THREADS: usize = 2;
     let directory = tempfile::tempdir().unwrap();
     let (mut running, address) = start(directory.path(), THREADS as u32);
     let mut other = client(&address);
-    // How long one is that takes some seconds here.
-    let (mut bytes, mut took) = (300_000, Duration::ZERO);
-    while took < Duration::from_millis(500) {
-        bytes *= 2;
-        let began = Instant::now();
-        assert_eq!(call(&mut other, &deaf_statement(bytes)).0, 7);
-        took = began.elapsed();
-    }
-    while took < SQL_STOPS_WITHIN * 4 {
-        (bytes, took) = (bytes * 2, took * 4);
-    }
+    let deaf_statement = deaf_for(&mut other, SQL_STOPS_WITHIN * 4);
 
     let mut deaf: Vec<TcpStream> = (0..THREADS).map(|_| client(&address)).collect();
     for stream in &mut deaf {
-        send(stream, &[deaf_statement(bytes)]);
+        send(stream, std::slice::from_ref(&deaf_statement));
     }
     let usage = |running: &Running| running.core().unwrap().executor().usage().permits;
     let began = Instant::now();

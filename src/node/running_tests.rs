@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -13,7 +14,7 @@ use super::options::Options;
 use super::run_parts::RunParts;
 use super::running::Running;
 use super::start::StartError;
-use crate::protocol::request::{Parameters, Request};
+use crate::protocol::request::{Parameters, Request, Value};
 use crate::transport::dial::IpConnector;
 use crate::transport::listener::BoundSocket;
 use crate::types::NodeId;
@@ -78,6 +79,32 @@ pub(super) fn number(stream: &mut TcpStream, sql: &str) -> u64 {
     let (kind, body) = call(stream, &Request::QuerySql { db: 0, sql, parameters: Parameters::default() });
     assert_eq!(kind, 7, "{}", String::from_utf8_lossy(&body));
     u64::from_le_bytes(body[24..32].try_into().unwrap())
+}
+
+/// A statement that nothing interrupts and that needs `size` squared steps of a comparison of memory.
+fn deaf(size: i64) -> Request {
+    let sql = Bytes::from_static(b"SELECT instr(zeroblob(?), zeroblob(?) || x'01') AS n");
+    let parameters = Parameters::encode(&[Value::Integer(2 * size), Value::Integer(size)]);
+    Request::QuerySql { db: 0, sql, parameters }
+}
+
+/// One that takes at least about so long on this machine, also when others leave it alone.
+pub(super) fn deaf_for(stream: &mut TcpStream, time: Duration) -> Request {
+    let mut size = 10_000;
+    loop {
+        let mut run = || {
+            let began = Instant::now();
+            assert_eq!(call(stream, &deaf(size)).0, 7);
+            began.elapsed()
+        };
+        if run() > time / 40 {
+            // The shortest of them: others use the machine, too.
+            let shortest = (0..3).map(|_| run()).min().unwrap_or(time);
+            let factor = time.as_secs_f64() / shortest.as_secs_f64();
+            return deaf((size as f64 * factor.sqrt()) as i64);
+        }
+        size *= 2;
+    }
 }
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/fixtures");

@@ -1,6 +1,5 @@
 //! What a stop leaves behind, whoever is in the middle of something.
 
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +8,7 @@ use futures_util::FutureExt;
 
 use super::core_testing::{Client, exec_sql, start};
 use super::running_tests;
-use crate::protocol::request::{Parameters, Request, Value};
+
 use crate::raft::testing::TestDisk;
 use crate::raft::{LogPhase, Proposed};
 use crate::storage::directory::Directory;
@@ -74,27 +73,6 @@ async fn after_a_stop_began_nothing_is_proposed_and_no_epoch_begins() {
     assert!(core.stop().await.is_quiet);
 }
 
-/// A statement that nothing interrupts and that needs `size` squared steps of a comparison of memory.
-fn search(size: i64) -> Request {
-    let sql = Bytes::from_static(b"SELECT instr(zeroblob(?), zeroblob(?) || x'01') AS n");
-    let parameters = Parameters::encode(&[Value::Integer(2 * size), Value::Integer(size)]);
-    Request::QuerySql { db: 0, sql, parameters }
-}
-
-/// A search that takes about so long on this machine.
-fn search_for(stream: &mut TcpStream, time: Duration) -> Request {
-    let mut size = 10_000;
-    loop {
-        let began = Instant::now();
-        assert_eq!(running_tests::call(stream, &search(size)).0, 7);
-        if began.elapsed() > time / 20 {
-            let factor = time.as_secs_f64() / began.elapsed().as_secs_f64();
-            return search((size as f64 * factor.sqrt()) as i64);
-        }
-        size *= 2;
-    }
-}
-
 #[test]
 fn the_directory_is_free_before_a_statement_that_nothing_interrupts_ends_and_the_stop_waits_for_it() {
     let folder = tempfile::tempdir().unwrap();
@@ -102,7 +80,7 @@ fn the_directory_is_free_before_a_statement_that_nothing_interrupts_ends_and_the
     let mut running = running.unwrap();
     let mut client = running_tests::connect(&address);
     assert_eq!(running_tests::exec(&mut client, "CREATE TABLE t(n)").0, 6);
-    let long = search_for(&mut client, STOP_INSIDE_MAX * 2);
+    let long = running_tests::deaf_for(&mut client, STOP_INSIDE_MAX * 2);
     std::io::Write::write_all(&mut client, &long.encode().unwrap()).unwrap();
     std::thread::sleep(Duration::from_millis(300));
 

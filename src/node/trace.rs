@@ -4,8 +4,7 @@
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Once;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use tracing::field::{Field, Visit};
@@ -26,15 +25,16 @@ const HIGHEST: u8 = 5;
 
 /// The lowest level that is written. One for the process, as the variable and standard error are.
 static MINIMUM: AtomicU8 = AtomicU8::new(NOTHING);
-static INSTALL: Once = Once::new();
+/// No lock: a child that was forked while it is held would wait for ever.
+static INSTALLED: AtomicBool = AtomicBool::new(false);
 
 /// Does what the variable asks for.
 pub fn follow_environment() {
     let wanted = std::env::var_os(VARIABLE);
     MINIMUM.store(wanted.as_deref().map_or(NOTHING, minimum), Ordering::Relaxed);
-    if wanted.is_some() {
+    if wanted.is_some() && !INSTALLED.swap(true, Ordering::AcqRel) {
         // A test or a simulation may have a subscriber of its own, which then stays.
-        INSTALL.call_once(|| drop(tracing::subscriber::set_global_default(Lines)));
+        drop(tracing::subscriber::set_global_default(Lines));
     }
 }
 

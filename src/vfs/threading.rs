@@ -6,8 +6,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use libsqlite3_sys as sqlite;
 
+use crate::host::per_process::PerProcess;
+
 /// The one thread inside a SQLite that has no mutexes.
-static SERIAL: Mutex<()> = Mutex::new(());
+static SERIAL: PerProcess<Mutex<()>> = PerProcess::new(Mutex::default);
 
 thread_local! {
     /// Guards that this thread holds.
@@ -42,7 +44,7 @@ pub fn serial_guard(serial: bool) -> Option<SerialGuard> {
     if HELD.get() > 0 {
         return Some(SerialGuard::new(None));
     }
-    Some(SerialGuard::new(Some(SERIAL.lock().unwrap_or_else(PoisonError::into_inner))))
+    Some(SerialGuard::new(Some(SERIAL.get().lock().unwrap_or_else(PoisonError::into_inner))))
 }
 
 /// Holds SQLite for the calling thread unless another one does.
@@ -51,7 +53,7 @@ pub fn try_serial_guard() -> Option<SerialGuard> {
     if HELD.get() > 0 {
         return Some(SerialGuard::new(None));
     }
-    match SERIAL.try_lock() {
+    match SERIAL.get().try_lock() {
         Ok(guard) => Some(SerialGuard::new(Some(guard))),
         Err(TryLockError::Poisoned(poisoned)) => Some(SerialGuard::new(Some(poisoned.into_inner()))),
         Err(TryLockError::WouldBlock) => None,
