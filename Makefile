@@ -14,6 +14,9 @@ TEST_SECONDS ?= 2400
 TIMEOUT := timeout --kill-after=10
 # The system's SQLite if its development package is there, else one that is compiled in.
 FEATURES := $(shell pkg-config --exists sqlite3 2>/dev/null || echo --features bundled)
+# What tests are built from, always at once, the shared object too: packages built one by one have other features, and each dependency would be compiled
+# twice. The simulator has a profile of its own.
+TESTED := --workspace --exclude dqlite-sim
 BUILT := target/release
 FOLDER := target/lib
 
@@ -98,12 +101,14 @@ HISTORIES ?= 10000
 # With this flag tokio's own random numbers have a seed.
 SIM := RUSTFLAGS="--cfg tokio_unstable"
 SIM_PACKAGE := --profile sim --package dqlite-sim
+# There are no examples; with them dependencies have the features that tests are built with.
+SIM_BINS := --bins --examples
 .PHONY: sim-mixed sim-siege sim-disks
 sim-disks: export DQLITE_SIM_DISKS := 1
 sim-mixed: export DQLITE_SIM_MIXED := 1
 sim-siege: export DQLITE_SIM_SIEGE := 1
 sim sim-mixed sim-siege sim-disks:
-	$(SIM) $(CARGO) build --quiet $(SIM_PACKAGE) --bins
+	$(SIM) $(CARGO) build --quiet $(SIM_PACKAGE) $(SIM_BINS)
 	target/sim/histories $(SEED) $(HISTORIES)
 
 # The machine of sessions in its short form: some histories, and planted faults that must be found.
@@ -132,7 +137,7 @@ torture-sql: torture-sessions torture-slt
 .PHONY: torture-sessions
 SESSIONS ?= 10000
 torture-sessions:
-	$(SIM) $(CARGO) build --quiet $(SIM_PACKAGE) --bins
+	$(SIM) $(CARGO) build --quiet $(SIM_PACKAGE) $(SIM_BINS)
 	target/sim/sessions $(SEED) $$(($(SESSIONS) / 2))
 	target/sim/sessions --single-thread $$(($(SEED) + $(SESSIONS) / 2)) $$(($(SESSIONS) / 4)) & other=$$!; \
 	    target/sim/sessions --single-thread $$(($(SEED) + $(SESSIONS) * 3 / 4)) $$(($(SESSIONS) / 4)) && wait $$other
@@ -254,9 +259,6 @@ licences:
 doc: deps
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items --workspace --lib --examples
 
-# Everything is built at once, the shared object too: packages built one by one have other features, and each dependency would be compiled twice.
-# The simulator has a profile of its own.
-TESTED := --workspace --exclude dqlite-sim
 test: deps
 	$(TIMEOUT) $(TEST_SECONDS) $(CARGO) build $(TESTED) --all-targets
 	TESTED="$(TESTED)" scripts/run-tests $(TIMEOUT) $(TEST_SECONDS) $(CARGO)
