@@ -24,6 +24,20 @@ impl Identity {
         let stat = rustix::fs::fstat(descriptor)?;
         Ok(Identity { device: stat.st_dev, inode: stat.st_ino, kind: stat.st_mode & libc::S_IFMT })
     }
+
+    /// Whether this is what was opened as `opened`. What was in a removed subvolume of a btrfs has no device any more.
+    pub(super) fn is_still(self, opened: Identity) -> bool {
+        self == opened || self == Identity { device: NO_DEVICE, ..opened }
+    }
+}
+
+/// Nothing that can be opened is on it.
+const NO_DEVICE: libc::dev_t = 0;
+
+/// Whether an error says that a number is no descriptor. Others come from the file system of one that is open: FUSE and NFS do not tell
+/// what a removed file is.
+pub(super) fn is_of_closed(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EBADF)
 }
 
 /// What belongs to an open file under each of its numbers, and that others of the same identity do not have.
@@ -112,4 +126,32 @@ pub(super) fn is_other(one: RawFd, other: RawFd) -> bool {
     let answer = unsafe { libc::syscall(libc::SYS_kcmp, process, process, KCMP_FILE, one, other) };
     // Less than 0: the system does not tell.
     answer > 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_whose_device_has_gone_is_the_same_and_any_other_is_not() {
+        let opened = Identity { device: 42, inode: 258, kind: libc::S_IFREG };
+
+        assert!(opened.is_still(opened));
+        assert!(Identity { device: NO_DEVICE, ..opened }.is_still(opened));
+        for other in [
+            Identity { device: 43, ..opened },
+            Identity { device: NO_DEVICE, inode: 259, ..opened },
+            Identity { device: NO_DEVICE, kind: libc::S_IFDIR, ..opened },
+        ] {
+            assert!(!other.is_still(opened), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_looked_at_was_not_closed() {
+        let of = |number| is_of_closed(&io::Error::from_raw_os_error(number));
+
+        assert!(of(libc::EBADF));
+        assert!(![libc::ENOENT, libc::ESTALE, libc::EIO, libc::ENOTCONN].into_iter().any(of));
+    }
 }

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use super::locks::locked_within;
-use super::open_file::{Identity, Mark, is_other};
+use super::open_file::{Identity, Mark, is_of_closed, is_other};
 use super::per_process::PerProcess;
 
 /// A descriptor that others have closed.
@@ -61,6 +61,7 @@ impl Known {
         }
         let taken = match Identity::of(self.number) {
             Ok(identity) if self.is(identity, self.number) && !self.differs_from_spare() => return Ok(()),
+            Err(error) if !is_of_closed(&error) => return Ok(()),
             found => found.is_ok(),
         };
         Err(Lost { number: self.number, what: Arc::clone(&self.what), taken })
@@ -68,7 +69,7 @@ impl Known {
 
     /// Whether what has been found under a number is this file, as far as can be told.
     fn is(&self, found: Identity, number: RawFd) -> bool {
-        found == self.identity && self.mark.is_none_or(|mark| mark.is_on(number))
+        found.is_still(self.identity) && self.mark.is_none_or(|mark| mark.is_on(number))
     }
 
     fn is_at(&self, number: RawFd) -> bool {

@@ -3,12 +3,13 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, IoSlice};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{AtFlags, CWD, FallocateFlags, FileType, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FallocateFlags, FileType, FlockOperation, Mode, OFlags, RawDir};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::disk::{
@@ -27,6 +28,9 @@ const SLICES_MAX: usize = 1024;
 
 /// Name of a scratch file for the moment before it is removed, where there are no files without a name. A start removes it.
 const SCRATCH_NAME: &str = "tmp-unnamed";
+
+/// Room for the longest entry of a directory.
+const ENTRY_BYTES: usize = 512;
 
 /// The file system of the machine.
 #[derive(Clone, Copy, Debug, Default)]
@@ -109,6 +113,19 @@ impl OpenDirectory {
         Ok(OpenFile { file, place, register: self.register.clone() })
     }
 
+    /// Whether the kernel lists nothing of it any more, since it was removed. An overlay's that has something below, a subvolume of a
+    /// btrfs, and some of FUSE keep links then. One that cannot be listed for another reason is there.
+    fn is_dead(&self) -> bool {
+        let listed = match self.open_at(".", OFlags::RDONLY | OFlags::DIRECTORY) {
+            Ok(listed) => listed,
+            Err(error) => return error.kind() == ErrorKind::NotFound,
+        };
+        // The C library takes this error for the end of the list.
+        let mut buffer = [MaybeUninit::uninit(); ENTRY_BYTES];
+        let first = retry_on_intr(|| RawDir::new(&listed, &mut buffer).next().transpose().map(drop));
+        first == Err(Errno::NOENT)
+    }
+
     /// A file without a name; none where there is no such thing.
     fn open_unnamed(&self) -> io::Result<Option<OwnedFd>> {
         match self.open_at(".", OFlags::TMPFILE | OFlags::RDWR) {
@@ -134,8 +151,15 @@ fn link(directory: &OwnedFd, file: impl AsFd, naming: Naming, name: &str) -> rus
 
 impl DiskDirectory for OpenDirectory {
     fn status(&self) -> io::Result<DirectoryStatus> {
-        let stat = rustix::fs::fstat(self.handle()?)?;
-        Ok(DirectoryStatus { owner_may_write: stat.st_mode & 0o200 != 0, is_removed: stat.st_nlink == 0 })
+        let stat = match rustix::fs::fstat(self.handle()?) {
+            // So says a file system that asks elsewhere, FUSE or NFS.
+            Err(Errno::NOENT | Errno::STALE) => {
+                return Ok(DirectoryStatus { owner_may_write: false, is_removed: true });
+            }
+            stat => stat?,
+        };
+        let is_removed = stat.st_nlink == 0 || self.is_dead();
+        Ok(DirectoryStatus { owner_may_write: stat.st_mode & 0o200 != 0, is_removed })
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
@@ -246,20 +270,57 @@ impl DiskDirectory for OpenDirectory {
     }
 }
 
+/// Where the kernel's list of locks has a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct LockPlace {
+    major: u32,
+    minor: u32,
+    inode: u64,
+}
+
+impl LockPlace {
+    fn of(file: &File) -> Option<LockPlace> {
+        let metadata = file.metadata().ok()?;
+        let (major, minor) = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
+        let told = LockPlace { major, minor, inode: metadata.ino() };
+        let information = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd())).ok();
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok();
+        Some(
+            information.zip(mounts).map_or(told, |(information, mounts)| told.mounted(&information, &mounts)),
+        )
+    }
+
+    /// What /proc says of the open file and of all mounts. A file of a btrfs, or of an overlay, tells another device than that of its
+    /// mount. Pure.
+    fn mounted(self, information: &str, mounts: &str) -> LockPlace {
+        let value = |name: &str| {
+            information.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+        };
+        let device = |mount: &str| {
+            let line = mounts.lines().find(|line| line.split(' ').next() == Some(mount))?;
+            let (major, minor) = line.split(' ').nth(2)?.split_once(':')?;
+            Some((major.parse().ok()?, minor.parse().ok()?))
+        };
+        let (major, minor) = value("mnt_id").and_then(device).unwrap_or((self.major, self.minor));
+        let inode = value("ino").and_then(|inode| inode.parse().ok()).unwrap_or(self.inode);
+        LockPlace { major, minor, inode }
+    }
+
+    /// Whose lock is in the list. Pure.
+    fn holder(self, locks: &str) -> Option<u32> {
+        let place = format!("{:02x}:{:02x}:{}", self.major, self.minor, self.inode);
+        let of_file =
+            |line: &&str| line.split_whitespace().any(|word| word == place) && line.contains("FLOCK");
+        let mut of_files = locks.lines().filter(of_file);
+        // `1: FLOCK  ADVISORY  WRITE 4711 fe:00:2097 0 EOF`; one that waits has an arrow.
+        of_files.find_map(|line| line.split_whitespace().nth(4)?.parse().ok())
+    }
+}
+
 /// Who holds the lock of a file, by the kernel's list of locks.
 fn holder(file: &File) -> Option<String> {
-    let metadata = file.metadata().ok()?;
-    let inode = format!(":{}", metadata.ino());
-    let (major, minor) = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
-    let device = format!("{major:02x}:{minor:02x}");
     let locks = std::fs::read_to_string("/proc/locks").ok()?;
-    let of_file = |line: &&str| {
-        let mut words = line.split_whitespace();
-        words.any(|word| word.strip_suffix(&inode) == Some(&device)) && line.contains("FLOCK")
-    };
-    let mut of_files = locks.lines().filter(of_file);
-    // `1: FLOCK  ADVISORY  WRITE 4711 fe:00:2097 0 EOF`; one that waits has an arrow.
-    let process: u32 = of_files.find_map(|line| line.split_whitespace().nth(4)?.parse().ok())?;
+    let process = LockPlace::of(file)?.holder(&locks)?;
     if process == std::process::id() {
         return Some("this process".to_owned());
     }

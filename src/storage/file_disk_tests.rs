@@ -216,3 +216,35 @@ fn what_is_no_regular_file_is_neither_waited_for_nor_read() {
         assert_eq!(disk.open("open-1", mode).unwrap_err().to_string(), "it is no regular file");
     }
 }
+
+#[test]
+fn a_removed_directory_has_no_list_and_an_empty_one_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("data");
+    std::fs::create_dir(&path).unwrap();
+    let register = Register::default();
+    let handle = Kept::new(OwnedFd::from(File::open(&path).unwrap()), &register, "it").unwrap();
+    let directory = OpenDirectory { handle: Arc::new(handle), register, naming: Arc::default() };
+
+    assert!(!directory.is_dead());
+    std::fs::remove_dir(&path).unwrap();
+    assert!(directory.is_dead());
+}
+
+#[test]
+fn a_lock_is_looked_for_at_the_device_of_the_mount() {
+    let told = LockPlace { major: 0, minor: 42, inode: 258 };
+    let mounts = "27 1 254:0 / / rw - ext4 /dev/vda rw\n91 27 0:41 / /data rw - btrfs /dev/loop4 rw\n";
+    let locks = "1: FLOCK  ADVISORY  WRITE 15 00:2a:258 0 EOF\n2: POSIX  ADVISORY  WRITE 16 00:29:258 0 EOF\n\
+                 3: FLOCK  ADVISORY  WRITE 4711 00:29:258 0 EOF\n3: -> FLOCK  ADVISORY  WRITE 18 00:29:258 0 EOF\n";
+
+    let place = told.mounted("pos:\t0\nmnt_id:\t91\nino:\t258\n", mounts);
+
+    assert_eq!(place, LockPlace { minor: 41, ..told });
+    assert_eq!(place.holder(locks), Some(4711));
+    assert_eq!(LockPlace { inode: 25, ..place }.holder(locks), None);
+    // Older kernels do not tell the inode; a mount may be in another namespace.
+    assert_eq!(told.mounted("mnt_id:\t91\n", mounts), place);
+    assert_eq!(told.mounted("mnt_id:\t90\nino:\t7\n", mounts), LockPlace { inode: 7, ..told });
+    assert_eq!(told.mounted("", ""), told);
+}

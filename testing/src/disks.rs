@@ -1,6 +1,8 @@
-//! Bad disks: what is wrong with them, whose they are, and one run of three nodes under writers with some. The processes are in
-//! namespaces of their own, so that nothing of it stays: mounts, nodes and tracers end with the program.
+//! Bad disks: what is wrong with them, whose they are, and one run of three nodes under writers with some; and good ones of every
+//! file system. The processes are in namespaces of their own, so that nothing of it stays: mounts, nodes and tracers end with the
+//! program.
 
+pub mod file_system;
 pub mod run;
 pub mod space;
 pub mod tracer;

@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 
 /// Tells a program that it has its namespaces.
 const INSIDE: &str = "DQLITE_BAD_DISKS_INSIDE";
-/// Programs that are needed inside.
-const TOOLS: [&str; 6] = ["strace", "mkfs.ext4", "mount", "umount", "ip", "unshare"];
+/// Programs that volumes need.
+const TOOLS: [&str; 5] = ["mkfs.ext4", "mount", "umount", "ip", "unshare"];
 /// The first process in the namespaces. It ends when it is told to, and all others with it.
 const FIRST: &str = "ip link set lo up || exit 1; \"$@\" & trap 'exit 143' INT TERM; wait $!";
 
@@ -19,41 +19,58 @@ fn unshare() -> Command {
     command
 }
 
-/// Why bad disks cannot be had here, if so.
+/// Whether there is such a program.
 #[must_use]
-pub fn impossible() -> Option<String> {
-    for tool in TOOLS {
-        let found =
-            Command::new("sh").args(["-c", &format!("command -v {tool}")]).stdout(Stdio::null()).status();
-        if !found.is_ok_and(|status| status.success()) {
-            return Some(format!("there is no {tool}"));
-        }
+pub fn has(tool: &str) -> bool {
+    let found =
+        Command::new("sh").args(["-c", "command -v \"$1\"", "sh", tool]).stdout(Stdio::null()).status();
+    found.is_ok_and(|status| status.success())
+}
+
+/// Why this script fails in namespaces of its own, if so.
+fn refused(what: &str, script: &str) -> Option<String> {
+    match unshare().args(["sh", "-c", script]).output() {
+        Ok(output) if output.status.success() => None,
+        Ok(output) => Some(format!("{what}: {}", String::from_utf8_lossy(&output.stderr).trim())),
+        Err(error) => Some(format!("{what}: {error}")),
     }
-    let tried = [
-        ("namespaces", "true"),
-        ("strace", "strace -f -qq -o /dev/null -e trace=fsync -e inject=fsync:error=EIO true"),
-        (
+}
+
+/// Why file systems of one's own cannot be had here, if so.
+#[must_use]
+pub fn without_volumes() -> Option<String> {
+    let missing = TOOLS.iter().find(|tool| !has(tool)).map(|tool| format!("there is no {tool}"));
+    missing.or_else(|| refused("namespaces", "true")).or_else(|| {
+        refused(
             "a file system in a file",
             "d=$(mktemp -d) && trap 'rm -rf $d' EXIT && truncate -s 8M $d/i && mkfs.ext4 -q -F $d/i && mkdir $d/m \
              && mount -o loop $d/i $d/m && umount $d/m",
-        ),
-    ];
-    for (what, script) in tried {
-        match unshare().args(["sh", "-c", script]).output() {
-            Ok(output) if output.status.success() => {}
-            Ok(output) => {
-                return Some(format!("{what}: {}", String::from_utf8_lossy(&output.stderr).trim()));
-            }
-            Err(error) => return Some(format!("{what}: {error}")),
-        }
-    }
-    None
+        )
+    })
+}
+
+/// Why bad disks cannot be had here, if so.
+#[must_use]
+pub fn impossible() -> Option<String> {
+    without_volumes().or_else(|| (!has("strace")).then(|| "there is no strace".to_owned())).or_else(|| {
+        refused("strace", "strace -f -qq -o /dev/null -e trace=fsync -e inject=fsync:error=EIO true")
+    })
 }
 
 /// Whether this program has its namespaces.
 #[must_use]
 pub fn is_inside() -> bool {
     std::env::var_os(INSIDE).is_some()
+}
+
+/// This program with these arguments in namespaces of its own.
+///
+/// # Errors
+/// It is not known where it is.
+pub fn again(arguments: impl IntoIterator<Item = OsString>) -> io::Result<Command> {
+    let mut command = unshare();
+    command.args(["sh", "-c", FIRST, "sh"]).arg(std::env::current_exe()?).args(arguments).env(INSIDE, "1");
+    Ok(command)
 }
 
 /// Goes on as the same program in namespaces of its own; returns when it is there.
@@ -64,7 +81,5 @@ pub fn enter() -> io::Result<()> {
     if is_inside() {
         return Ok(());
     }
-    let program = std::env::current_exe()?;
-    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    Err(unshare().args(["sh", "-c", FIRST, "sh"]).arg(program).args(arguments).env(INSIDE, "1").exec())
+    Err(again(std::env::args_os().skip(1))?.exec())
 }

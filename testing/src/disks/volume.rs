@@ -172,7 +172,8 @@ fn grow(file: &File, bytes: &mut u64) -> io::Result<()> {
     Ok(())
 }
 
-fn run(command: &mut Command) -> io::Result<()> {
+/// Runs a program to its end.
+pub(super) fn run(command: &mut Command) -> io::Result<()> {
     let output = command.output()?;
     if output.status.success() {
         return Ok(());
