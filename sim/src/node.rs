@@ -226,10 +226,10 @@ pub async fn start_member(
     let mut options = LogOptions::new(Box::new(on_trouble), Arc::new(pool.clone()));
     options.segment_bytes = settings.segment_bytes;
     let next_index = loaded.last_index().next();
-    let writer = LogWriter::new(directory.clone(), lock, next_index, options);
+    let writer = LogWriter::new(directory.clone(), lock.clone(), next_index, options);
     let space = writer.space();
     let (votes, vote_requests) = mpsc::unbounded_channel();
-    let vault = Vault::new(directory.clone(), loaded.metadata);
+    let vault = Vault::new(directory.clone(), lock, loaded.metadata);
     let vote_times = RandomSource::from_seed(settings.seed ^ VOTE_TIMES);
     let worker = member.disk_worker;
     let dead = member.dead.clone();

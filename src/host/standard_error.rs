@@ -24,6 +24,12 @@ static WRITING: PerProcess<Mutex<Option<Terminal>>> = PerProcess::new(Mutex::def
 /// How long a thread waits until another one has written its line, which takes some microseconds, unless it waits for a disk.
 const WRITING_PATIENCE: Duration = Duration::from_millis(2);
 
+/// Whether there is such a descriptor.
+#[must_use]
+pub fn is_open() -> bool {
+    rustix::io::fcntl_getfd(io::stderr()) != Err(Errno::BADF)
+}
+
 /// Writes a line of at most `PIPE_BUF` bytes, if that needs no waiting.
 pub fn write_line(line: &str) {
     let written = locked_within(WRITING.get(), WRITING_PATIENCE).is_some_and(|mut terminal| {

@@ -1,7 +1,7 @@
 //! A node and its directory: which one it is, whatever becomes of the path; what others may ask meanwhile; what is told of it.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::handle::{CallError, NodeHandle};
 use super::running::Running;
 use super::running_tests::{connect, exec, number, start};
+use crate::protocol::request::{Parameters, Request};
 use crate::types::{LogIndex, NodeId, Role, Server, Term};
 
 /// Rows of 300 kB: a segment holds 27.
@@ -101,6 +102,70 @@ fn a_node_whose_directory_is_removed_stops_and_says_why() {
     std::io::Read::read_to_end(&mut client, &mut rest).unwrap();
     running.stop().unwrap();
     assert!(!path.exists());
+}
+
+#[test]
+fn a_node_whose_lock_is_removed_writes_no_more_and_says_why() {
+    for with_others in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut running, mut client) = started(folder.path());
+        for _ in 0..10 {
+            assert_eq!(exec(&mut client, INSERT).0, 6);
+        }
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        let removed = match with_others {
+            true => names(folder.path()),
+            false => vec!["dqlite-lock".to_owned()],
+        };
+        removed.iter().for_each(|name| fs::remove_file(folder.path().join(name)).unwrap());
+        let (mut next, mut its_client) = started(folder.path());
+
+        let write = Request::ExecSql { db: 0, sql: INSERT.into(), parameters: Parameters::default() };
+        client.write_all(&write.encode().unwrap()).unwrap();
+        let began = Instant::now();
+        while running.failure().is_none() {
+            assert!(began.elapsed() < PATIENCE, "nothing was noticed");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+
+        let how = "dqlite-lock was replaced by another: another node may use the directory";
+        let text = format!("lost the lock of the data directory '{}': {how}", folder.path().display());
+        assert_eq!(running.failure().unwrap(), text);
+        let rows = if with_others { 0 } else { 10 };
+        assert_eq!(number(&mut its_client, "SELECT count(*) AS n FROM t"), rows);
+        drop(running.stop());
+        next.stop().unwrap();
+        assert_eq!(rows_after_restart(folder.path()), rows);
+    }
+}
+
+#[test]
+fn what_is_no_file_under_a_name_of_the_log_stops_a_start_and_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut running, mut client) = started(folder.path());
+    assert_eq!(exec(&mut client, INSERT).0, 6);
+    running.stop().unwrap();
+    let last = names(folder.path()).into_iter().rfind(|name| name.starts_with("0000")).unwrap();
+    let (path, moved) = (folder.path().join(&last), folder.path().join("moved"));
+    fs::rename(&path, &moved).unwrap();
+    let make_pipe = |path: &Path| {
+        rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    };
+    let link = |path: &Path| std::os::unix::fs::symlink(&moved, path).unwrap();
+    let make_folder = |path: &Path| fs::create_dir(path).unwrap();
+    let makes: [&dyn Fn(&Path); 3] = [&make_pipe, &link, &make_folder];
+    for make in makes {
+        make(&path);
+        let before = names(folder.path());
+
+        let text = start(folder.path()).0.err().unwrap().to_string();
+
+        assert!(text.contains(&format!("{last} is no regular file")), "{text}");
+        assert_eq!(names(folder.path()), before);
+        fs::remove_file(&path).or_else(|_| fs::remove_dir(&path)).unwrap();
+    }
+    fs::rename(&moved, &path).unwrap();
+    assert_eq!(rows_after_restart(folder.path()), 1);
 }
 
 #[test]

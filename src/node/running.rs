@@ -22,8 +22,9 @@ use super::supervision::{supervise, watch_directory};
 use super::threads::Threads;
 use super::vault_thread::VaultQueue;
 use super::writers::{Begun, Writers};
+use crate::host::register::Register;
 use crate::host::room;
-use crate::storage::directory::Directory;
+use crate::storage::directory::LockWatch;
 use crate::storage::load::SetAside;
 use crate::storage::log::LogStatistics;
 use crate::transport::dial::{Dial, PooledDial};
@@ -53,7 +54,8 @@ struct Serving {
     listening: Listening,
     spares: Arc<Spares>,
     vault: VaultQueue,
-    directory: Directory,
+    register: Register,
+    lock: LockWatch,
 }
 
 impl Running {
@@ -86,8 +88,9 @@ impl Running {
         let lookout = Lookout::start(register.clone(), failure.clone(), &threads.runtimes());
         let lookout = lookout.map_err(|error| StartError(format!("threads: {error}")))?;
         let set_aside = opened.loaded.set_aside.clone();
-        let directory = opened.directory.clone();
-        let begun = Writers::start(&directory, opened.lock, &opened.loaded, threads.files(), &failure)?;
+        let lock = opened.lock.watch();
+        let begun =
+            Writers::start(&opened.directory, opened.lock, &opened.loaded, threads.files(), &failure)?;
         let Begun { writers, sender, statistics, votes } = begun;
         let spares = Spares::hold(&register);
         let dials = Arc::new(threads.dials());
@@ -124,15 +127,14 @@ impl Running {
             end_accepting: None,
         };
         running.core = Some(core?);
-        running.serve(Serving { listening, spares, vault: votes, directory })?;
+        running.serve(Serving { listening, spares, vault: votes, register, lock })?;
         Ok(running)
     }
 
     /// Accepts clients, and ends everything when a part has failed.
     fn serve(&mut self, serving: Serving) -> Result<(), StartError> {
         let (Some(core), Some(threads)) = (&self.core, &self.threads) else { return Ok(()) };
-        let Serving { listening, spares, vault, directory } = serving;
-        let register = directory.descriptors();
+        let Serving { listening, spares, vault, register, lock } = serving;
         let accepting = accept(threads, listening, Arc::clone(core.gateway()), spares, &register)
             .map_err(|error| StartError(format!("listen: {error}")))?;
         self.end_accepting = Some(accepting.end);
@@ -153,7 +155,7 @@ impl Running {
         let managing = roles.run(self.roles.clone());
         threads.consensus().spawn(until_stopped(Box::pin(managing)));
         let (pool, stop, failure) = (threads.files(), core.stopping().clone(), self.failure.clone());
-        threads.consensus().spawn(watch_directory(directory, pool, stop, failure));
+        threads.consensus().spawn(watch_directory(lock, pool, stop, failure));
         Ok(())
     }
 

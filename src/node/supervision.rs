@@ -7,7 +7,7 @@ use super::core::Connections;
 use super::failure::Failure;
 use super::vault_thread::VaultQueue;
 use crate::raft::Engine;
-use crate::storage::directory::Directory;
+use crate::storage::directory::LockWatch;
 use crate::types::config;
 use crate::types::tasks::{BlockingPool, on_pool};
 
@@ -36,16 +36,16 @@ pub(super) async fn supervise(
     engine.shutdown().await;
 }
 
-/// Ends the node when its directory is removed.
+/// Ends the node when its directory is removed, or the file of its lock.
 pub(super) async fn watch_directory(
-    directory: Directory,
+    watch: LockWatch,
     pool: impl BlockingPool,
     stop: CancellationToken,
     failure: Failure,
 ) {
     while timeout(config::DIRECTORY_CHECK_INTERVAL, stop.cancelled()).await.is_err() {
-        let directory = directory.clone();
-        match on_pool(&pool, move || directory.check()).await {
+        let watch = watch.clone();
+        match on_pool(&pool, move || watch.check()).await {
             Ok(Ok(())) => {}
             Ok(Err(gone)) => return failure.report(&gone.to_string()),
             // The node stops.

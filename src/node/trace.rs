@@ -30,7 +30,8 @@ static INSTALLED: AtomicBool = AtomicBool::new(false);
 
 /// Does what the variable asks for.
 pub fn follow_environment() {
-    let wanted = std::env::var_os(VARIABLE);
+    // Where there is no standard error, its number will be that of some file of the host.
+    let wanted = std::env::var_os(VARIABLE).filter(|_| standard_error::is_open());
     MINIMUM.store(wanted.as_deref().map_or(NOTHING, minimum), Ordering::Relaxed);
     if wanted.is_some() && !INSTALLED.swap(true, Ordering::AcqRel) {
         // A test or a simulation may have a subscriber of its own, which then stays.

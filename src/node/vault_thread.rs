@@ -9,7 +9,6 @@ use std::time::Instant;
 
 use super::threads::{join_until, panic_text};
 use crate::host::threads;
-use crate::storage::directory::DirectoryLock;
 use crate::storage::vault::{Vault, VaultRequest};
 use crate::types::backoff::Backoff;
 use crate::types::config::{DISK_RETRY_FIRST, DISK_RETRY_MAX};
@@ -47,19 +46,17 @@ impl VaultQueue {
 }
 
 impl VaultThread {
-    /// Starts the thread, which holds the right to the directory until it ends, after `join_until`. `on_panic` hears of a panic, which
+    /// Starts the thread, which has the vault, and with it the right to the directory, until it ends, after `join_until`. `on_panic` hears of a panic, which
     /// is final.
     ///
     /// # Errors
     /// The operating system's.
     pub fn start(
         mut vault: Vault,
-        lock: DirectoryLock,
         on_panic: impl FnOnce(String) + Send + 'static,
     ) -> io::Result<(VaultQueue, VaultThread)> {
         let (sender, messages) = channel();
         let thread = threads::spawn("dqlite-term", None, move || {
-            let _lock = lock;
             let ran = catch_unwind(AssertUnwindSafe(|| run(&mut vault, &messages)));
             if let Err(panic) = ran {
                 on_panic(panic_text(panic.as_ref()));
@@ -130,11 +127,9 @@ mod tests {
         std::fs::create_dir(folder.path().join("metadata1")).unwrap();
         let panicked = Arc::new(AtomicBool::new(false));
         let panics = Arc::clone(&panicked);
-        let vault = Vault::new(directory.clone(), Metadata::default());
-        let (queue, thread) = VaultThread::start(vault, directory.lock().unwrap(), move |_| {
-            panics.store(true, Ordering::Relaxed)
-        })
-        .unwrap();
+        let vault = Vault::new(directory.clone(), directory.lock().unwrap(), Metadata::default());
+        let (queue, thread) =
+            VaultThread::start(vault, move |_| panics.store(true, Ordering::Relaxed)).unwrap();
         let (answers, answer) = channel();
         let ask = |term| {
             let answers = answers.clone();

@@ -61,7 +61,7 @@ impl Writers {
         let hears = failure.clone();
         let on_panic = move |panic: String| hears.report(&format!("vault thread: {panic}"));
         let (votes, vault) =
-            match VaultThread::start(Vault::new(directory.clone(), loaded.metadata), lock, on_panic) {
+            match VaultThread::start(Vault::new(directory.clone(), lock, loaded.metadata), on_panic) {
                 Ok(started) => started,
                 Err(error) => {
                     log.join_until(Instant::now() + config::STOP_DISK_MAX);

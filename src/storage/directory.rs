@@ -4,12 +4,14 @@
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 
 use super::disk::{Disk, DiskDirectory, DiskFile, DiskLock, Locking, OpenMode, Stat};
 use super::error::StorageError;
+use super::segment::parse_name;
+use super::snapshot_meta::SnapshotName;
 use crate::host::register::{Register, lost_in};
 
 /// Longest path of a data directory in bytes. spec: disk-format 1.
@@ -36,19 +38,53 @@ pub(super) fn is_listed(files: &[(String, u64)], name: &str) -> bool {
     files.binary_search_by(|(listed, _)| listed.as_str().cmp(name)).is_ok()
 }
 
+/// Whether a log has files of this name.
+fn is_of_log(name: &str) -> bool {
+    let is_snapshot = SnapshotName::parse(name).or_else(|| SnapshotName::parse_meta(name)).is_some();
+    is_snapshot || parse_name(name).is_some()
+}
+
 /// The exclusive right to the directory. Whoever may write to it holds a clone; it is given back with the last one.
 #[derive(Clone, Debug)]
 pub struct DirectoryLock {
     lock: Arc<dyn DiskLock>,
+    directory: Directory,
 }
 
 impl DirectoryLock {
     /// Whether it is held still: what is written without it may be lost.
     ///
     /// # Errors
-    /// Others have closed its descriptor.
+    /// The directory or the file of the lock was removed, or others have closed its descriptor.
     pub fn check(&self) -> Result<(), StorageError> {
-        self.lock.check().map_err(|source| StorageError::io("hold", LOCK_NAME, source))
+        let Err(source) = self.lock.check() else { return Ok(()) };
+        self.directory.check()?;
+        Err(StorageError::LockLost { path: self.directory.path.display().to_string(), source })
+    }
+
+    /// Looks at it and does not hold it.
+    #[must_use]
+    pub fn watch(&self) -> LockWatch {
+        LockWatch { lock: Arc::downgrade(&self.lock), directory: self.directory.clone() }
+    }
+}
+
+/// Whoever wants to know whether a lock is held still, while somebody holds it.
+#[derive(Clone, Debug)]
+pub struct LockWatch {
+    lock: Weak<dyn DiskLock>,
+    directory: Directory,
+}
+
+impl LockWatch {
+    /// As `DirectoryLock::check`, and `Directory::check`. One that was given back is nobody's concern.
+    ///
+    /// # Errors
+    /// Theirs.
+    pub fn check(&self) -> Result<(), StorageError> {
+        self.directory.check()?;
+        let Some(lock) = self.lock.upgrade() else { return Ok(()) };
+        DirectoryLock { lock, directory: self.directory.clone() }.check()
     }
 }
 
@@ -87,7 +123,7 @@ impl Directory {
     /// `Locked` if another node holds it.
     pub fn lock(&self) -> Result<DirectoryLock, StorageError> {
         match self.place.lock(LOCK_NAME) {
-            Ok(Locking::Held(lock)) => Ok(DirectoryLock { lock: Arc::from(lock) }),
+            Ok(Locking::Held(lock)) => Ok(DirectoryLock { lock: Arc::from(lock), directory: self.clone() }),
             Ok(Locking::Taken { by }) => Err(StorageError::Locked { by }),
             Err(source) => Err(StorageError::io("lock", LOCK_NAME, source)),
         }
@@ -129,10 +165,13 @@ impl Directory {
     /// Names and lengths in bytes of the regular files, sorted by name: `is_listed` depends on that.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// `NoRegularFile` if something else has a name of the log: it may stand for what is to be read. Those of the file system.
     pub fn list(&self) -> Result<Vec<(String, u64)>, StorageError> {
         let shown = self.path.display().to_string();
         let entries = self.place.list().map_err(|source| StorageError::io("list", &shown, source))?;
+        if let Some(other) = entries.iter().find(|entry| !entry.stat.is_file && is_of_log(&entry.name)) {
+            return Err(StorageError::NoRegularFile(other.name.clone()));
+        }
         let files = entries.into_iter().filter(|entry| entry.stat.is_file);
         let mut files: Vec<_> = files.map(|entry| (entry.name, entry.stat.bytes)).collect();
         files.sort();

@@ -216,7 +216,7 @@ pub trait DiskLock: Send + Sync + Debug {
     /// Whether it is held still.
     ///
     /// # Errors
-    /// Others have closed its descriptor: somebody else may hold it.
+    /// Others have closed its descriptor, or its file was removed or replaced: somebody else may hold a lock of that name.
     fn check(&self) -> io::Result<()> {
         Ok(())
     }

@@ -198,6 +198,17 @@ pub enum StorageError {
     /// It was removed after it had been opened.
     #[error("the data directory '{0}' was removed: nothing that is written to it is kept")]
     DirectoryGone(String),
+    /// The lock that was taken is not what others would have to take.
+    #[error("lost the lock of the data directory '{path}': {source}")]
+    LockLost {
+        /// Directory.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file of the log is a link, a directory or the like.
+    #[error("{0} is no regular file: what it stands for is not read, and nothing is written over it")]
+    NoRegularFile(String),
     /// A metadata file is too long.
     #[error("{name} has size {size} instead of 32")]
     MetadataSize {
@@ -364,10 +375,14 @@ impl StorageError {
         StorageError::Io { what: format!("{operation} {name}"), source }
     }
 
-    /// Whether others have closed a descriptor of the node: no later try succeeds.
+    /// Whether no later try succeeds: others have closed a descriptor of the node, or have taken its directory away.
     #[must_use]
-    pub fn is_lost_descriptor(&self) -> bool {
-        matches!(self, StorageError::Io { source, .. } if lost_in(source).is_some())
+    pub fn is_final(&self) -> bool {
+        match self {
+            StorageError::Io { source, .. } => lost_in(source).is_some(),
+            StorageError::LockLost { .. } | StorageError::DirectoryGone(_) => true,
+            _ => false,
+        }
     }
 
     /// Who holds the lock that could not be had.
@@ -387,6 +402,7 @@ impl StorageError {
             | StorageError::DirectoryMissing(_)
             | StorageError::DirectoryGone(_)
             | StorageError::NotADirectory(_)
+            | StorageError::LockLost { .. }
             | StorageError::NotWritable(_)
             | StorageError::NoAccess { .. } => StorageErrorKind::Directory,
             StorageError::Locked { .. } => StorageErrorKind::Locked,
@@ -400,6 +416,7 @@ impl StorageError {
             | StorageError::Hole { .. }
             | StorageError::Unplaceable { .. }
             | StorageError::Contradiction { .. }
+            | StorageError::NoRegularFile(_)
             | StorageError::MetadataMissing { .. } => StorageErrorKind::Corrupt,
             StorageError::ClosedSegment { error, .. } | StorageError::OpenSegment { error, .. } => {
                 error.kind()

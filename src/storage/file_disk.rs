@@ -5,18 +5,16 @@ use std::fs::File;
 use std::io::{self, ErrorKind, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{AtFlags, CWD, FallocateFlags, FileType, FlockOperation, Mode, OFlags, RawDir};
+use rustix::fs::{AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags, RawDir};
 use rustix::io::{Errno, retry_on_intr};
 
-use super::disk::{
-    DirEntryInfo, DirectoryStatus, Disk, DiskDirectory, DiskFile, DiskLock, Locking, OpenMode, Stat,
-};
+use super::disk::{DirEntryInfo, DirectoryStatus, Disk, DiskDirectory, DiskFile, Locking, OpenMode, Stat};
+use super::file_lock;
 use crate::host::descriptors::above_standard;
-use crate::host::pin::Pin;
 use crate::host::register::{Kept, Lost, Register};
 use crate::types::scratch::ScratchFile;
 
@@ -259,74 +257,8 @@ impl DiskDirectory for OpenDirectory {
 
     fn lock(&self, name: &str) -> io::Result<Locking> {
         let handle = self.open_at(name, OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW)?;
-        let operation = FlockOperation::NonBlockingLockExclusive;
-        match uninterrupted(|| rustix::fs::flock(&handle, operation)) {
-            Ok(()) => Ok(Locking::Held(Box::new(HeldLock::new(handle, name, &self.register)?))),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                Ok(Locking::Taken { by: holder(&File::from(handle)) })
-            }
-            Err(error) => Err(error),
-        }
+        file_lock::lock(handle, &self.handle, name, &self.register)
     }
-}
-
-/// Where the kernel's list of locks has a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct LockPlace {
-    major: u32,
-    minor: u32,
-    inode: u64,
-}
-
-impl LockPlace {
-    fn of(file: &File) -> Option<LockPlace> {
-        let metadata = file.metadata().ok()?;
-        let (major, minor) = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
-        let told = LockPlace { major, minor, inode: metadata.ino() };
-        let information = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd())).ok();
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok();
-        Some(
-            information.zip(mounts).map_or(told, |(information, mounts)| told.mounted(&information, &mounts)),
-        )
-    }
-
-    /// What /proc says of the open file and of all mounts. A file of a btrfs, or of an overlay, tells another device than that of its
-    /// mount. Pure.
-    fn mounted(self, information: &str, mounts: &str) -> LockPlace {
-        let value = |name: &str| {
-            information.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
-        };
-        let device = |mount: &str| {
-            let line = mounts.lines().find(|line| line.split(' ').next() == Some(mount))?;
-            let (major, minor) = line.split(' ').nth(2)?.split_once(':')?;
-            Some((major.parse().ok()?, minor.parse().ok()?))
-        };
-        let (major, minor) = value("mnt_id").and_then(device).unwrap_or((self.major, self.minor));
-        let inode = value("ino").and_then(|inode| inode.parse().ok()).unwrap_or(self.inode);
-        LockPlace { major, minor, inode }
-    }
-
-    /// Whose lock is in the list. Pure.
-    fn holder(self, locks: &str) -> Option<u32> {
-        let place = format!("{:02x}:{:02x}:{}", self.major, self.minor, self.inode);
-        let of_file =
-            |line: &&str| line.split_whitespace().any(|word| word == place) && line.contains("FLOCK");
-        let mut of_files = locks.lines().filter(of_file);
-        // `1: FLOCK  ADVISORY  WRITE 4711 fe:00:2097 0 EOF`; one that waits has an arrow.
-        of_files.find_map(|line| line.split_whitespace().nth(4)?.parse().ok())
-    }
-}
-
-/// Who holds the lock of a file, by the kernel's list of locks.
-fn holder(file: &File) -> Option<String> {
-    let locks = std::fs::read_to_string("/proc/locks").ok()?;
-    let process = LockPlace::of(file)?.holder(&locks)?;
-    if process == std::process::id() {
-        return Some("this process".to_owned());
-    }
-    let name = std::fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
-    let name = name.trim_end();
-    Some(if name.is_empty() { format!("process {process}") } else { format!("process {process} ({name})") })
 }
 
 /// Where and how a file gets its name.
@@ -460,37 +392,6 @@ impl ScratchFile for OpenFile {
 fn free_bytes(file: impl AsFd) -> io::Result<u64> {
     let state = rustix::fs::fstatvfs(file)?;
     Ok(state.f_bavail.saturating_mul(state.f_frsize))
-}
-
-/// `flock` of an open file. It is held by the file, not by its descriptor: where the file can be pinned, it stays when the
-/// descriptor is closed by others, until this is dropped.
-#[derive(Debug)]
-struct HeldLock {
-    handle: Kept<OwnedFd>,
-    _pin: Option<Pin>,
-}
-
-impl HeldLock {
-    fn new(handle: OwnedFd, name: &str, register: &Register) -> io::Result<HeldLock> {
-        let _pin = Pin::new(&handle);
-        Ok(HeldLock { handle: Kept::new(handle, register, name)?, _pin })
-    }
-}
-
-impl Drop for HeldLock {
-    fn drop(&mut self) {
-        // A child that was forked without an exec has the same open file, and would hold the lock until it ends.
-        if let Ok(handle) = self.handle.checked() {
-            // Nothing can be done about an error; the file is closed next.
-            let _ = rustix::fs::flock(handle, FlockOperation::Unlock);
-        }
-    }
-}
-
-impl DiskLock for HeldLock {
-    fn check(&self) -> io::Result<()> {
-        Ok(self.handle.check()?)
-    }
 }
 
 #[cfg(test)]

@@ -175,22 +175,6 @@ fn a_file_whose_descriptor_others_have_closed_is_neither_written_nor_synced() {
 }
 
 #[test]
-fn the_lock_is_free_when_it_is_dropped_though_a_forked_child_has_its_file() {
-    let folder = tempfile::tempdir().unwrap();
-    let disk = directory(folder.path());
-    let handle = OwnedFd::from(File::create(folder.path().join("lock")).unwrap());
-    rustix::fs::flock(&handle, FlockOperation::NonBlockingLockExclusive).unwrap();
-    let copy = handle.try_clone().unwrap();
-    let lock = HeldLock::new(handle, "lock", &disk.descriptors()).unwrap();
-    assert!(matches!(disk.lock("lock").unwrap(), Locking::Taken { .. }));
-
-    drop(lock);
-
-    assert!(matches!(disk.lock("lock").unwrap(), Locking::Held(_)));
-    drop(copy);
-}
-
-#[test]
 fn when_the_way_to_give_names_is_gone_the_next_file_finds_another() {
     let folder = tempfile::tempdir().unwrap();
     let register = Register::default();
@@ -229,22 +213,4 @@ fn a_removed_directory_has_no_list_and_an_empty_one_has() {
     assert!(!directory.is_dead());
     std::fs::remove_dir(&path).unwrap();
     assert!(directory.is_dead());
-}
-
-#[test]
-fn a_lock_is_looked_for_at_the_device_of_the_mount() {
-    let told = LockPlace { major: 0, minor: 42, inode: 258 };
-    let mounts = "27 1 254:0 / / rw - ext4 /dev/vda rw\n91 27 0:41 / /data rw - btrfs /dev/loop4 rw\n";
-    let locks = "1: FLOCK  ADVISORY  WRITE 15 00:2a:258 0 EOF\n2: POSIX  ADVISORY  WRITE 16 00:29:258 0 EOF\n\
-                 3: FLOCK  ADVISORY  WRITE 4711 00:29:258 0 EOF\n3: -> FLOCK  ADVISORY  WRITE 18 00:29:258 0 EOF\n";
-
-    let place = told.mounted("pos:\t0\nmnt_id:\t91\nino:\t258\n", mounts);
-
-    assert_eq!(place, LockPlace { minor: 41, ..told });
-    assert_eq!(place.holder(locks), Some(4711));
-    assert_eq!(LockPlace { inode: 25, ..place }.holder(locks), None);
-    // Older kernels do not tell the inode; a mount may be in another namespace.
-    assert_eq!(told.mounted("mnt_id:\t91\n", mounts), place);
-    assert_eq!(told.mounted("mnt_id:\t90\nino:\t7\n", mounts), LockPlace { inode: 7, ..told });
-    assert_eq!(told.mounted("", ""), told);
 }

@@ -198,7 +198,7 @@ impl LogWriter {
                     self.fail_all(&error);
                     self.lost = Some(error.to_string());
                 }
-                Err(error) if error.is_lost_descriptor() => self.end(&error),
+                Err(error) if error.is_final() => self.end(&error),
                 Err(error) => {
                     if let Err(gone) = self.segments.directory().check() {
                         self.end(&gone);

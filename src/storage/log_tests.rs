@@ -333,7 +333,10 @@ fn truncation_keeps_complete_batches_and_cuts_the_one_with_the_index() {
 }
 
 fn vault(path: &Path) -> Vault {
-    Vault::new(Directory::open(&FileDisk, path).unwrap(), Metadata::default())
+    let directory = Directory::open(&FileDisk, path).unwrap();
+    // The log of the bench has the directory's own.
+    let lock = Directory::open(&FileDisk, &path.join("..")).unwrap().lock().unwrap();
+    Vault::new(directory, lock, Metadata::default())
 }
 
 #[test]

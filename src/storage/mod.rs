@@ -8,6 +8,7 @@ pub mod disk;
 mod erasure;
 pub mod error;
 pub mod file_disk;
+mod file_lock;
 mod housekeeping;
 pub mod load;
 pub mod log;

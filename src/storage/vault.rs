@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSlice};
 
-use super::directory::Directory;
+use super::directory::{Directory, DirectoryLock};
 use super::disk::OpenMode;
 use super::error::StorageError;
 use super::housekeeping::Done;
@@ -58,6 +58,8 @@ pub enum VaultRequest {
 #[derive(Debug)]
 pub struct Vault {
     directory: Directory,
+    /// Held as long as votes may be stored.
+    lock: DirectoryLock,
     stored: Metadata,
     /// The last attempt to store a vote failed.
     in_doubt: bool,
@@ -68,8 +70,8 @@ pub struct Vault {
 impl Vault {
     /// Goes on from what is stored.
     #[must_use]
-    pub fn new(directory: Directory, stored: Metadata) -> Vault {
-        Vault { directory, stored, in_doubt: false, told: false }
+    pub fn new(directory: Directory, lock: DirectoryLock, stored: Metadata) -> Vault {
+        Vault { directory, lock, stored, in_doubt: false, told: false }
     }
 
     /// Works on a request; gives it back if it is to be tried again. With `is_last_try`, or when the directory has gone, it gets
@@ -77,9 +79,7 @@ impl Vault {
     pub fn process(&mut self, request: VaultRequest, is_last_try: bool) -> Option<VaultRequest> {
         match request {
             VaultRequest::Store { term, voted_for, done } => match self.store(term, voted_for) {
-                Err(error)
-                    if !is_last_try && !error.is_lost_descriptor() && self.directory.check().is_ok() =>
-                {
+                Err(error) if !is_last_try && !error.is_final() && self.directory.check().is_ok() => {
                     if !std::mem::replace(&mut self.told, true) {
                         tracing::error!(%error, "term and vote cannot be stored");
                     }
@@ -116,6 +116,7 @@ impl Vault {
     /// Stores term and vote durably. Can be called again after an error.
     fn store(&mut self, term: Term, voted_for: NodeId) -> Result<(), StorageError> {
         let metadata = Metadata { version: self.stored.version + 1, term, voted_for };
+        self.lock.check()?;
         // A failed attempt may have made the file without making its name durable.
         let may_be_new = std::mem::replace(&mut self.in_doubt, true);
         write_file(&self.directory, &metadata, may_be_new)?;

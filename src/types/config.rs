@@ -147,7 +147,7 @@ pub const ERASED_AT_ONCE_BYTES: u64 = 4 * 1024 * 1024;
 /// Removed files that are freed bit by bit at once: each has a descriptor until then.
 pub const ERASED_FILES_MAX: usize = 16;
 
-/// Pause between two looks whether the data directory was removed.
+/// Pause between two looks whether the data directory or its lock was removed.
 pub const DIRECTORY_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How often a directory is looked at whose names change meanwhile.
