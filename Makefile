@@ -204,7 +204,7 @@ torture-host: all
 	    diff tests-c/guest-optimized.expected $(HOST_FOLDER)/guest.seen
 	$(CC) -std=c11 -rdynamic -Wall -Wextra -Werror -O1 -g -Iinclude tests-c/odd-hosts.c -o $(HOST_FOLDER)/odd-hosts \
 	    -L$(FOLDER) -Wl,-rpath,$(abspath $(FOLDER)) -ldqlite -ldl -lpthread
-	cd $(HOST_FOLDER)/work; ../odd-hosts closed_from_3_while_running >../odd-hosts.seen; cd - >/dev/null; \
+	cd $(HOST_FOLDER)/work; ../odd-hosts closed_from_3_while_running closed_from_3_beside_a_stop >../odd-hosts.seen; cd - >/dev/null; \
 	    diff tests-c/odd-hosts-optimized.expected $(HOST_FOLDER)/odd-hosts.seen
 	for build in plain address thread; do \
 	    cd $(abspath $(HOST_FOLDER))/work; rm -rf -- *; \

@@ -521,6 +521,46 @@ static void section_closed_from_3_while_running(void)
     printf("all rows are there: %s\n", yes_or_no(rows_after_restart("closed", own("@odd-closed-again")) >= rows));
 }
 
+static void *many_rows(void *address)
+{
+    insert(address, 300, 9000);
+    return NULL;
+}
+
+static void *stop_of(void *n)
+{
+    dqlite_node_stop(n);
+    return n;
+}
+
+/* Everything is closed while another thread is inside a stop, at a moment that differs in each round. */
+static int closed_beside_a_stop(void *argument)
+{
+    char directory[64];
+    pthread_t writer, stopper;
+    int round = *(int *)argument;
+    root_process = (int)getpid();
+    snprintf(directory, sizeof directory, "beside-a-stop-%d", round);
+    dqlite_node *n = running(directory, own("@odd-beside-a-stop"));
+    pthread_create(&writer, NULL, many_rows, (char *)(uintptr_t)own("@odd-beside-a-stop"));
+    pause_ms(20 + 37 * round);
+    double begin = seconds();
+    pthread_create(&stopper, NULL, stop_of, n);
+    usleep((useconds_t)(round * 1700));
+    syscall(SYS_close_range, 3U, 200U, 0U);
+    pthread_join(stopper, NULL);
+    return seconds() - begin < 30 ? 0 : 1;
+}
+
+static void section_closed_from_3_beside_a_stop(void)
+{
+    int wrong = 0;
+    for (int round = 0; round < 14; round++) {
+        wrong += apart(closed_beside_a_stop, &round) != 0;
+    }
+    printf("wrong: %d\n", wrong);
+}
+
 /* --- What daemons do --- */
 
 /* Modes of all files below a directory, each once. */
@@ -862,6 +902,7 @@ static const struct section sections[] = {
     {"stack_limits", section_stack_limits, ONLY_HERE},
     {"closed_from_3_after_a_stop", section_closed_from_3_after_a_stop, ONLY_HERE},
     {"closed_from_3_while_running", section_closed_from_3_while_running, ONLY_HERE},
+    {"closed_from_3_beside_a_stop", section_closed_from_3_beside_a_stop, ONLY_HERE},
     {"umask", section_umask, ONLY_HERE},
     {"another_root", section_another_root, ONLY_HERE},
     {"a_daemon", section_a_daemon, ONLY_HERE},

@@ -1,8 +1,6 @@
 //! Looks at the descriptors of a node, on a thread that needs none of them: a runtime whose own are gone notices nothing, or hangs.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::net::UnixDatagram;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -10,10 +8,10 @@ use std::time::Instant;
 use tokio::runtime::Handle;
 
 use super::failure::Failure;
+use super::opened::Opened;
 use super::threads::join_until;
-use crate::host::descriptors::above_standard;
-use crate::host::register::{Register, Ticket};
-use crate::host::{epoll, threads};
+use crate::host::register::Register;
+use crate::host::threads;
 use crate::types::config::{DESCRIPTORS_LOOKED_AT_EVERY, STOP_REST_MAX};
 
 /// The thread, which ends when this is dropped.
@@ -21,8 +19,7 @@ use crate::types::config::{DESCRIPTORS_LOOKED_AT_EVERY, STOP_REST_MAX};
 pub(super) struct Lookout {
     ended: Arc<(Mutex<bool>, Condvar)>,
     thread: Option<JoinHandle<()>>,
-    /// The runtimes' own descriptors.
-    runtimes: Vec<Ticket>,
+    opened: Opened,
 }
 
 impl Lookout {
@@ -36,8 +33,7 @@ impl Lookout {
         failure: Failure,
         runtimes: &[(&Handle, &str)],
     ) -> io::Result<Lookout> {
-        let runtimes = runtimes.iter().flat_map(|(runtime, name)| of_runtime(&register, runtime, name));
-        let runtimes = runtimes.collect();
+        let opened = Opened::by(runtimes, &register);
         register.guard_panics();
         let ended = Arc::new((Mutex::new(false), Condvar::new()));
         let shared = Arc::clone(&ended);
@@ -55,15 +51,14 @@ impl Lookout {
                 }
             }
         })?;
-        Ok(Lookout { ended, thread: Some(thread), runtimes })
+        Ok(Lookout { ended, thread: Some(thread), opened })
     }
 }
 
 impl Lookout {
-    /// Whether the runtimes have all that they have opened. One that has not must not be ended: it would close what has the number by
-    /// now.
-    pub(super) fn has_whole_runtimes(&self) -> bool {
-        self.runtimes.iter().all(|ticket| ticket.check().is_ok())
+    /// Ends the thread. What the runtimes have opened, to be asked of when they end.
+    pub(super) fn end(mut self) -> Opened {
+        std::mem::take(&mut self.opened)
     }
 }
 
@@ -77,21 +72,4 @@ impl Drop for Lookout {
             join_until(thread, Instant::now() + STOP_REST_MAX);
         }
     }
-}
-
-/// Enters what a runtime itself has open: nobody tells, so it is found as what watches a socket that is given to it. Nothing where the
-/// system has no /proc.
-fn of_runtime(register: &Register, runtime: &Handle, name: &str) -> Vec<Ticket> {
-    let probe = || -> io::Result<tokio::net::UnixDatagram> {
-        let socket = UnixDatagram::from(above_standard(OwnedFd::from(UnixDatagram::unbound()?))?);
-        socket.set_nonblocking(true)?;
-        let _entered = runtime.enter();
-        tokio::net::UnixDatagram::from_std(socket)
-    };
-    let Ok(probe) = probe() else { return Vec::new() };
-    let found = epoll::watching(probe.as_raw_fd());
-    let polls = found.polls.into_iter().map(|number| (number, format!("epoll of {name}")));
-    let events = found.others.into_iter().map(|number| (number, format!("eventfd of {name}")));
-    // One for which there is no spare is not looked at.
-    polls.chain(events).filter_map(|(number, what)| register.enter_with_spare(number, &what).ok()).collect()
 }

@@ -13,6 +13,7 @@ pub mod life;
 pub mod log_thread;
 mod lookout;
 pub mod node_id;
+mod opened;
 pub mod opening;
 pub mod options;
 pub mod own_threads;

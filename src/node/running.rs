@@ -19,7 +19,7 @@ use super::roles::rounds::RoleManagement;
 use super::run_parts::RunParts;
 use super::start::{StartError, ThreadsLeft, Watch};
 use super::supervision::{supervise, watch_directory};
-use super::threads::Threads;
+use super::threads::{Threads, WithoutDescriptors};
 use super::vault_thread::VaultQueue;
 use super::writers::{Begun, Writers};
 use crate::host::register::Register;
@@ -229,9 +229,9 @@ impl Running {
             end_accepting();
         }
         // Until here, since it puts back what it can.
-        let are_whole = self.lookout.take().is_none_or(|lookout| lookout.has_whole_runtimes());
+        let opened = self.lookout.take().map(Lookout::end).unwrap_or_default();
         let is_late = stopped.is_none() && self.failure.has_lost_descriptors();
-        if !are_whole || is_late || threads.have_lost_descriptors() {
+        if !opened.are_there() || is_late || threads.have_lost_descriptors() {
             return self.leave(threads);
         }
         // What does not return from the disk keeps the directory.
@@ -239,7 +239,8 @@ impl Running {
         let at_files = threads.finish_files_until(deadline);
         let writing = self.writers.take().map_or(0, |writers| writers.join_until(deadline));
         if at_files + writing > 0 {
-            let left = threads.shut_down(config::STOP_REST_MAX).max(at_files) + writing;
+            let left = threads.shut_down(config::STOP_REST_MAX, &opened);
+            let left = left.map_or_else(|WithoutDescriptors(left)| left, |left| left).max(at_files) + writing;
             let seconds = config::STOP_DISK_MAX.as_secs();
             return Err(ThreadsLeft::Inside {
                 threads: left,
@@ -254,9 +255,10 @@ impl Running {
             Some(_) => ("SQLite", config::STOP_LEFT_MAX),
             None => ("the connect function", config::STOP_CALLBACK_MAX),
         };
-        let threads = threads.shut_down(longest);
-        if threads > 0 {
-            return Err(ThreadsLeft::Inside { threads, whence, seconds: longest.as_secs() });
+        match threads.shut_down(longest, &opened) {
+            Ok(0) => {}
+            Ok(threads) => return Err(ThreadsLeft::Inside { threads, whence, seconds: longest.as_secs() }),
+            Err(WithoutDescriptors(threads)) => return Err(ThreadsLeft::WithoutDescriptors { threads }),
         }
         if let Some(inside) = inside {
             take_in_time(&inside.vfs);

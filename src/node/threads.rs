@@ -5,8 +5,8 @@ use std::cell::OnceCell;
 use std::convert::identity;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
 
 use super::failure::Failure;
+use super::opened::Opened;
 use super::own_threads::OwnThreads;
 use super::pool::Pool;
 use super::sql_runtime;
@@ -178,25 +179,72 @@ impl Threads {
 
     /// Ends all threads; tasks that are left are dropped. What is inside SQLite or the host's functions is waited for at most so
     /// long. How many threads are left.
-    pub fn shut_down(mut self, longest: Duration) -> usize {
-        self.end(longest)
+    ///
+    /// # Errors
+    /// Others have closed meanwhile what the runtimes have `opened`: how many threads are left then.
+    pub(super) fn shut_down(
+        mut self,
+        longest: Duration,
+        opened: &Opened,
+    ) -> Result<usize, WithoutDescriptors> {
+        let deadline = Instant::now() + longest;
+        self.end_pools(deadline);
+        // Asked last, since a host that closes something does so at any time.
+        if !opened.are_there() {
+            return Err(WithoutDescriptors(self.leave(deadline)));
+        }
+        self.end(deadline)
     }
 
-    fn end(&mut self, longest: Duration) -> usize {
-        let Some(sql) = self.sql.take() else { return 0 };
-        let deadline = Instant::now() + longest;
+    fn end_pools(&self, deadline: Instant) {
         self.finish_files_until(deadline);
         self.dials.end(Some(deadline));
-        sql.shutdown_timeout(deadline.saturating_duration_since(Instant::now()));
+    }
+
+    fn end(&mut self, deadline: Instant) -> Result<usize, WithoutDescriptors> {
+        let Some(sql) = self.sql.take() else { return Ok(0) };
+        let was_woken = end_runtime(sql, deadline);
         let has_ended = self.consensus.end(Instant::now() + config::STOP_REST_MAX);
-        self.own.alive() + usize::from(!has_ended)
+        let left = self.own.alive() + usize::from(!has_ended);
+        if was_woken { Ok(left) } else { Err(WithoutDescriptors(left + 1)) }
     }
 }
 
 impl Drop for Threads {
     // Of a start that failed.
     fn drop(&mut self) {
-        self.end(config::STOP_CALLBACK_MAX);
+        let deadline = Instant::now() + config::STOP_CALLBACK_MAX;
+        self.end_pools(deadline);
+        let _ = self.end(deadline);
+    }
+}
+
+/// So many threads are left in runtimes whose descriptors others have closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct WithoutDescriptors(pub usize);
+
+/// Ends a runtime by `deadline`; whether it could be woken. To wake one whose descriptors others have closed panics, and what that would
+/// unwind wakes it again, or waits for its threads without end: so it is done on a thread of its own, which is left then.
+fn end_runtime(runtime: Runtime, deadline: Instant) -> bool {
+    let runtime = Arc::new(Mutex::new(Some(runtime)));
+    let take =
+        |runtime: &Mutex<Option<Runtime>>| runtime.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let end = move |runtime: Option<Runtime>| {
+        if let Some(runtime) = runtime {
+            runtime.shutdown_timeout(deadline.saturating_duration_since(Instant::now()));
+        }
+    };
+    let its = Arc::clone(&runtime);
+    let work = move || {
+        panics::stay_without_descriptors();
+        end(take(&its));
+    };
+    match threads::spawn("dqlite-end", None, work) {
+        Ok(thread) => join_until(thread, deadline + config::STOP_LOST_MAX),
+        Err(_) => {
+            end(take(&runtime));
+            true
+        }
     }
 }
 
