@@ -736,6 +736,18 @@ static void section_arguments_that_make_no_sense(void)
     SHOW(dqlite_node_describe_last_entry(n, &index, &index));
     printf("\"%s\"\n", dqlite_node_errmsg(n));
     dqlite_node_destroy(n);
+    /* More than are allowed are refused without a look behind them. */
+    static const char *addresses[4097];
+    dqlite_server *server = NULL;
+    for (int i = 0; i < 4097; i++) {
+        addresses[i] = "127.0.0.1:1";
+    }
+    mkdir("nonsense-server", 0700);
+    SHOW(dqlite_server_create("nonsense-server", &server));
+    SHOW(dqlite_server_set_auto_join(server, NULL, 1));
+    SHOW(dqlite_server_set_auto_join(server, addresses, UINT_MAX));
+    SHOW(dqlite_server_set_auto_join(server, addresses, 4096));
+    dqlite_server_destroy(server);
 }
 
 /* Why a server does not start is a line of the log. */

@@ -14,6 +14,7 @@ use crate::node::keeper::Refused;
 use crate::node::options::DQLITE_OK;
 use crate::node::threads::panic_text;
 use crate::server::{Server, ServerError};
+use crate::types::config::SERVER_AUTO_JOIN_MAX;
 
 /// A server: a node that keeps its id and the addresses of its cluster in its directory.
 pub struct dqlite_server {
@@ -112,11 +113,12 @@ pub unsafe extern "C" fn dqlite_server_set_auto_join(
     addrs: *const *const c_char,
     n: c_uint,
 ) -> c_int {
+    if addrs.is_null() && n > 0 {
+        return DQLITE_MISUSE;
+    }
     let mut addresses = Vec::new();
-    for position in 0..n as usize {
-        if addrs.is_null() {
-            return DQLITE_MISUSE;
-        }
+    // One more than there may be is refused, however many are said to follow.
+    for position in 0..(n as usize).min(SERVER_AUTO_JOIN_MAX + 1) {
         // SAFETY: an element of the array, by this function's contract.
         let address = unsafe { addrs.add(position).read() };
         // SAFETY: null or a C string, by this function's contract.

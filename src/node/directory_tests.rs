@@ -133,7 +133,7 @@ fn a_node_whose_lock_is_removed_writes_no_more_and_says_why() {
         assert_eq!(running.failure().unwrap(), text);
         let rows = if with_others { 0 } else { 10 };
         assert_eq!(number(&mut its_client, "SELECT count(*) AS n FROM t"), rows);
-        drop(running.stop());
+        running.stop().unwrap();
         next.stop().unwrap();
         assert_eq!(rows_after_restart(folder.path()), rows);
     }

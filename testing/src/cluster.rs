@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use dqlite::types::Role;
 
 pub use self::error::{ClusterError, Result};
+use self::wait::{LEADER_PAUSE, LEADER_WAIT};
 use crate::client::Client;
 use crate::loopback::lasting_address;
 use crate::process::{Library, NodeOptions, NodeProcess};
@@ -314,13 +315,25 @@ impl Cluster {
     /// A connection to the leader with `database` open.
     ///
     /// # Errors
-    /// No node leads in time, or it refuses to open.
+    /// No node leads in time and opens it.
     pub fn database(&self, database: &str) -> Result<Client> {
-        let mut client = self.leader_client()?;
-        match client.open(database) {
-            Ok(()) => Ok(client),
-            Err(source) => Err(ClusterError::Request { what: format!("open {database}"), source }),
-        }
+        self.wait(&format!("a leader with {database}"), LEADER_WAIT, LEADER_PAUSE, |cluster| {
+            let mut client = cluster.leader_client().map_err(|error| error.to_string())?;
+            // It may lead no more: a busy machine unseats leaders, too.
+            client.open(database).map_err(|error| error.to_string())?;
+            Ok(client)
+        })
+    }
+
+    /// The number that a query gives, of whichever node leads.
+    ///
+    /// # Errors
+    /// No node leads in time and answers.
+    pub fn number(&self, database: &str, sql: &str) -> Result<i64> {
+        self.wait(sql, LEADER_WAIT, LEADER_PAUSE, |cluster| {
+            let mut client = cluster.database(database).map_err(|error| error.to_string())?;
+            client.number(sql).map_err(|error| error.to_string())
+        })
     }
 }
 

@@ -368,12 +368,11 @@ fn a_write_without_a_majority_is_10506_if_it_may_come_and_10250_if_it_cannot() {
             cluster.signal(id, "CONT").unwrap();
         }
 
-        let mut reader = cluster.database(DATABASE).unwrap();
         for (writer, (row, code)) in (0..).zip(ends) {
             let from = first(writer);
             let rows = |what: &str| format!("SELECT count({what}) FROM t WHERE n >= {from} AND n <= {row}");
-            let there = reader.number(&rows("DISTINCT n")).unwrap();
-            assert_eq!(reader.number(&rows("n")).unwrap(), there, "a row twice");
+            let there = cluster.number(DATABASE, &rows("DISTINCT n")).unwrap();
+            assert_eq!(cluster.number(DATABASE, &rows("n")).unwrap(), there, "a row twice");
             match code {
                 10250 => assert_eq!(there, row - from, "row {row} of writer {writer}"),
                 10506 => {

@@ -14,7 +14,7 @@ pub const EQUAL_WAIT: Duration = Duration::from_secs(120);
 /// Longest answer of a node that is asked who leads.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause between two looks for a leader.
-const LEADER_PAUSE: Duration = Duration::from_millis(10);
+pub(super) const LEADER_PAUSE: Duration = Duration::from_millis(10);
 /// Pause between two comparisons, each of which moves whole databases.
 const EQUAL_PAUSE: Duration = Duration::from_millis(50);
 /// Bytes of each node's standard error in the text of an error.
