@@ -123,9 +123,9 @@ sim-tests:
 # What CI runs of the simulator besides.
 .PHONY: sim-short
 sim-short:
-	$(MAKE) sim HISTORIES=2000
-	$(MAKE) sim-mixed HISTORIES=1000
-	$(MAKE) sim-disks HISTORIES=500
+	$(MAKE) sim HISTORIES=1000
+	$(MAKE) sim-mixed HISTORIES=500
+	$(MAKE) sim-disks HISTORIES=300
 
 # Both machines that explore what clients may do: simulated sessions, and SQL beside plain SQLite. About an hour.
 .PHONY: torture-sql
@@ -183,7 +183,8 @@ torture-stops: deps
 	    $(CARGO) test --package dqlite-testing --test stops -- --nocapture
 
 # A node's host: every system call of a node's life fails, returns less or is interrupted, one at a time, HOST_FAILURES times; HOST_LIVES lives one after
-# the other; HOST_NODES nodes on eight threads with HOST_CALLS calls at random, plain and built for AddressSanitizer and ThreadSanitizer. Half an hour.
+# the other; HOST_NODES nodes on eight threads with HOST_CALLS calls at random, plain and built for AddressSanitizer and ThreadSanitizer; a life on every file
+# system that the machine has (as root). Half an hour.
 .PHONY: torture-host
 HOST_FAILURES ?= 3000
 HOST_WORKERS ?= 4
@@ -211,6 +212,7 @@ torture-host: all
 	    TSAN_OPTIONS=ignore_noninstrumented_modules=1 ../crowd-$$build lives $(HOST_LIVES); rm -rf -- *; \
 	    TSAN_OPTIONS=ignore_noninstrumented_modules=1 ../crowd-$$build calls $(HOST_NODES) 8 $(HOST_CALLS) $(SEED); done
 	$(HOST_FOLDER)/torture-host $(HOST_FOLDER)/lives --failures $(HOST_FAILURES) --workers $(HOST_WORKERS)
+	DQLITE_TEST_FILE_SYSTEMS=all DQLITE_LIBRARY=$(abspath $(FOLDER)/libdqlite.so) $(TIMEOUT) $(TEST_SECONDS) $(CARGO) test $(TESTED) --test file_systems -- --nocapture
 
 # Three nodes under 16 writers, whose disks are full, read-only, fail, are slow or hang: the leader's, a follower's, two followers', all for a while. DISK_RUNS
 # of each, beside upstream's newest if it can be had; about 7 minutes for each run and library. As root, with strace. docs/testing.md says what fails.

@@ -21,7 +21,7 @@ const SQLITE: &[&str] = &["src/executor/sqlite/", "src/vfs/"];
 const UNSAFE: &[&str] = &["src/executor/sqlite/", "src/ffi/", "src/host/", "src/memory/", "src/vfs/"];
 /// Where runtimes are made and tasks are started: whoever else starts some asks `types::tasks::Tasks`, which tells of their panics.
 const TASKS: &[&str] = &[
-    "src/node/lookout.rs",
+    "src/node/opened.rs",
     "src/node/pool.rs",
     "src/node/sql_runtime.rs",
     "src/node/threads.rs",

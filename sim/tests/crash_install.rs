@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use dqlite::storage::directory::Directory;
+use dqlite::storage::directory::{Directory, DirectoryLock};
 use dqlite::storage::error::StorageError;
 use dqlite::storage::load::{Loaded, load};
 use dqlite::storage::log::{Done, LogOptions, LogRequest, LogWriter, Progress};
@@ -65,6 +65,7 @@ fn entry(index: u64) -> Entry {
 /// One node's log between a start and its end.
 struct Run {
     directory: Directory,
+    lock: DirectoryLock,
     writer: LogWriter,
     pool: LaterPool,
     acknowledged: Arc<Mutex<Acknowledged>>,
@@ -82,8 +83,8 @@ impl Run {
         };
         options.segment_bytes = 4096;
         let next = loaded.last_index().next();
-        let writer = LogWriter::new(directory.clone(), lock, next, options);
-        Ok((Run { directory, writer, pool, acknowledged: Arc::default() }, loaded))
+        let writer = LogWriter::new(directory.clone(), lock.clone(), next, options);
+        Ok((Run { directory, lock, writer, pool, acknowledged: Arc::default() }, loaded))
     }
 
     /// Whether the request was answered well.
@@ -161,7 +162,8 @@ impl Run {
             let done: Done = Box::new(move |result| heard.store(result.is_ok(), Ordering::Relaxed));
             let vote = VaultRequest::Store { term: Term(1), voted_for: NodeId(0), done };
             // One try: a crash ends it.
-            let _ = Vault::new(self.directory.clone(), loaded.metadata).process(vote, true);
+            let _ =
+                Vault::new(self.directory.clone(), self.lock.clone(), loaded.metadata).process(vote, true);
             if !stored.load(Ordering::Relaxed) {
                 return false;
             }

@@ -5,10 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use tokio::runtime::Handle;
-
 use super::failure::Failure;
-use super::opened::Opened;
 use super::threads::join_until;
 use crate::host::register::Register;
 use crate::host::threads;
@@ -19,21 +16,14 @@ use crate::types::config::{DESCRIPTORS_LOOKED_AT_EVERY, STOP_REST_MAX};
 pub(super) struct Lookout {
     ended: Arc<(Mutex<bool>, Condvar)>,
     thread: Option<JoinHandle<()>>,
-    opened: Opened,
 }
 
 impl Lookout {
-    /// Looks at `register`, to which the descriptors of the named runtimes are added, until this is dropped; one that is missing is a
-    /// failure of the node.
+    /// Looks at `register` until this is dropped; what is missing is a failure of the node.
     ///
     /// # Errors
     /// There is no thread.
-    pub(super) fn start(
-        register: Register,
-        failure: Failure,
-        runtimes: &[(&Handle, &str)],
-    ) -> io::Result<Lookout> {
-        let opened = Opened::by(runtimes, &register);
+    pub(super) fn start(register: Register, failure: Failure) -> io::Result<Lookout> {
         register.guard_panics();
         let ended = Arc::new((Mutex::new(false), Condvar::new()));
         let shared = Arc::clone(&ended);
@@ -51,14 +41,7 @@ impl Lookout {
                 }
             }
         })?;
-        Ok(Lookout { ended, thread: Some(thread), opened })
-    }
-}
-
-impl Lookout {
-    /// Ends the thread. What the runtimes have opened, to be asked of when they end.
-    pub(super) fn end(mut self) -> Opened {
-        std::mem::take(&mut self.opened)
+        Ok(Lookout { ended, thread: Some(thread) })
     }
 }
 

@@ -20,7 +20,7 @@ impl Opened {
         Opened(runtimes.iter().flat_map(|(runtime, name)| of_runtime(register, runtime, name)).collect())
     }
 
-    /// Whether all of it is there. A runtime that has not all must not be ended: it would close what has the number by now.
+    /// Whether all of it is there.
     pub(super) fn are_there(&self) -> bool {
         self.0.iter().all(|ticket| ticket.check().is_ok())
     }

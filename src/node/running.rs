@@ -81,11 +81,11 @@ impl Running {
         watch.still_wanted()?;
         let failure = watch.failure.clone();
         check_addresses()?;
-        let threads = Threads::start(&failure, watch.own.clone());
-        let threads = threads.map_err(|error| StartError(format!("threads: {error}")))?;
         let register = opened.directory.descriptors();
+        let threads = Threads::start(&failure, watch.own.clone(), &register);
+        let threads = threads.map_err(|error| StartError(format!("threads: {error}")))?;
         failure.watch_descriptors(register.clone());
-        let lookout = Lookout::start(register.clone(), failure.clone(), &threads.runtimes());
+        let lookout = Lookout::start(register.clone(), failure.clone());
         let lookout = lookout.map_err(|error| StartError(format!("threads: {error}")))?;
         let set_aside = opened.loaded.set_aside.clone();
         let lock = opened.lock.watch();
@@ -229,9 +229,9 @@ impl Running {
             end_accepting();
         }
         // Until here, since it puts back what it can.
-        let opened = self.lookout.take().map(Lookout::end).unwrap_or_default();
+        drop(self.lookout.take());
         let is_late = stopped.is_none() && self.failure.has_lost_descriptors();
-        if !opened.are_there() || is_late || threads.have_lost_descriptors() {
+        if is_late || !threads.are_whole() {
             return self.leave(threads);
         }
         // What does not return from the disk keeps the directory.
@@ -239,8 +239,8 @@ impl Running {
         let at_files = threads.finish_files_until(deadline);
         let writing = self.writers.take().map_or(0, |writers| writers.join_until(deadline));
         if at_files + writing > 0 {
-            let left = threads.shut_down(config::STOP_REST_MAX, &opened);
-            let left = left.map_or_else(|WithoutDescriptors(left)| left, |left| left).max(at_files) + writing;
+            let left = threads.shut_down(config::STOP_REST_MAX);
+            let left = left.unwrap_or_else(|WithoutDescriptors(left)| left).max(at_files) + writing;
             let seconds = config::STOP_DISK_MAX.as_secs();
             return Err(ThreadsLeft::Inside {
                 threads: left,
@@ -255,7 +255,7 @@ impl Running {
             Some(_) => ("SQLite", config::STOP_LEFT_MAX),
             None => ("the connect function", config::STOP_CALLBACK_MAX),
         };
-        match threads.shut_down(longest, &opened) {
+        match threads.shut_down(longest) {
             Ok(0) => {}
             Ok(threads) => return Err(ThreadsLeft::Inside { threads, whence, seconds: longest.as_secs() }),
             Err(WithoutDescriptors(threads)) => return Err(ThreadsLeft::WithoutDescriptors { threads }),

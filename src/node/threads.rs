@@ -18,6 +18,7 @@ use super::opened::Opened;
 use super::own_threads::OwnThreads;
 use super::pool::Pool;
 use super::sql_runtime;
+use crate::host::register::Register;
 use crate::host::{descriptors, panics, threads};
 use crate::types::config;
 use crate::types::tasks::{OnPanic, Tasks};
@@ -32,6 +33,8 @@ pub struct Threads {
     consensus: Consensus,
     consensus_tasks: Tasks,
     failure: Failure,
+    /// What the runtimes have opened themselves.
+    opened: Opened,
 }
 
 /// The consensus thread, which is told to end when this is dropped.
@@ -88,11 +91,12 @@ fn run_consensus(runtime: Runtime, stopped: oneshot::Receiver<()>, failure: &Fai
 }
 
 impl Threads {
-    /// Starts the consensus thread and the SQL runtime, whose threads are `own`. One that ends by itself is a `failure`.
+    /// Starts the consensus thread and the SQL runtime, whose threads are `own`. One that ends by itself is a `failure`. What they open
+    /// is entered in the register.
     ///
     /// # Errors
     /// The operating system's; nothing is left.
-    pub fn start(failure: &Failure, own: OwnThreads) -> io::Result<Threads> {
+    pub fn start(failure: &Failure, own: OwnThreads, register: &Register) -> io::Result<Threads> {
         let consensus = Consensus::start(failure.clone())?;
         let sql = sql_runtime::build(&own, failure)?;
         let files = Pool::start(sql.handle().clone(), "dqlite-files", || {})?;
@@ -110,7 +114,8 @@ impl Threads {
         });
         let consensus_tasks = Tasks::telling(consensus.handle.clone(), on_panic);
         let failure = failure.clone();
-        Ok(Threads { files, dials, sql: Some(sql), own, consensus, consensus_tasks, failure })
+        let opened = Opened::by(&[(&consensus.handle, "consensus"), (sql.handle(), "SQL")], register);
+        Ok(Threads { files, dials, sql: Some(sql), own, consensus, consensus_tasks, failure, opened })
     }
 
     /// Tasks on the consensus thread; the node has failed when one panics.
@@ -119,16 +124,17 @@ impl Threads {
         &self.consensus_tasks
     }
 
-    /// The runtimes, with their names.
-    #[must_use]
-    pub fn runtimes(&self) -> [(&Handle, &'static str); 2] {
-        [(&self.consensus.handle, "consensus"), (self.sql(), "SQL")]
-    }
-
     /// Whether consensus has ended by itself, since its descriptors were closed by others.
     #[must_use]
     pub fn have_lost_descriptors(&self) -> bool {
         self.consensus.thread.as_ref().is_some_and(JoinHandle::is_finished)
+    }
+
+    /// Whether they can be ended: consensus has not ended by itself, and all that the runtimes have opened is there. One that has not all
+    /// would close what has the number by now.
+    #[must_use]
+    pub fn are_whole(&self) -> bool {
+        !self.have_lost_descriptors() && self.opened.are_there()
     }
 
     /// Runs a task of consensus and blocks the caller until it has ended; `None` if the runtime ended first, if the task panicked, or
@@ -181,16 +187,12 @@ impl Threads {
     /// long. How many threads are left.
     ///
     /// # Errors
-    /// Others have closed meanwhile what the runtimes have `opened`: how many threads are left then.
-    pub(super) fn shut_down(
-        mut self,
-        longest: Duration,
-        opened: &Opened,
-    ) -> Result<usize, WithoutDescriptors> {
+    /// Others have closed meanwhile what the runtimes have opened: how many threads are left then.
+    pub(super) fn shut_down(mut self, longest: Duration) -> Result<usize, WithoutDescriptors> {
         let deadline = Instant::now() + longest;
         self.end_pools(deadline);
         // Asked last, since a host that closes something does so at any time.
-        if !opened.are_there() {
+        if !self.are_whole() {
             return Err(WithoutDescriptors(self.leave(deadline)));
         }
         self.end(deadline)

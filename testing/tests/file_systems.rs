@@ -41,6 +41,10 @@ const SEGMENT_BYTES: u64 = 8 << 20;
 const BLOCK_BYTES: u64 = 512;
 /// Lives at once: much of their time is waiting. Each takes some 50 MiB of disk.
 const WORKERS: usize = 6;
+/// Names of the file systems that are tried where none is named, of one kind each.
+const SHORT: &str = "ext4;tmpfs;overlay, copied up";
+/// In place of names: all of them, as `make torture-host` has it.
+const EVERYTHING: &str = "all";
 /// So FUSE names files that are removed while they are open.
 const HIDDEN: &str = ".fuse_hidden";
 /// A snapshot after so many entries.
@@ -289,9 +293,9 @@ fn live_all(bed: &Bed) -> (String, usize) {
         let on_disk = kind.is_of_own_driver.then_some((kind, Databases::OnDisk));
         std::iter::once((kind, Databases::InMemory)).chain(on_disk)
     };
-    // A part of a name chooses.
-    let chosen = std::env::var("DQLITE_TEST_FILE_SYSTEMS").unwrap_or_default();
-    let lives = ALL.iter().flat_map(of).filter(|(kind, _)| kind.name.contains(&chosen));
+    let chosen = std::env::var("DQLITE_TEST_FILE_SYSTEMS").unwrap_or_else(|_| SHORT.to_owned());
+    let is_chosen = |name: &str| chosen == EVERYTHING || chosen.split(';').any(|chosen| chosen == name);
+    let lives = ALL.iter().flat_map(of).filter(|(kind, _)| is_chosen(kind.name));
     let left = Mutex::new(lives.enumerate());
     let told = Mutex::new(Vec::new());
     let work = || {
