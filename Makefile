@@ -212,6 +212,7 @@ torture-host: all
 	    TSAN_OPTIONS=ignore_noninstrumented_modules=1 ../crowd-$$build lives $(HOST_LIVES); rm -rf -- *; \
 	    TSAN_OPTIONS=ignore_noninstrumented_modules=1 ../crowd-$$build calls $(HOST_NODES) 8 $(HOST_CALLS) $(SEED); done
 	$(HOST_FOLDER)/torture-host $(HOST_FOLDER)/lives --failures $(HOST_FAILURES) --workers $(HOST_WORKERS)
+	$(TIMEOUT) $(TEST_SECONDS) $(CARGO) test $(TESTED) --test c_programs valgrind -- --ignored
 	DQLITE_TEST_FILE_SYSTEMS=all DQLITE_LIBRARY=$(abspath $(FOLDER)/libdqlite.so) $(TIMEOUT) $(TEST_SECONDS) $(CARGO) test $(TESTED) --test file_systems -- --nocapture
 
 # Three nodes under 16 writers, whose disks are full, read-only, fail, are slow or hang: the leader's, a follower's, two followers', all for a while. DISK_RUNS

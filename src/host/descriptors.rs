@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use rustix::fs::{Mode, OFlags};
 
 use super::per_process::PerProcess;
+use super::register::{Kept, Register};
 
 /// The first number that is no standard stream's.
 pub(super) const LOWEST: RawFd = 3;
@@ -37,14 +38,15 @@ pub fn with_standard_taken<T>(work: impl FnOnce() -> T) -> io::Result<T> {
     // One at a time: the end of another's work would free the numbers.
     static TAKEN: PerProcess<Mutex<()>> = PerProcess::new(Mutex::default);
     let _one = TAKEN.get().lock().unwrap_or_else(PoisonError::into_inner);
-    let mut held = Vec::new();
+    let (register, mut held) = (Register::default(), Vec::new());
     loop {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let descriptor = rustix::fs::open("/", flags, Mode::empty())?;
         if !is_standard(&descriptor) {
             break;
         }
-        held.push(descriptor);
+        // The host may take the number back meanwhile: then it is not closed.
+        held.push(Kept::new(descriptor, &register, "in place of a standard stream")?);
     }
     Ok(work())
 }

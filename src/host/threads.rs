@@ -13,6 +13,8 @@ use crate::types::config::{CALL_STACK_BYTES, THREAD_ADDRESS_BYTES};
 
 /// Of a thread for which nothing else is said, in Rust's standard library.
 const DEFAULT_STACK_BYTES: usize = 2 << 20;
+/// What the C library gives a thread that asks for nothing, unless the host has limited stacks: its usual limit.
+const FOREIGN_STACK_BYTES: usize = 8 << 20;
 
 fn named(name: &str, stack_bytes: Option<usize>) -> Builder {
     let builder = Builder::new().name(name.to_owned());
@@ -114,6 +116,7 @@ pub type Foreign = unsafe extern "C-unwind" fn(*mut c_void) -> *mut c_void;
 /// # Safety
 /// `function` may be called once with `argument` on another thread, keeps nothing that needs to be dropped, and does not panic.
 pub unsafe fn call_foreign(function: Foreign, argument: *mut c_void) -> io::Result<()> {
+    has_room(Some(FOREIGN_STACK_BYTES))?;
     // SAFETY: the same function with another word for how it may end; the C library ends threads by unwinding.
     let function: extern "C" fn(*mut c_void) -> *mut c_void = unsafe { std::mem::transmute(function) };
     let mut thread = MaybeUninit::uninit();

@@ -342,7 +342,8 @@ impl NodeHandle {
         if matches!(verdict, Verdict::Enter(_)) {
             held.settings.directory = None;
         }
-        self.keeper.stop(held, verdict, |running| {
+        let gives_up = matches!(verdict, Verdict::GiveUpStart);
+        let result = self.keeper.stop(held, verdict, |running| {
             let stopped = running.stop();
             tracing::info!(id = self.id.0, "node stopped");
             match (running.failure(), stopped) {
@@ -351,7 +352,13 @@ impl NodeHandle {
                 (Some(reason), Ok(())) => Err(Refusal::error(reason)),
                 (Some(reason), Err(left)) => Err(Refusal::error(format!("{reason}; {left}"))),
             }
-        })
+        });
+        if gives_up && result.is_ok() {
+            // The start has ended, and kept them for a next one.
+            let mut held = self.keeper.lock();
+            (held.settings.directory, held.settings.listener) = (None, None);
+        }
+        result
     }
 
     /// Ends the node for good, whatever it does, and tells whether the handle may be freed.
@@ -434,6 +441,7 @@ impl NodeHandle {
     #[must_use]
     pub fn error_text(&self) -> &ErrorText {
         if !self.keeper.is_in_child() {
+            let _inside = self.keeper.come_in();
             let held = self.keeper.lock();
             let failure = held.running().and_then(Running::failure);
             drop(held);

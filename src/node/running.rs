@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
@@ -224,7 +224,7 @@ impl Running {
             writers.give_up();
         }
         // The workers of the SQL runtime may all be inside SQLite. An error means that the task panicked; the threads end all the same.
-        let stopped = self.core.take().and_then(|core| threads.wait_for(core.stop()));
+        let stopped = self.core.take().and_then(|core| threads.wait_for(core.stop(), config::STOP_CORE_MAX));
         if let Some(end_accepting) = self.end_accepting.take() {
             end_accepting();
         }
@@ -248,12 +248,14 @@ impl Running {
                 seconds,
             });
         }
+        let has_answered = stopped.is_some();
         let inside = stopped.filter(|stopped| !stopped.is_quiet);
         let (whence, longest) = match inside {
             // Its tasks may never be woken again.
             Some(_) if self.failure.has_lost_descriptors() => ("SQLite", config::STOP_LOST_MAX),
             Some(_) => ("SQLite", config::STOP_LEFT_MAX),
-            None => ("the connect function", config::STOP_CALLBACK_MAX),
+            None if has_answered => ("the connect function", config::STOP_CALLBACK_MAX),
+            None => ("consensus, or the connect function", config::STOP_CALLBACK_MAX),
         };
         match threads.shut_down(longest) {
             Ok(0) => {}
@@ -320,7 +322,8 @@ fn check_memory() -> Result<(), StartError> {
 }
 
 fn start_core(threads: &Threads, parts: CoreParts) -> Result<Core, StartError> {
-    match threads.wait_for(Core::start(parts)) {
+    // A large snapshot takes as long as it takes.
+    match threads.wait_for(Core::start(parts), Duration::MAX) {
         Some(started) => started.map_err(|error| StartError(format!("raft_start(): {error}"))),
         None => Err(StartError("raft_start(): the consensus thread has stopped".to_owned())),
     }

@@ -26,10 +26,11 @@ pub(super) async fn supervise(
         reason = failure.reported() => reason,
         status = status.wait_for(|status| status.failed.is_some()) => {
             let failed = status.ok().and_then(|status| status.failed.clone());
-            format!("consensus: {}", failed.unwrap_or_else(|| "ended".to_owned()))
+            let reason = format!("consensus: {}", failed.unwrap_or_else(|| "ended".to_owned()));
+            failure.report(&reason);
+            reason
         }
     };
-    failure.report(&reason);
     engine.mark_failed(reason);
     connections.end();
     vault.give_up();
@@ -45,7 +46,7 @@ pub(super) async fn watch_directory(
 ) {
     while timeout(config::DIRECTORY_CHECK_INTERVAL, stop.cancelled()).await.is_err() {
         let watch = watch.clone();
-        match on_pool(&pool, move || watch.check()).await {
+        match on_pool(&pool, move || watch.directory().check().and_then(|()| watch.check())).await {
             Ok(Ok(())) => {}
             Ok(Err(gone)) => return failure.report(&gone.to_string()),
             // The node stops.

@@ -71,6 +71,14 @@ impl Consensus {
     }
 }
 
+impl Consensus {
+    /// Leaves the thread as it is.
+    fn leave(&mut self) {
+        std::mem::forget(self.stop.take());
+        self.thread = None;
+    }
+}
+
 impl Drop for Consensus {
     fn drop(&mut self) {
         self.end(Instant::now() + config::STOP_LOST_MAX);
@@ -138,14 +146,22 @@ impl Threads {
     }
 
     /// Runs a task of consensus and blocks the caller until it has ended; `None` if the runtime ended first, if the task panicked, or
-    /// if it takes long without descriptors that others have closed: then the runtime may be of no use though it runs.
-    pub fn wait_for<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> Option<T> {
+    /// if it takes long without descriptors that others have closed: then the runtime may be of no use though it runs; or `longest`,
+    /// since the thread itself may be held up, and with it every time limit of the task.
+    pub fn wait_for<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = T> + Send + 'static,
+        longest: Duration,
+    ) -> Option<T> {
+        let began = Instant::now();
         let lost_since = OnceCell::new();
         let is_late = || {
             self.failure.has_lost_descriptors()
                 && lost_since.get_or_init(Instant::now).elapsed() > config::STOP_LOST_MAX
         };
-        wait_for(self.consensus(), task, || self.have_lost_descriptors() || is_late())
+        wait_for(self.consensus(), task, || {
+            self.have_lost_descriptors() || is_late() || began.elapsed() > longest
+        })
     }
 
     /// Where connections and SQL run.
@@ -176,10 +192,16 @@ impl Threads {
     /// Leaves the runtimes, of which others have closed descriptors, as they are: their ends would close what has the numbers by now,
     /// and wake what cannot be woken. Files are waited for. How many threads are left.
     #[must_use]
-    pub fn leave(self, deadline: Instant) -> usize {
+    pub fn leave(mut self, deadline: Instant) -> usize {
         self.finish_files_until(deadline);
+        self.sql.take().map_or(0, |sql| self.leave_runtimes(sql))
+    }
+
+    fn leave_runtimes(&mut self, sql: Runtime) -> usize {
         let left = self.own.alive() + usize::from(!self.have_lost_descriptors());
-        std::mem::forget(self);
+        self.consensus.leave();
+        // A thread that panics asks whether what was opened is there.
+        std::mem::forget((sql, std::mem::take(&mut self.opened)));
         left
     }
 
@@ -189,22 +211,19 @@ impl Threads {
     /// # Errors
     /// Others have closed meanwhile what the runtimes have opened: how many threads are left then.
     pub(super) fn shut_down(mut self, longest: Duration) -> Result<usize, WithoutDescriptors> {
-        let deadline = Instant::now() + longest;
-        self.end_pools(deadline);
-        // Asked last, since a host that closes something does so at any time.
-        if !self.are_whole() {
-            return Err(WithoutDescriptors(self.leave(deadline)));
-        }
-        self.end(deadline)
+        self.end(longest)
     }
 
-    fn end_pools(&self, deadline: Instant) {
+    /// Once: what was ended or left has no runtime any more.
+    fn end(&mut self, longest: Duration) -> Result<usize, WithoutDescriptors> {
+        let Some(sql) = self.sql.take() else { return Ok(0) };
+        let deadline = Instant::now() + longest;
         self.finish_files_until(deadline);
         self.dials.end(Some(deadline));
-    }
-
-    fn end(&mut self, deadline: Instant) -> Result<usize, WithoutDescriptors> {
-        let Some(sql) = self.sql.take() else { return Ok(0) };
+        // Asked last, since a host that closes something does so at any time.
+        if !self.are_whole() {
+            return Err(WithoutDescriptors(self.leave_runtimes(sql)));
+        }
         let was_woken = end_runtime(sql, deadline);
         let has_ended = self.consensus.end(Instant::now() + config::STOP_REST_MAX);
         let left = self.own.alive() + usize::from(!has_ended);
@@ -213,11 +232,9 @@ impl Threads {
 }
 
 impl Drop for Threads {
-    // Of a start that failed.
+    // Those of a start that failed. Nobody is told what is left of them.
     fn drop(&mut self) {
-        let deadline = Instant::now() + config::STOP_CALLBACK_MAX;
-        self.end_pools(deadline);
-        let _ = self.end(deadline);
+        let _ = self.end(config::STOP_CALLBACK_MAX);
     }
 }
 

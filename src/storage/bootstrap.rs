@@ -19,6 +19,7 @@ const FIRST_METADATA: Metadata = Metadata { version: 1, term: Term(1), voted_for
 
 /// A file of a log, one that was set aside too; none if there are none but prepared segments.
 fn file_of_log(directory: &Directory) -> Result<Option<String>, StorageError> {
+    directory.check_names()?;
     let files = directory.list()?;
     let Catalogue { snapshot, closed, open } = Catalogue::of(&files);
     if let Some(snapshot) = snapshot {

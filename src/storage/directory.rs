@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 
-use super::disk::{Disk, DiskDirectory, DiskFile, DiskLock, Locking, OpenMode, Stat};
+use super::disk::{DirEntryInfo, Disk, DiskDirectory, DiskFile, DiskLock, Locking, OpenMode, Stat};
 use super::error::StorageError;
 use super::segment::parse_name;
 use super::snapshot_meta::SnapshotName;
@@ -77,12 +77,17 @@ pub struct LockWatch {
 }
 
 impl LockWatch {
-    /// As `DirectoryLock::check`, and `Directory::check`. One that was given back is nobody's concern.
+    /// The directory of the lock.
+    #[must_use]
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// As `DirectoryLock::check`. One that was given back is nobody's concern.
     ///
     /// # Errors
-    /// Theirs.
+    /// Its.
     pub fn check(&self) -> Result<(), StorageError> {
-        self.directory.check()?;
         let Some(lock) = self.lock.upgrade() else { return Ok(()) };
         DirectoryLock { lock, directory: self.directory.clone() }.check()
     }
@@ -165,17 +170,29 @@ impl Directory {
     /// Names and lengths in bytes of the regular files, sorted by name: `is_listed` depends on that.
     ///
     /// # Errors
-    /// `NoRegularFile` if something else has a name of the log: it may stand for what is to be read. Those of the file system.
+    /// Those of the file system.
     pub fn list(&self) -> Result<Vec<(String, u64)>, StorageError> {
-        let shown = self.path.display().to_string();
-        let entries = self.place.list().map_err(|source| StorageError::io("list", &shown, source))?;
-        if let Some(other) = entries.iter().find(|entry| !entry.stat.is_file && is_of_log(&entry.name)) {
-            return Err(StorageError::NoRegularFile(other.name.clone()));
-        }
+        let entries = self.entries()?;
         let files = entries.into_iter().filter(|entry| entry.stat.is_file);
         let mut files: Vec<_> = files.map(|entry| (entry.name, entry.stat.bytes)).collect();
         files.sort();
         Ok(files)
+    }
+
+    /// An error if what is no regular file has a name of the log: it may stand for what is to be read.
+    ///
+    /// # Errors
+    /// `NoRegularFile`; those of the file system.
+    pub(super) fn check_names(&self) -> Result<(), StorageError> {
+        let is_other = |entry: &DirEntryInfo| !entry.stat.is_file && is_of_log(&entry.name);
+        match self.entries()?.into_iter().find(is_other) {
+            Some(other) => Err(StorageError::NoRegularFile(other.name)),
+            None => Ok(()),
+        }
+    }
+
+    fn entries(&self) -> Result<Vec<DirEntryInfo>, StorageError> {
+        self.place.list().map_err(|source| StorageError::io("list", &self.path.display().to_string(), source))
     }
 
     /// What a name is; none if there is no such name.

@@ -7,6 +7,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags, RawDir};
@@ -24,8 +25,11 @@ const FILE_MODE: Mode = Mode::from_raw_mode(0o600);
 /// Slices handed to one write (IOV_MAX).
 const SLICES_MAX: usize = 1024;
 
-/// Name of a scratch file for the moment before it is removed, where there are no files without a name. A start removes it.
+/// Names of scratch files, with a number, for the moment before they are removed, where there are no files without a name. A start removes
+/// them.
 const SCRATCH_NAME: &str = "tmp-unnamed";
+/// Scratch files that this process has made so.
+static SCRATCH_FILES: AtomicU64 = AtomicU64::new(0);
 
 /// Room for the longest entry of a directory.
 const ENTRY_BYTES: usize = 512;
@@ -124,6 +128,23 @@ impl OpenDirectory {
         first == Err(Errno::NOENT)
     }
 
+    /// A file whose name is removed at once. Nobody else has it: several threads make some.
+    fn open_and_remove(&self) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        loop {
+            let name = format!("{SCRATCH_NAME}-{}", SCRATCH_FILES.fetch_add(1, Ordering::Relaxed));
+            match self.open_at(&name, flags) {
+                // What a crash has left. There are not many of them.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+                Ok(handle) => {
+                    self.remove(&name)?;
+                    return Ok(handle);
+                }
+            }
+        }
+    }
+
     /// A file without a name; none where there is no such thing.
     fn open_unnamed(&self) -> io::Result<Option<OwnedFd>> {
         match self.open_at(".", OFlags::TMPFILE | OFlags::RDWR) {
@@ -219,12 +240,7 @@ impl DiskDirectory for OpenDirectory {
     fn create_scratch(&self) -> io::Result<Box<dyn ScratchFile>> {
         let handle = match self.open_unnamed()? {
             Some(handle) => handle,
-            None => {
-                let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW;
-                let handle = self.open_at(SCRATCH_NAME, flags | OFlags::TRUNC)?;
-                self.remove(SCRATCH_NAME)?;
-                handle
-            }
+            None => self.open_and_remove()?,
         };
         Ok(Box::new(self.file(handle, "without a name", None)?))
     }
@@ -346,13 +362,24 @@ impl DiskFile for OpenFile {
             return Err(io::Error::new(ErrorKind::InvalidInput, "the file was made with a name"));
         };
         let (directory, file) = (directory.checked()?, self.ours()?);
-        let known = naming.known().unwrap_or(Naming::Proc);
-        let linked = uninterrupted(|| link(directory, file, known, name));
-        if linked.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
-            // This way is gone; who tries again with another file finds another.
-            naming.set(None);
+        // A way may have gone since it was found: a host may lose its /proc.
+        let ways = naming.known().into_iter().chain([Naming::Proc, Naming::Descriptor]);
+        let mut linked = Err(Errno::NOENT);
+        for way in ways {
+            linked = retry_on_intr(|| link(directory, file, way, name));
+            if linked != Err(Errno::NOENT) {
+                break;
+            }
         }
-        linked
+        if linked == Err(Errno::NOENT) {
+            // Whoever makes a file from now on finds out that it needs a name.
+            naming.set(None);
+            return Err(io::Error::new(
+                ErrorKind::Unsupported,
+                "a file without a name can get none any more",
+            ));
+        }
+        Ok(linked?)
     }
 
     fn duplicate(&self) -> io::Result<Box<dyn DiskFile>> {

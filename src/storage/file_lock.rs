@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FlockOperation, Stat};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::disk::{DiskLock, Locking};
@@ -35,8 +35,8 @@ pub(super) struct HeldLock {
     _pin: Option<Pin>,
     directory: Arc<Kept<OwnedFd>>,
     name: String,
-    /// What has the name. None on a file system that tells a file by its name and by its descriptor as two.
-    file: Option<Numbers>,
+    /// What has the name.
+    file: Numbers,
 }
 
 /// What tells a file from all others that there are.
@@ -74,7 +74,17 @@ impl HeldLock {
         register: &Register,
     ) -> io::Result<HeldLock> {
         let own = Numbers::of(&rustix::fs::fstat(&handle)?);
-        let file = named(directory.checked()?, name)?.filter(|found| *found == own);
+        let file = named(directory.checked()?, name)?;
+        // Some file systems tell other numbers of a name than of the open file.
+        let is_own = || -> io::Result<bool> {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let folder: &OwnedFd = directory.checked()?;
+            let again = retry_on_intr(|| rustix::fs::openat(folder, name, flags, Mode::empty()))?;
+            Ok(Numbers::of(&rustix::fs::fstat(&again)?) == own)
+        };
+        let Some(file) = file.filter(|file| *file == own || is_own().unwrap_or(false)) else {
+            return Err(io::Error::other(format!("{name} was removed or replaced while it was taken")));
+        };
         let _pin = Pin::new(&handle);
         let handle = Kept::new(handle, register, name)?;
         Ok(HeldLock { handle, _pin, directory: Arc::clone(directory), name: name.to_owned(), file })
@@ -94,9 +104,8 @@ impl Drop for HeldLock {
 impl DiskLock for HeldLock {
     fn check(&self) -> io::Result<()> {
         self.handle.check()?;
-        let Some(file) = self.file else { return Ok(()) };
         match named(self.directory.checked()?, &self.name) {
-            Ok(found) if found != Some(file) => {
+            Ok(found) if found != Some(self.file) => {
                 let how = if found.is_some() { "replaced by another" } else { "removed" };
                 let text = format!("{} was {how}: another node may use the directory", self.name);
                 Err(io::Error::other(text))
@@ -214,6 +223,26 @@ mod tests {
         assert_eq!(text(), "lock was replaced by another: another node may use the directory");
         std::fs::rename(folder.path().join("other"), &path).unwrap();
         held.check().unwrap();
+    }
+
+    #[test]
+    fn a_file_that_was_replaced_while_it_was_taken_is_no_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let register = Register::default();
+        let directory =
+            Arc::new(Kept::new(OwnedFd::from(File::open(folder.path()).unwrap()), &register, "it").unwrap());
+        let path = folder.path().join("lock");
+        for replaced in [false, true] {
+            let file = OwnedFd::from(File::create(&path).unwrap());
+            std::fs::remove_file(&path).unwrap();
+            if replaced {
+                File::create(&path).unwrap();
+            }
+
+            let error = lock(file, &directory, "lock", &register).unwrap_err();
+
+            assert_eq!(error.to_string(), "lock was removed or replaced while it was taken");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::types::LogIndex;
 use crate::types::config::SEGMENTS_UNCLOSED_MAX;
 use crate::types::tasks::BlockingPool;
 
-use super::directory::Directory;
+use super::directory::{Directory, LockWatch};
 use super::erasure::Erasing;
 use super::error::StorageError;
 use super::open_segment::{OpenSegment, close, make_open};
@@ -116,6 +116,8 @@ impl State {
 
 struct Shared {
     directory: Directory,
+    /// Names are changed as long as it is held.
+    lock: LockWatch,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -177,21 +179,30 @@ impl Shared {
         self.changed.notify_all();
     }
 
+    fn with_lock<T>(
+        &self,
+        work: impl FnOnce(&Directory) -> Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
+        self.lock.check()?;
+        work(&self.directory)
+    }
+
     fn perform(&self, job: Job, erasing: &mut Erasing) -> Outcome {
         match job {
-            Job::Close(mut segment) => match close(&self.directory, &mut segment) {
+            Job::Close(mut segment) => match self.with_lock(|directory| close(directory, &mut segment)) {
                 Ok(()) => Outcome::Done,
                 Err(error) => Outcome::Unclosed(segment, error),
             },
-            Job::Prepare { counter, bytes, zeros } => match make_open(&self.directory, counter, bytes, zeros)
-            {
-                Ok(segment) => Outcome::Prepared(segment),
-                Err(error) => {
-                    // It shows again when the segment is needed.
-                    tracing::debug!(%error, "no segment prepared");
-                    Outcome::Done
+            Job::Prepare { counter, bytes, zeros } => {
+                match self.with_lock(|directory| make_open(directory, counter, bytes, zeros)) {
+                    Ok(segment) => Outcome::Prepared(segment),
+                    Err(error) => {
+                        // It shows again when the segment is needed.
+                        tracing::debug!(%error, "no segment prepared");
+                        Outcome::Done
+                    }
                 }
-            },
+            }
             Job::Fill(filling) => {
                 if let Err(error) = filling.run(&self.directory) {
                     // Entries find an error of the disk themselves.
@@ -200,7 +211,7 @@ impl Shared {
                 Outcome::Done
             }
             Job::AddSnapshot { mut snapshot, keep_from, done } => {
-                let named = name_snapshot(&self.directory, snapshot.as_mut());
+                let named = self.with_lock(|directory| name_snapshot(directory, snapshot.as_mut()));
                 if named.is_ok() {
                     let removed = remove_before(&self.directory, keep_from, erasing)
                         .and_then(|()| remove_old_snapshots(&self.directory, erasing));
@@ -227,8 +238,8 @@ enum Outcome {
 }
 
 impl Housekeeping {
-    pub(super) fn new(directory: Directory, pool: Arc<dyn BlockingPool>) -> Housekeeping {
-        let shared = Shared { directory, state: Mutex::default(), changed: Condvar::new() };
+    pub(super) fn new(directory: Directory, lock: LockWatch, pool: Arc<dyn BlockingPool>) -> Housekeeping {
+        let shared = Shared { directory, lock, state: Mutex::default(), changed: Condvar::new() };
         Housekeeping { shared: Arc::new(shared), pool }
     }
 

@@ -152,7 +152,12 @@ impl LogWriter {
         options: LogOptions,
     ) -> LogWriter {
         LogWriter {
-            segments: LogSegments::new(directory, options.segment_bytes, Arc::clone(&options.pool)),
+            segments: LogSegments::new(
+                directory,
+                lock.watch(),
+                options.segment_bytes,
+                Arc::clone(&options.pool),
+            ),
             next_index,
             options,
             statistics: Arc::default(),
@@ -238,7 +243,7 @@ impl LogWriter {
     /// Prepares segments for later appends. To be called when there is nothing else to do; a failure shows when the
     /// segment is needed.
     pub fn prepare_ahead(&mut self) {
-        if !self.may_prepare || self.failing {
+        if !self.may_prepare || self.failing || self.lost.is_some() {
             return;
         }
         if let Err(error) = self.segments.prepare(self.options.segments_ahead) {
@@ -276,6 +281,8 @@ impl LogWriter {
     /// Works on the first request, or the appends at the front together.
     fn step(&mut self) -> Result<(), StorageError> {
         self.may_prepare = true;
+        // Each changes names, which are another node's if this one has the directory no more.
+        self.lock.check()?;
         match self.queue.pop_front() {
             None => Ok(()),
             Some(append @ LogRequest::Append { .. }) => {
@@ -304,7 +311,7 @@ impl LogWriter {
         request: impl FnOnce(Done) -> LogRequest,
     ) -> Result<(), StorageError> {
         match result {
-            Err(error) if !is_final(&error) => {
+            Err(error) if !is_of_file(&error) => {
                 self.queue.push_front(request(done));
                 Err(error)
             }
@@ -461,9 +468,10 @@ impl LogRequest {
     }
 }
 
-/// Whether trying again is useless: what is on disk is damaged.
-fn is_final(error: &StorageError) -> bool {
-    matches!(error, StorageError::Io { source, .. } if source.kind() == ErrorKind::InvalidData)
+/// Whether trying again with the same file is useless: what is on disk is damaged, or can get no name.
+fn is_of_file(error: &StorageError) -> bool {
+    let kinds = [ErrorKind::InvalidData, ErrorKind::Unsupported];
+    matches!(error, StorageError::Io { source, .. } if kinds.contains(&source.kind()))
 }
 
 #[cfg(test)]

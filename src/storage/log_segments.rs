@@ -9,7 +9,7 @@ use crate::types::LogIndex;
 use crate::types::tasks::BlockingPool;
 
 use super::catalogue::ClosedSegment;
-use super::directory::{Directory, TEMPORARY_PREFIX};
+use super::directory::{Directory, LockWatch, TEMPORARY_PREFIX};
 use super::error::StorageError;
 use super::housekeeping::{Done, Housekeeping, Job};
 use super::open_segment::{Batch, FORMAT_BYTES, OpenSegment, close, make_open, room};
@@ -46,8 +46,13 @@ pub(super) struct LogSegments {
 }
 
 impl LogSegments {
-    pub(super) fn new(directory: Directory, segment_bytes: u64, pool: Arc<dyn BlockingPool>) -> LogSegments {
-        let housekeeping = Housekeeping::new(directory.clone(), pool);
+    pub(super) fn new(
+        directory: Directory,
+        lock: LockWatch,
+        segment_bytes: u64,
+        pool: Arc<dyn BlockingPool>,
+    ) -> LogSegments {
+        let housekeeping = Housekeeping::new(directory.clone(), lock, pool);
         let space = Arc::new(Space::new(directory.clone()));
         LogSegments {
             directory,

@@ -123,3 +123,48 @@ fn a_log_whose_directory_is_removed_ends_and_says_so() {
     bench.writer.process(vec![bench.append(9, 1, 8)]);
     assert_eq!(bench.answers(), [(9, false)]);
 }
+
+#[test]
+fn a_log_whose_lock_is_gone_changes_nothing_any_more() {
+    type Ask = fn(&Bench) -> LogRequest;
+    let asks: [Ask; 4] = [
+        |bench| bench.append(4, 1, 3000),
+        |bench| LogRequest::TruncateFrom { index: LogIndex(2), done: bench.done(4) },
+        |bench| bench.add_snapshot(2, 0, 4),
+        |bench| bench.replace(9, 4),
+    ];
+    for (number, ask) in asks.iter().enumerate() {
+        let mut bench = Bench::new(4096);
+        bench.writer.process((1..=3).map(|index| bench.append(index, 1, 3000)).collect());
+        assert_eq!(bench.answers().len(), 3);
+        let request = ask(&bench);
+        bench.take_lock_away();
+        let before = bench.names();
+
+        bench.writer.process(vec![request]);
+        bench.writer.prepare_ahead();
+        let closed = bench.writer.close();
+
+        assert_eq!(bench.answers(), [(4, false)], "request {number}");
+        assert_eq!(bench.names(), before, "request {number}");
+        assert!(closed.unwrap_err().to_string().contains("dqlite-lock was replaced by another"));
+        let troubles = std::mem::take(&mut *bench.troubles.lock().unwrap());
+        assert!(matches!(troubles.as_slice(), [LogTrouble::Ended { .. }]), "request {number}: {troubles:?}");
+    }
+}
+
+#[test]
+fn a_snapshot_under_way_gets_no_name_when_the_lock_is_gone() {
+    let pool = LaterPool::default();
+    let mut bench = Bench::over(4096, Arc::new(pool.clone()));
+    bench.writer.process((1..=3).map(|index| bench.append(index, 1, 3000)).collect());
+    let snapshot = bench.add_snapshot(2, 0, 9);
+    bench.writer.process(vec![snapshot]);
+    bench.take_lock_away();
+    let before = bench.names();
+
+    pool.catch_up();
+
+    assert_eq!(bench.answers(), [(1, true), (2, true), (3, true)]);
+    assert_eq!(bench.names(), before);
+}

@@ -119,6 +119,7 @@ impl DiskFile for FaultyFile {
 pub(super) struct Bench {
     pub(super) writer: LogWriter,
     pub(super) path: PathBuf,
+    lock: DirectoryLock,
     pub(super) failing: Arc<AtomicBool>,
     pub(super) full: Arc<AtomicBool>,
     pub(super) written: Arc<AtomicU64>,
@@ -150,9 +151,9 @@ impl Bench {
             pool,
             on_trouble: Box::new(move |trouble| heard.lock().unwrap().push(trouble)),
         };
-        let writer = LogWriter::new(directory, lock, LogIndex(1), options);
+        let writer = LogWriter::new(directory, lock.clone(), LogIndex(1), options);
         let (sender, answers) = mpsc::channel();
-        Bench { writer, path, failing, full, written, troubles, answers, sender, _keep: keep }
+        Bench { writer, path, lock, failing, full, written, troubles, answers, sender, _keep: keep }
     }
 
     pub(super) fn done(&self, tag: u64) -> Done {
@@ -169,6 +170,13 @@ impl Bench {
         };
         let entries = (first..first + count).map(entry).collect();
         LogRequest::Append { first_index: LogIndex(first), entries, done: self.done(first) }
+    }
+
+    /// Another node has the directory by now.
+    pub(super) fn take_lock_away(&self) {
+        let name = self.path.join("dqlite-lock");
+        std::fs::remove_file(&name).unwrap();
+        std::fs::File::create(&name).unwrap();
     }
 
     /// A snapshot that has no name yet.
@@ -332,17 +340,15 @@ fn truncation_keeps_complete_batches_and_cuts_the_one_with_the_index() {
     assert_eq!(content[8 + 64..8 + 68], again.to_le_bytes());
 }
 
-fn vault(path: &Path) -> Vault {
-    let directory = Directory::open(&FileDisk, path).unwrap();
-    // The log of the bench has the directory's own.
-    let lock = Directory::open(&FileDisk, &path.join("..")).unwrap().lock().unwrap();
-    Vault::new(directory, lock, Metadata::default())
+fn vault(bench: &Bench) -> Vault {
+    let directory = Directory::open(&FileDisk, &bench.path).unwrap();
+    Vault::new(directory, bench.lock.clone(), Metadata::default())
 }
 
 #[test]
 fn the_second_file_is_made_while_there_is_space_and_says_the_same() {
     let bench = Bench::new(65536);
-    let mut vault = vault(&bench.path);
+    let mut vault = vault(&bench);
     assert!(vault.process(VaultRequest::MakeBoth, false).is_none());
     assert!(!bench.path.join("metadata1").exists(), "there is no vote to store");
     let vote = VaultRequest::Store { term: Term(1), voted_for: NodeId(3), done: bench.done(0) };
@@ -359,7 +365,7 @@ fn the_second_file_is_made_while_there_is_space_and_says_the_same() {
 #[test]
 fn votes_alternate_between_the_files_and_keep_the_other() {
     let bench = Bench::new(65536);
-    let mut vault = vault(&bench.path);
+    let mut vault = vault(&bench);
     for (term, vote) in [(1, 0), (1, 2), (2, 0)] {
         let request =
             VaultRequest::Store { term: Term(term), voted_for: NodeId(vote), done: bench.done(term) };
@@ -379,13 +385,13 @@ fn votes_alternate_between_the_files_and_keep_the_other() {
 fn an_unclean_stop_keeps_acknowledged_entries_and_the_vote() {
     let mut bench = Bench::new(4096);
     let vote = VaultRequest::Store { term: Term(1), voted_for: NodeId(3), done: bench.done(0) };
-    assert!(vault(&bench.path).process(vote, false).is_none());
+    assert!(vault(&bench).process(vote, false).is_none());
     let truncate = LogRequest::TruncateFrom { index: LogIndex(4), done: bench.done(100) };
     let requests = vec![bench.append(1, 3, 1000), bench.append(4, 2, 1000), truncate, bench.append(4, 1, 8)];
     assert_eq!(bench.writer.process(requests), Progress::Idle);
     bench.writer.prepare_ahead();
-    let Bench { writer, path, _keep: keep, .. } = bench;
-    drop(writer);
+    let Bench { writer, path, lock, _keep: keep, .. } = bench;
+    drop((writer, lock));
 
     let loaded = load(&path);
 

@@ -205,7 +205,7 @@ pub(super) fn make_open(
     let failed = |source| StorageError::io("prepare segment", &name, source);
     let place = directory.place();
     let unnamed = place.create_unnamed().map_err(failed)?;
-    let has_name = unnamed.is_none();
+    let mut has_name = unnamed.is_none();
     let mut file = match unnamed {
         Some(file) => file,
         None => place.open(&name, OpenMode::CreateExclusive).map_err(failed)?,
@@ -213,13 +213,15 @@ pub(super) fn make_open(
     let made = fill(file.as_mut(), bytes, zeros).and_then(|zeroed| {
         if !has_name {
             file.link(&name)?;
+            has_name = true;
             // By the name that it has now: the system shows the other one as that of a removed file.
             file = place.open(&name, OpenMode::Write)?;
         }
         place.sync()?;
         Ok(zeroed)
     });
-    if made.is_err() {
+    // A name that is taken is another's.
+    if made.is_err() && has_name {
         // Frees the space; the error that matters is the first, and what stays is an all-zero file.
         let _ = directory.remove_if_there(&name);
     }
@@ -270,4 +272,22 @@ pub(super) fn close_file(
         }
     }
     directory.sync()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::file_disk::FileDisk;
+
+    #[test]
+    fn a_name_that_is_taken_stays_what_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = Directory::open(&FileDisk, folder.path()).unwrap();
+        std::fs::write(folder.path().join("open-7"), "another's").unwrap();
+
+        let error = make_open(&directory, 7, 4096, Zeros::Written).map(drop).unwrap_err();
+
+        assert!(error.to_string().contains("prepare segment open-7"), "{error}");
+        assert_eq!(std::fs::read(folder.path().join("open-7")).unwrap(), b"another's");
+    }
 }

@@ -87,6 +87,7 @@ fn survey_once(
     options: &LoadOptions,
     names: &[(String, u64)],
 ) -> Result<Survey, StorageError> {
+    directory.check_names()?;
     let metadata = read_metadata(directory)?;
     let mut catalogue = Catalogue::of(names);
     let all_closed = catalogue.closed.clone();

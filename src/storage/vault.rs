@@ -120,6 +120,8 @@ impl Vault {
         // A failed attempt may have made the file without making its name durable.
         let may_be_new = std::mem::replace(&mut self.in_doubt, true);
         write_file(&self.directory, &metadata, may_be_new)?;
+        // Whoever has the lock by now may have read the term before this one was there.
+        self.lock.check()?;
         self.in_doubt = false;
         self.stored = metadata;
         Ok(())

@@ -343,6 +343,10 @@ pub const DESTROY_LOOKS_EVERY: Duration = Duration::from_millis(5);
 /// Longest time that a stop waits for consensus, which may wait for the disk.
 pub const STOP_CONSENSUS_MAX: Duration = Duration::from_secs(5);
 
+/// Longest time that a stop waits for connections and consensus together, which have bounds of their own: for when the thread that keeps
+/// these is held up itself.
+pub const STOP_CORE_MAX: Duration = Duration::from_secs(20);
+
 /// Longest time that a stop waits for calls to the disk behind that.
 pub const STOP_DISK_MAX: Duration = Duration::from_secs(5);
 
