@@ -11,14 +11,12 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::threads::Threads;
 use crate::gateway::Gateway;
-use crate::host::register::{Kept, Register};
+use crate::host::register::Kept;
 use crate::transport::client_stream::ClientStream;
 use crate::transport::listener::{Listening, accept_tcp, accept_unix, is_from_this_process};
 use crate::transport::spares::{Spares, is_want_of_descriptors};
 
 /// The listening socket, for whom it may concern.
-const LISTENER: &str = "the listening socket";
-
 /// A connection that was accepted.
 const ACCEPTED: &str = "an accepted connection";
 
@@ -98,17 +96,12 @@ pub(super) fn accept(
     listening: Listening,
     gateway: Arc<Gateway>,
     spares: Arc<Spares>,
-    register: &Register,
 ) -> io::Result<Accepting> {
     let _entered = threads.sql().enter();
     Ok(match listening {
-        Listening::Tcp(listener) => {
-            let listener = Kept::new(TcpListener::from_std(listener)?, register, LISTENER)?;
-            Accepting::new(listener, gateway, spares)
-        }
+        Listening::Tcp(listener) => Accepting::new(listener.try_map(TcpListener::from_std)?, gateway, spares),
         Listening::Unix(listener) => {
-            let listener = Kept::new(UnixListener::from_std(listener)?, register, LISTENER)?;
-            Accepting::new(listener, gateway, spares)
+            Accepting::new(listener.try_map(UnixListener::from_std)?, gateway, spares)
         }
     })
 }

@@ -22,7 +22,6 @@ use super::supervision::{supervise, watch_directory};
 use super::threads::{Threads, WithoutDescriptors};
 use super::vault_thread::VaultQueue;
 use super::writers::{Begun, Writers};
-use crate::host::register::Register;
 use crate::host::room;
 use crate::storage::directory::LockWatch;
 use crate::storage::load::SetAside;
@@ -54,7 +53,6 @@ struct Serving {
     listening: Listening,
     spares: Arc<Spares>,
     vault: VaultQueue,
-    register: Register,
     lock: LockWatch,
 }
 
@@ -73,15 +71,15 @@ impl Running {
     /// As above; it was told to.
     pub fn start_unless(parts: RunParts, watch: &Watch) -> Result<Running, StartError> {
         let opened = open(parts.directory, parts.lock, parts.id, &parts.address, &parts.options)?;
+        let register = opened.directory.descriptors();
         // Before the log is read: whoever connects meanwhile waits.
         let listening = parts
             .listener
-            .listen(config::LISTEN_BACKLOG)
+            .listen(config::LISTEN_BACKLOG, &register)
             .map_err(|error| StartError(format!("listen: {error}")))?;
         watch.still_wanted()?;
         let failure = watch.failure.clone();
         check_addresses()?;
-        let register = opened.directory.descriptors();
         let threads = Threads::start(&failure, watch.own.clone(), &register);
         let threads = threads.map_err(|error| StartError(format!("threads: {error}")))?;
         failure.watch_descriptors(register.clone());
@@ -127,15 +125,15 @@ impl Running {
             end_accepting: None,
         };
         running.core = Some(core?);
-        running.serve(Serving { listening, spares, vault: votes, register, lock })?;
+        running.serve(Serving { listening, spares, vault: votes, lock })?;
         Ok(running)
     }
 
     /// Accepts clients, and ends everything when a part has failed.
     fn serve(&mut self, serving: Serving) -> Result<(), StartError> {
         let (Some(core), Some(threads)) = (&self.core, &self.threads) else { return Ok(()) };
-        let Serving { listening, spares, vault, register, lock } = serving;
-        let accepting = accept(threads, listening, Arc::clone(core.gateway()), spares, &register)
+        let Serving { listening, spares, vault, lock } = serving;
+        let accepting = accept(threads, listening, Arc::clone(core.gateway()), spares)
             .map_err(|error| StartError(format!("listen: {error}")))?;
         self.end_accepting = Some(accepting.end);
         let stop = core.stopping();

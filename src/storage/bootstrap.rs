@@ -61,6 +61,7 @@ pub fn bootstrap(
     }
     let server = Server { id, address: address.to_vec(), role: Role::Voter };
     let configuration = Configuration::new(vec![server])?;
+    lock.check()?;
     write_metadata(directory, &FIRST_METADATA)?;
     write_configuration(directory, lock, LogIndex(1), &configuration)
 }
@@ -68,7 +69,7 @@ pub fn bootstrap(
 /// Makes a closed segment of one configuration entry of term 1. spec: disk-format 9.
 pub(super) fn write_configuration(
     directory: &Directory,
-    _lock: &DirectoryLock,
+    lock: &DirectoryLock,
     index: LogIndex,
     configuration: &Configuration,
 ) -> Result<(), StorageError> {
@@ -81,9 +82,11 @@ pub(super) fn write_configuration(
     let prefix =
         encode_batch_prefix(&[entry]).map_err(|source| StorageError::Payload { first: index, source })?;
     let name = closed_name(index, index);
+    lock.check()?;
     let mut segment = NewFile::create(directory, &name)?;
     let slices = [IoSlice::new(&FORMAT_WORD), IoSlice::new(&prefix), IoSlice::new(&bytes)];
     segment.write(&slices).map_err(|source| StorageError::io("make", &name, source))?;
+    lock.check()?;
     segment.name()?;
     directory.sync()
 }

@@ -254,9 +254,12 @@ impl Directory {
     /// Those of the file system.
     pub fn replace_file(&self, temporary: &str, name: &str, content: &[u8]) -> Result<(), StorageError> {
         let write = || {
-            // What a crash left there is written over.
-            let mut file = self.place.open(temporary, OpenMode::CreateWrite)?;
-            file.set_len(0)?;
+            // What a crash left there may be another's file under one more name.
+            match self.place.remove(temporary) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let mut file = self.place.open(temporary, OpenMode::CreateExclusive)?;
             file.write_vectored_at(&[IoSlice::new(content)], 0)?;
             file.sync_all()
         };

@@ -403,15 +403,39 @@ fn an_unclean_stop_keeps_acknowledged_entries_and_the_vote() {
 
 /// What a start finds in a directory whose node has gone.
 fn load(path: &Path) -> super::super::load::Loaded {
-    if !path.join("metadata1").exists() {
-        let metadata = Metadata { version: 1, term: Term(1), voted_for: NodeId(0) };
-        std::fs::write(path.join("metadata1"), metadata.encode()).unwrap();
-    }
     let directory = Directory::open(&FileDisk, path).unwrap();
     let lock = directory.lock().unwrap();
+    load_with(&directory, &lock).unwrap()
+}
+
+fn load_with(
+    directory: &Directory,
+    lock: &DirectoryLock,
+) -> Result<super::super::load::Loaded, StorageError> {
+    if !directory.path().join("metadata1").exists() {
+        let metadata = Metadata { version: 1, term: Term(1), voted_for: NodeId(0) };
+        std::fs::write(directory.path().join("metadata1"), metadata.encode()).unwrap();
+    }
     let wall_clock = Arc::new(crate::types::clock::SystemWallClock);
     let options = super::super::load::LoadOptions { auto_recovery: false, wall_clock, payloads: None };
-    super::super::load::load(&directory, &lock, &options).unwrap()
+    super::super::load::load(directory, lock, &options)
+}
+
+#[test]
+fn a_start_whose_lock_goes_meanwhile_changes_nothing() {
+    let mut bench = Bench::new(4096);
+    bench.writer.process((1..=2).map(|index| bench.append(index, 1, 3000)).collect());
+    std::fs::write(bench.path.join("tmp-left"), "x").unwrap();
+    let before = bench.names();
+    bench.take_lock_away();
+
+    let directory = Directory::open(&FileDisk, &bench.path).unwrap();
+    let error = load_with(&directory, &bench.lock).unwrap_err();
+
+    assert!(matches!(error, StorageError::LockLost { .. }), "{error}");
+    let mut after = bench.names();
+    after.retain(|name| name != "metadata1");
+    assert_eq!(after, before);
 }
 
 fn lengths(path: &Path) -> Vec<usize> {

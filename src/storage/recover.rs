@@ -60,6 +60,7 @@ pub fn recover(
     write_configuration(directory, lock, loaded.last_index().next(), configuration)?;
     // Last: a recovery that was cut off is to be repeated, and a node that forgot its term must not join the old members.
     if let Some(metadata) = metadata {
+        lock.check()?;
         write_metadata(directory, &metadata)?;
     }
     Ok(loaded.set_aside)

@@ -10,25 +10,32 @@ use super::plan::{FoundOpen, Plan};
 use super::snapshot_meta::{SnapshotName, meta_name_of};
 use crate::types::clock::WallClock;
 
-/// Does what a survey found to be necessary. Afterwards there is no open segment.
+/// Does what a survey found to be necessary. Afterwards there is no open segment. The survey may have taken long, and so may each of
+/// these: the lock is asked for before each.
 pub(super) fn settle(
     directory: &Directory,
-    _lock: &DirectoryLock,
+    lock: &DirectoryLock,
     plan: &Plan,
     wall_clock: &dyn WallClock,
 ) -> Result<(), StorageError> {
+    lock.check()?;
     clean_up(directory)?;
     let now = wall_clock.since_epoch().as_nanos();
     // From the newest down: what is left at any time is read as before.
     for segment in plan.set_aside.iter().rev() {
+        lock.check()?;
         directory.rename(&segment.name, &format!("corrupt-{now}-{}", segment.name))?;
         directory.sync()?;
     }
     for name in plan.stale.iter().rev() {
+        lock.check()?;
         directory.remove_if_there(name)?;
         directory.sync()?;
     }
-    plan.close.iter().try_for_each(|open| close_found(directory, open))
+    plan.close.iter().try_for_each(|open| {
+        lock.check()?;
+        close_found(directory, open)
+    })
 }
 
 /// Makes a closed segment of an open one, or removes it if it has no entries.

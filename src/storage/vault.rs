@@ -27,6 +27,9 @@ pub fn read_metadata(directory: &Directory) -> Result<Metadata, StorageError> {
 
 fn read_file(directory: &Directory, name: &'static str) -> Result<Option<Metadata>, StorageError> {
     let Some(stat) = directory.stat(name)? else { return Ok(None) };
+    if !stat.is_file {
+        return Err(StorageError::NoRegularFile(name.to_owned()));
+    }
     if stat.bytes > METADATA_BYTES as u64 {
         return Err(StorageError::MetadataSize { name, size: stat.bytes });
     }

@@ -49,9 +49,9 @@ enum Family {
 #[derive(Debug)]
 pub enum Listening {
     /// IPv4 or IPv6.
-    Tcp(TcpListener),
+    Tcp(Kept<TcpListener>),
     /// Abstract Unix socket. Only connections of the same process are to be served: see `is_from_this_process`.
-    Unix(UnixListener),
+    Unix(Kept<UnixListener>),
 }
 
 impl BoundSocket {
@@ -70,18 +70,17 @@ impl BoundSocket {
         &self.display_address
     }
 
-    /// Lets clients connect.
+    /// Lets clients connect. The socket is in the register of the node from here on.
     ///
     /// # Errors
     /// Those of the operating system, above all that somebody else listens on the port.
-    pub fn listen(self, backlog: u32) -> io::Result<Listening> {
-        let socket = self.socket.into_checked()?;
+    pub fn listen(self, backlog: u32, register: &Register) -> io::Result<Listening> {
+        let socket = Kept::new(self.socket.into_checked()?, register, "the listening socket")?;
         socket.set_nonblocking(true)?;
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-        let descriptor = OwnedFd::from(socket);
         Ok(match self.family {
-            Family::Ip => Listening::Tcp(descriptor.into()),
-            Family::Unix => Listening::Unix(descriptor.into()),
+            Family::Ip => Listening::Tcp(socket.try_map(|socket| Ok(OwnedFd::from(socket).into()))?),
+            Family::Unix => Listening::Unix(socket.try_map(|socket| Ok(OwnedFd::from(socket).into()))?),
         })
     }
 }
