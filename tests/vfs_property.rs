@@ -18,7 +18,7 @@ use dqlite::types::{Entry, EntryData, EntryKind, LogIndex, PageNumber, ProposalR
 use dqlite::vfs::{Vfs, VfsOptions};
 use libsqlite3_sys as sqlite;
 
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 100;
 const STATEMENTS: usize = 250;
 
 struct Random(u64);

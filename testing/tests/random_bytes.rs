@@ -1,5 +1,5 @@
 //! Random and mutated bytes on the client port of a node: the process lives, its memory is bounded, every connection gets
-//! an answer or is closed, and afterwards the node serves as before. `RANDOM_BYTES_SECONDS` sets how long (60).
+//! an answer or is closed, and afterwards the node serves as before. `RANDOM_BYTES_SECONDS` sets how long (20).
 
 #![allow(clippy::unwrap_used)]
 
@@ -145,7 +145,7 @@ fn converse(address: &str, random: &mut SmallRng, counts: &Counts) {
 
 #[test]
 fn a_node_survives_whatever_clients_send() {
-    let seconds = std::env::var("RANDOM_BYTES_SECONDS").map_or(60, |text| text.parse().unwrap());
+    let seconds = std::env::var("RANDOM_BYTES_SECONDS").map_or(20, |text| text.parse().unwrap());
     let folder = tempfile::tempdir().unwrap();
     let options = bed::options(folder.path());
     let mut node = NodeProcess::start(&options).unwrap();
