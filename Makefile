@@ -123,9 +123,9 @@ sim-tests:
 # What CI runs of the simulator besides.
 .PHONY: sim-short
 sim-short:
-	$(MAKE) sim HISTORIES=1000
-	$(MAKE) sim-mixed HISTORIES=500
-	$(MAKE) sim-disks HISTORIES=300
+	$(MAKE) sim HISTORIES=600
+	$(MAKE) sim-mixed HISTORIES=300
+	$(MAKE) sim-disks HISTORIES=200
 
 # Both machines that explore what clients may do: simulated sessions, and SQL beside plain SQLite. About an hour.
 .PHONY: torture-sql
