@@ -106,9 +106,9 @@ static void life_in(const char *locale, const char *directory, const char *addre
     /* What the system says is in the host's language. */
     n = bound(directory, address);
     char name[64];
-    snprintf(name, sizeof name, "%s/metadata1", directory);
+    snprintf(name, sizeof name, "%s/dqlite-lock", directory);
     unlink(name);
-    if (symlink("metadata1", name) != 0) {
+    if (symlink("dqlite-lock", name) != 0) {
         printf("symlink: %s\n", strerror(errno));
     }
     int code = dqlite_node_start(n);
